@@ -1,0 +1,140 @@
+"""A `.tally` file: a zip of a closed list of members. What is protected is the content, by proofs.
+
+Limits are checked on the directory of the zip, before a member is read.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from protocols.errors import Problem, VerificationError
+from protocols.evidence.tiles import Tile, parse_path
+
+MEMBERS_MAX = 250_000
+MEMBER_BYTES_MAX = 256 * 1024 * 1024
+TOTAL_BYTES_MAX = 4 * 1024**3
+RATIO_MAX = 1000
+"""Uncompressed to compressed bytes of the whole; deflate ends at 1032."""
+
+README = """\
+Tallystick evidence bundle, format 1 / 符契证据包，格式 1
+
+What this is: signed counts of the connected industrial devices and data points of one gateway. No process value,
+no name, no serial number and no network address is in it, unless single devices were opened on purpose.
+这是什么：一个网关所连接的工业设备与数据采集点的签名计数。除非专门开示个别设备，其中没有工艺数值、名称、序列号或网络地址。
+
+  checkpoint            signed note (C2SP): log origin, number of entries, Merkle root / 签名检查点
+  tile/0/...            SHA-256 leaf hashes, 256 a tile (C2SP tlog-tiles) / 叶哈希
+  tile/entries/...      the entries: uint16 length, then JSON (RFC 8785) / 条目
+  entry/<n>             single entries that tell the gateway's life / 网关生命周期条目
+  roster/<n>.jsonl      public rows of devices, then points / 设备与采集点名册（公开部分）
+  register/<n>.proof    tlog-proof files of the platform's register / 平台登记簿证明
+  openings/<n>.json     devices opened on purpose / 专门开示的设备
+
+Check without us: leaf = SHA-256(0x00 || entry), node = SHA-256(0x01 || left || right) (RFC 6962); the root is the
+third line of `checkpoint`, whose Ed25519 signature covers its first three lines. docs/evidence-format.md works one
+example with sha256sum and openssl. Trust comes from your own policy file, never from this bundle.
+不依赖我们即可核验：按 RFC 6962 由条目算出根，与检查点第三行比较，再验 Ed25519 签名。信任来自您自己的策略文件，而不是本证据包。
+"""
+
+_SEQ = "(0|[1-9][0-9]{0,15})"
+_NUMBERED = {
+    "entry": re.compile(f"entry/{_SEQ}"), "roster": re.compile(rf"roster/{_SEQ}\.jsonl"),
+    "register": re.compile(rf"register/{_SEQ}\.proof"), "openings": re.compile(rf"openings/{_SEQ}\.json"),
+}
+
+
+class Bundle:
+    """The members of an opened bundle, by kind. Contents are read one at a time and are not verified."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        """Sort the members of `archive`. Raises: VerificationError, one `container.*` problem for each fault."""
+        self._archive = archive
+        infos = archive.infolist()
+        _check_limits(infos)
+        self.hash_tiles: list[Tile] = []
+        self.entry_tiles: list[Tile] = []
+        self.numbered: dict[str, list[int]] = {kind: [] for kind in _NUMBERED}
+        """kind (`entry`, `roster`, `register`, `openings`) -> its numbers, ascending."""
+        faults = []
+        names = set()
+        for info in infos:
+            name = info.filename
+            if name in names:
+                faults.append(Problem.of(name[:80], "container.doubled"))
+            names.add(name)
+            if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                faults.append(Problem.of(name[:80], "container.method"))
+            if not self._sort_in(name):
+                faults.append(Problem.of(name[:80], "container.unknown_member"))
+        faults += [Problem.of(name, "container.missing_member")
+                   for name in ("README.txt", "checkpoint") if name not in names]
+        if faults:
+            raise VerificationError(faults)
+        self.hash_tiles.sort(key=lambda t: (t.number, t.width))
+        self.entry_tiles.sort(key=lambda t: (t.number, t.width))
+        for numbers in self.numbered.values():
+            numbers.sort()
+
+    def _sort_in(self, name: str) -> bool:
+        if name in ("README.txt", "checkpoint"):
+            return True
+        tile = parse_path(name)
+        if tile is not None and tile.level in (None, 0):
+            (self.entry_tiles if tile.level is None else self.hash_tiles).append(tile)
+            return True
+        for kind, pattern in _NUMBERED.items():
+            match = pattern.fullmatch(name)
+            if match:
+                self.numbered[kind].append(int(match[1]))
+                return True
+        return False
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a member. Raises VerificationError `container.corrupt`."""
+        try:
+            return self._archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, KeyError) as error:
+            raise VerificationError(Problem.of(name, "container.corrupt", reason=str(error)[:120])) from None
+
+
+def _check_limits(infos: list[zipfile.ZipInfo]) -> None:
+    total, packed = sum(i.file_size for i in infos), sum(i.compress_size for i in infos)
+    faults = []
+    if len(infos) > MEMBERS_MAX:
+        faults.append(Problem.of("bundle", "container.limit", what="members", value=len(infos), limit=MEMBERS_MAX))
+    if total > TOTAL_BYTES_MAX or any(i.file_size > MEMBER_BYTES_MAX for i in infos):
+        faults.append(Problem.of("bundle", "container.limit", what="bytes", value=total, limit=TOTAL_BYTES_MAX))
+    if total > RATIO_MAX * max(packed, 1):
+        faults.append(Problem.of("bundle", "container.limit", what="ratio", value=total // max(packed, 1),
+                                 limit=RATIO_MAX))
+    if faults:
+        raise VerificationError(faults)
+
+
+def open_bundle(source: Path | bytes) -> Bundle:
+    """Open a bundle for reading. Raises VerificationError `container.*` when it is no zip or breaks a limit."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+        raise VerificationError(Problem.of("bundle", "container.unreadable", reason=str(error)[:120])) from None
+    return Bundle(archive)
+
+
+def write_bundle(target: Path, members: Mapping[str, bytes] | Iterator[tuple[str, bytes]]) -> None:
+    """Write a bundle: same members, same bytes. README.txt is added; the file appears only when it is whole."""
+    items = members.items() if isinstance(members, Mapping) else members
+    partial = target.with_name(target.name + ".part")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in (("README.txt", README.encode()), *items):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            info.create_system = 3
+            archive.writestr(info, data)
+    partial.replace(target)

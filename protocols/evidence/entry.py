@@ -1,0 +1,112 @@
+"""Entries of a gateway's log: one JCS object each; its bytes are the leaf.
+
+Every entry names its type, its gateway, its index (`seq`) and the last entry before it that tells the gateway's life
+(`life`). Unknown types are passed over by old verifiers, an unknown field in a known type is a fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from protocols.errors import Problem, VerificationError
+from protocols.evidence import column, jcs
+from protocols.evidence.shape import Base64, Hex, Integer, ListOf, Nullable, Object, OneOf, Shape, Text, require
+from protocols.evidence.signed import CERTIFICATE, GATEWAY, ROTATION
+from protocols.evidence.tiles import ENTRY_BYTES_MAX
+from protocols.terms.vocabulary import CLOCK_SOURCES, DISCARD_REASONS, OUTAGE_REASONS, USABLE_QUALITIES
+
+LIFE_TYPES = ("enrolment", "start", "roster", "outage", "key")
+"""Types that `life` links; every other and unknown type is never a link."""
+
+MILLISECONDS_MAX = 10**15
+
+SEEN = Object({"size": Integer(1), "root": Hex(32), "witness": Text(), "time_s": Integer(), "signature": Base64(64)})
+"""The newest independently co-signed register checkpoint known when sealing: proof that it was not sealed before."""
+
+_HEADER: dict[str, Shape] = {"type": Text(64), "gateway": GATEWAY, "seq": Integer(), "life": Integer(-1)}
+
+
+def _entry(kind: str, fields: Mapping[str, Shape]) -> Object:
+    return Object({**_HEADER, "type": OneOf((kind,)), **fields})
+
+
+ENROLMENT = _entry("enrolment", {"certificate": CERTIFICATE})
+
+START = _entry("start", {
+    "instance": Hex(16),
+    "software": Object({"version": Text(64), "sha256": Hex(32)}),
+    "rule": Object({
+        "len_s": Integer(1, 3600), "grace_ms": Integer(0, 60_000), "max_source_age_s": Integer(0, 10 * 365 * 86_400),
+        "usable": ListOf(OneOf(USABLE_QUALITIES), 2),
+        "limits": Object({"devices": Integer(1), "points": Integer(1), "queued_samples": Integer(1)}),
+    }),
+    "local_size": Integer(), "platform_size": Nullable(Integer()), "resealed_from": Nullable(Integer()),
+})
+
+ROSTER = _entry("roster", {
+    "devices_root": Hex(32), "points_root": Hex(32), "devices": Integer(0, column.BITS_MAX),
+    "points": Integer(0, column.BITS_MAX),
+    "ledger": Object({"sha256": Hex(32), "date": Text(10, "[0-9]{4}-[0-9]{2}-[0-9]{2}"), "rows": Integer()}),
+})
+
+WINDOW = _entry("window", {
+    "start_s": Integer(), "len_s": Integer(1, 3600), "roster": Integer(), "seen": Nullable(SEEN),
+    "clock": Object({"source": OneOf(CLOCK_SOURCES), "offset_ms": Integer(-MILLISECONDS_MAX, MILLISECONDS_MAX),
+                     "step_ms": Integer(-MILLISECONDS_MAX, MILLISECONDS_MAX)}),
+    "samples": Object({"received": Integer(), "counted": Integer(),
+                       "discarded": Object(dict.fromkeys(DISCARD_REASONS, Integer()))}),
+    "columns": Object(dict.fromkeys(column.NAMES, Base64(most=column.BITS_MAX // 8))),
+})
+
+OUTAGE = _entry("outage", {
+    "start_s": Integer(), "end_s": Integer(), "reason": OneOf(OUTAGE_REASONS),
+    "missing": Object({"windows": Integer(), "samples": Nullable(Integer())}),
+})
+
+KEY = _entry("key", {"rotation": ROTATION})
+
+PROBE = _entry("probe", {
+    "start_s": Integer(), "seen": SEEN, "policy_uri": Text(), "server_spki": Base64(most=2048),
+    "client_certificate": Base64(most=8192), "c": Hex(32), "signature": Base64(most=1024),
+})
+
+SHAPES: Mapping[str, Object] = {
+    "enrolment": ENROLMENT, "start": START, "roster": ROSTER, "window": WINDOW, "outage": OUTAGE, "key": KEY,
+    "probe": PROBE,
+}
+
+
+def name(seq: int) -> str:
+    """Return how findings name an entry."""
+    return f"entry/{seq}"
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """Return the bytes of an entry. Raises VerificationError if it is not as its type says, or too long."""
+    where = name(value.get("seq", -1))
+    require(SHAPES[value["type"]], value, where=where)
+    data = jcs.encode(dict(value))
+    if len(data) > ENTRY_BYTES_MAX:
+        raise VerificationError(Problem.of(where, "json.too_large", size=len(data), limit=ENTRY_BYTES_MAX))
+    return data
+
+
+def decode(data: bytes, *, seq: int) -> dict[str, Any]:
+    """Parse the bytes of the entry at index `seq`. An unknown type is returned with only its header checked.
+
+    Raises: VerificationError of JSON, of the shape, or `entry.misplaced` when the entry names another index.
+    """
+    where = name(seq)
+    value = jcs.decode(data, where=where, bytes_max=ENTRY_BYTES_MAX)
+    kind = value.get("type") if isinstance(value, dict) else None
+    shape = SHAPES.get(kind) if isinstance(kind, str) else None
+    if shape is None:
+        header = {n: value[n] for n in _HEADER if n in value} if isinstance(value, dict) else value
+        require(Object(_HEADER), header, where=where)
+    else:
+        require(shape, value, where=where)
+    if value["seq"] != seq:
+        raise VerificationError(Problem.of(where, "entry.misplaced", seq=value["seq"]))
+    result: dict[str, Any] = value
+    return result
