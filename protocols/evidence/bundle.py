@@ -39,7 +39,8 @@ no name, no serial number and no network address is in it, unless single devices
 Check without us: leaf = SHA-256(0x00 || entry), node = SHA-256(0x01 || left || right) (RFC 6962); the root is the
 third line of `checkpoint`, whose Ed25519 signature covers its first three lines. docs/evidence-format.md works one
 example with sha256sum and openssl. Trust comes from your own policy file, never from this bundle.
-不依赖我们即可核验：按 RFC 6962 由条目算出根，与检查点第三行比较，再验 Ed25519 签名。信任来自您自己的策略文件，而不是本证据包。
+不依赖我们即可核验：按 RFC 6962 由条目算出根，与检查点第三行比较，再验 Ed25519 签名。
+信任来自您自己的策略文件，而不是本证据包。
 """
 
 _SEQ = "(0|[1-9][0-9]{0,15})"

@@ -59,7 +59,7 @@ class Quorum:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The trust of one checker. Key fields are lowercase hex; `gateways` are first keys of plants without a platform."""
+    """The trust of one checker. Keys are lowercase hex; `gateways`: first keys of plants without a platform."""
 
     register: note.VerifierKey | None
     platform: str | None

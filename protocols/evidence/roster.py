@@ -39,7 +39,8 @@ ROW_BYTES_MAX = 8192
 
 DEVICE_ROW = Object({
     "slot": SLOT, "state": OneOf(STATES), "replaces": Nullable(SLOT), "parent": Nullable(SLOT),
-    "thing": OneOf(THINGS), "class": Nullable(Text(80, "[a-z0-9_]+")), "industry": Nullable(Text(5, "[A-T]?[0-9]{2,4}")),
+    "thing": OneOf(THINGS), "class": Nullable(Text(80, "[a-z0-9_]+")),
+    "industry": Nullable(Text(5, "[A-T]?[0-9]{2,4}")),
     "uscc": Nullable(USCC), "region": Nullable(Text(6, "[0-9]{6}")), "deployment": Nullable(OneOf(DEPLOYMENTS)),
     "energy": Nullable(Boolean()), "kind": Nullable(Hex(32)),
     "tags": ListOf(Object({"scheme": OneOf(TAG_SCHEMES), "tag": Hex(32)}), len(TAG_SCHEMES)),

@@ -1,0 +1,78 @@
+"""Reads a TOML file into a frozen pydantic model: every problem at once, each with file, key and a way to mend it."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from protocols.errors import ConfigError, Problem
+
+TOML_BYTES_MAX = 4 * 1024 * 1024
+
+
+class Section(BaseModel):
+    """Base of every configuration table: frozen, unknown keys refused, nothing guessed from another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_toml(path: Path, model: type[Model]) -> Model:
+    """Read `path` into `model`. Raises ConfigError with every problem of the file."""
+    value, problems = read_toml(path, model)
+    if value is None:
+        raise ConfigError(problems)
+    return value
+
+
+def read_toml(path: Path, model: type[Model]) -> tuple[Model | None, list[Problem]]:
+    """Return the model, or None and the problems, for a caller that gathers problems of several files."""
+    try:
+        if path.stat().st_size > TOML_BYTES_MAX:
+            return None, [Problem.of(str(path), "config.too_large", limit=TOML_BYTES_MAX)]
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return None, [Problem.of(str(path), "config.no_file")]
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        return None, [Problem.of(str(path), "config.unreadable", reason=error)]
+    try:
+        return model.model_validate(raw), []
+    except ValidationError as error:
+        return None, [_problem(str(path), item, model) for item in error.errors(include_url=False)]
+
+
+def _problem(file: str, item: Any, model: type[BaseModel]) -> Problem:
+    """Translate one pydantic error; its message stays the reason where we have no better sentence."""
+    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
+    where = f"{file}, {place}" if place else file
+    match item["type"]:
+        case "extra_forbidden":
+            close = difflib.get_close_matches(str(item["loc"][-1]), sorted(_names(model)), 1)
+            return Problem.of(where, "config.unknown_key_near", near=close[0]) if close else \
+                Problem.of(where, "config.unknown_key")
+        case "missing":
+            return Problem.of(where, "config.missing_key")
+        case _:
+            reason = str(item["msg"]).removeprefix("Value error, ")
+            return Problem.of(where, "config.bad_value", value=repr(item.get("input"))[:80], reason=reason)
+
+
+def _names(model: type[BaseModel], seen: frozenset[type] = frozenset()) -> set[str]:
+    """Return every key that some table of the model knows, to guess what a misspelt one meant."""
+    names: set[str] = set()
+    pending: list[Any] = [field.annotation for field in model.model_fields.values()]
+    names.update(field.alias or name for name, field in model.model_fields.items())
+    while pending:
+        kind = pending.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if kind not in seen:
+                names |= _names(kind, seen | {model, kind})
+        else:
+            pending.extend(getattr(kind, "__args__", ()))
+    return names
