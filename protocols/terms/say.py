@@ -8,8 +8,9 @@ from typing import Protocol
 class Say(Protocol):
     """Turns a code and its arguments into a sentence in the language of this run."""
 
-    lang: str
-    """`en` or `zh`."""
+    @property
+    def lang(self) -> str:
+        """`en` or `zh`."""
 
     def __call__(self, code: str, /, **args: object) -> str:
         """Return the sentence; an unknown code gives the code and its arguments, never an error."""
