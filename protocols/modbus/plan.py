@@ -1,0 +1,196 @@
+"""Which reads are sent for which points: coalesced, printable before anything is sent, and healed while running.
+
+Pure; time is an argument. One read serves points of one device only, so that a reply speaks for one device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from protocols.errors import ConfigError, Problem
+from protocols.modbus.target import BIT_TABLES, READ_FUNCTION, RTU_UNIT_MAX, ModbusEndpoint, ModbusPoint, Table
+
+ILLEGAL_FUNCTION = 1
+ILLEGAL_ADDRESS = 2
+ILLEGAL_VALUE = 3
+GATEWAY_EXCEPTIONS = frozenset({0x0A, 0x0B})
+"""Gateway path unavailable, gateway target failed to respond: the gateway spoke, the device did not."""
+
+RETRY_FIRST_S = 600.0
+RETRY_MAX_S = 86_400.0
+"""A refused read is tried again as a whole after RETRY_FIRST_S, then ever more rarely: a controller may be reloaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One read. points: sorted by address, all of one unit, table and device, all wholly inside the read."""
+
+    unit: int
+    table: Table
+    address: int
+    count: int
+    device_index: int
+    points: tuple[ModbusPoint, ...]
+
+    @property
+    def function(self) -> int:
+        """Function code: 1 coils, 2 discrete inputs, 3 holding registers, 4 input registers."""
+        return READ_FUNCTION[self.table]
+
+    def row(self) -> dict[str, str]:
+        """Return this read as text by column, for `plan`."""
+        return {"unit": str(self.unit), "function": str(self.function), "table": self.table,
+                "address": str(self.address), "count": str(self.count), "points": str(len(self.points)),
+                "device_index": str(self.device_index)}
+
+
+def make_requests(points: Iterable[ModbusPoint], endpoint: ModbusEndpoint) -> list[Request]:
+    """Coalesce points into as few reads as the limits of the endpoint allow.
+
+    Neighbours share a read if at most `max_gap` addresses lie between them and the read stays within `max_registers`
+    or `max_bits`. A value of several registers is never split: its two halves would be of different moments.
+    Going through sorted addresses and filling each read as far as it goes needs the fewest reads.
+
+    Returns: reads sorted by unit, device, table, address.
+    Raises: ConfigError for every point that no read can hold, or whose unit cannot exist on this line.
+    """
+    groups: dict[tuple[int, int, Table], list[ModbusPoint]] = {}
+    problems = []
+    for point in points:
+        address = point.address
+        limit = _limit(address.table, endpoint)
+        if address.size > limit:
+            problems.append(Problem.of(point.where, "modbus.value_too_long", address=address.canonical,
+                                       size=address.size, limit=limit, connection=endpoint.name))
+        if endpoint.is_rtu and not 1 <= address.unit <= RTU_UNIT_MAX:
+            problems.append(Problem.of(point.where, "modbus.bad_rtu_unit", address=address.canonical,
+                                       unit=address.unit, highest=RTU_UNIT_MAX))
+        groups.setdefault((address.unit, point.device_index, address.table), []).append(point)
+    if problems:
+        raise ConfigError(problems)
+    return [request for key in sorted(groups)
+            for request in _coalesce(groups[key], _limit(key[2], endpoint), endpoint.max_gap)]
+
+
+def _limit(table: str, endpoint: ModbusEndpoint) -> int:
+    return endpoint.max_bits if table in BIT_TABLES else endpoint.max_registers
+
+
+def _coalesce(points: Iterable[ModbusPoint], limit: int, max_gap: int) -> Iterator[Request]:
+    held: list[ModbusPoint] = []
+    start = end = 0
+    for point in sorted(points, key=lambda p: (p.address.address, p.address.end, p.point_index)):
+        grown = max(end, point.address.end)
+        if held and (point.address.address - end > max_gap or grown - start > limit):
+            yield _request(held)
+            held = []
+        if not held:
+            start, grown = point.address.address, point.address.end
+        held.append(point)
+        end = grown
+    if held:
+        yield _request(held)
+
+
+def _request(points: Sequence[ModbusPoint]) -> Request:
+    first = points[0]
+    start = min(p.address.address for p in points)
+    return Request(unit=first.address.unit, table=first.address.table, address=start,
+                   count=max(p.address.end for p in points) - start, device_index=first.device_index,
+                   points=tuple(points))
+
+
+def split(request: Request) -> tuple[Request, Request] | None:
+    """Cut a read in two: at its widest gap if it has one, else in the middle. None if it holds one point.
+
+    Both halves shrink to their own points: what a device refuses is most often an address nobody asked for.
+    """
+    if len(request.points) < 2:
+        return None
+    reach, gaps = 0, []
+    for i, (left, right) in enumerate(pairwise(request.points), start=1):
+        reach = max(reach, left.address.end)
+        gaps.append((right.address.address - reach, i))
+    widest, at = max(gaps)
+    if widest <= 0:
+        at = len(request.points) // 2
+    return _request(request.points[:at]), _request(request.points[at:])
+
+
+@dataclass(slots=True)
+class _Refusal:
+    """A read that was refused as a whole, and when it is tried again."""
+
+    request: Request
+    retry_at_s: float
+    wait_s: float = RETRY_FIRST_S
+
+
+@dataclass(slots=True)
+class ReadPlan:
+    """The reads of one unit as they stand now: what the device refuses is cut in two until the refused points remain.
+
+    A refused whole is tried again beside its parts, ever more rarely; if it is answered, it replaces them. So nothing
+    is lost while trying, and a controller that was reloaded is read in few requests again.
+    """
+
+    active: list[Request]
+    _refused: list[_Refusal] = field(default_factory=list)
+
+    def due(self, now_s: float) -> list[Request]:
+        """Return the reads of this cycle. With every point refused, one is still asked: to see that the unit lives."""
+        retries = [r.request for r in self._refused if r.retry_at_s <= now_s]
+        if retries:  # one a cycle, the largest first: if it is answered, the smaller ones are settled with it
+            return [*self.active, max(retries, key=lambda r: len(r.points))]
+        if not self.active and self._refused:
+            return [self._refused[-1].request]
+        return list(self.active)
+
+    def answered(self, request: Request) -> bool:
+        """Take note of a good reply. Return whether a refused read works again."""
+        if not any(r.request == request for r in self._refused):
+            return False
+        covered = {p.point_index for p in request.points}
+        self.active = [a for a in self.active if not _within(a, covered)]
+        self._refused = [r for r in self._refused if not _within(r.request, covered)]
+        self.active.append(request)
+        return True
+
+    def refused(self, request: Request, exception: int, now_s: float) -> tuple[ModbusPoint, ...]:
+        """Take note of an exception reply that says the read itself is wrong.
+
+        Returns: the points that are given up now (none if the read is cut in two instead, or was known as refused).
+        """
+        if exception not in (ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE):
+            return ()
+        for known in self._refused:
+            if known.request == request:
+                if known.retry_at_s <= now_s:
+                    known.wait_s = min(2 * known.wait_s, RETRY_MAX_S)
+                    known.retry_at_s = now_s + known.wait_s
+                return ()
+        self.active = [a for a in self.active if a != request]
+        halves = None if exception == ILLEGAL_FUNCTION else split(request)
+        self._refused.append(_Refusal(request, now_s + RETRY_FIRST_S))
+        if halves is None:
+            return request.points
+        self.active += halves
+        return ()
+
+    @property
+    def given_up(self) -> tuple[ModbusPoint, ...]:
+        """Points that no active read holds."""
+        read = {p.point_index for a in self.active for p in a.points}
+        lost = {p.point_index: p for r in self._refused for p in r.request.points if p.point_index not in read}
+        return tuple(lost[index] for index in sorted(lost))
+
+
+def _within(request: Request, point_indices: set[int]) -> bool:
+    return all(p.point_index in point_indices for p in request.points)
+
+
+def describe(requests: Sequence[Request], endpoint: ModbusEndpoint) -> list[dict[str, str]]:
+    """Return one row of text for each read, as `tallystick plan` prints it. Nothing is sent."""
+    return [{"connection": endpoint.name, "endpoint": endpoint.endpoint, **r.row()} for r in requests]
