@@ -1,0 +1,211 @@
+"""What an OPC UA session must remember, without a socket, a task or a clock of its own: time is an argument.
+
+Seconds here are monotonic (`loop.time()`); nanoseconds are the gateway's wall clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+BATCH_UNKNOWN = 50
+"""Operations per request where the server states no limit: small controllers refuse more without saying why."""
+BATCH_MAX = 1000
+"""Operations per request, however many the server would take: one request must not stall a controller."""
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_UNREACHABLE_CAP_S = 7.0
+"""Nothing listens: trying is cheap, and data shall flow within 10 s of the server's return."""
+BACKOFF_REFUSED_CAP_S = 30.0
+"""The server answers and refuses: do not press it."""
+
+RETRY_FIRST_S = 5.0
+RETRY_CAP_S = 300.0
+
+CHUNK_BYTES_MAX = 4 * 2**20
+MESSAGE_BYTES_MAX = 32 * 2**20
+"""A message of a subscription with 100 000 changes has some 3 MiB; what is larger is no telemetry."""
+
+KEEP_ALIVE_S = 5.0
+LIFETIME_KEEP_ALIVES = 12
+"""The server forgets a subscription whose client is gone after a minute; an orphan slows it for all others."""
+STALE_KEEP_ALIVES = 3
+
+
+def batch_size(stated_limit: int | None) -> int:
+    """Return how many operations to put into one request. `stated_limit`: of the server, None or 0 when unknown."""
+    return min(stated_limit, BATCH_MAX) if stated_limit else BATCH_UNKNOWN
+
+
+def batches(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Cut positions into runs of at most `size`, in order."""
+    for start in range(0, len(positions), size):
+        yield positions[start:start + size]
+
+
+def keep_alive_counts(publishing_interval_ms: float) -> tuple[int, int]:
+    """Return (max keep-alive count, lifetime count) for one keep-alive in KEEP_ALIVE_S and a lifetime of a minute."""
+    keep_alive = max(1, round(KEEP_ALIVE_S * 1000 / publishing_interval_ms))
+    return keep_alive, keep_alive * LIFETIME_KEEP_ALIVES
+
+
+def stale_after_s(publishing_interval_ms: float, keep_alive_count: int, timeout_s: float) -> float:
+    """Return how long a subscription may be silent before it is dead: three keep-alives and one time-out."""
+    return publishing_interval_ms / 1000 * keep_alive_count * STALE_KEEP_ALIVES + timeout_s
+
+
+def backoff_s(attempt: int, cap_s: float, rng: random.Random) -> float:
+    """Return the pause before attempt number `attempt` (0 is the first retry): doubling, capped, jittered to 50-100 %."""
+    return min(cap_s, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16)) * rng.uniform(0.5, 1.0)
+
+
+class ChunkGuard:
+    """Watches the raw stream of one connection: refuses a chunk or message that would fill the memory."""
+
+    __slots__ = ("_header", "_in_message", "_left")
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left = 0
+        self._in_message = 0
+
+    def is_within_limits(self, data: bytes) -> bool:
+        """Take the next bytes; False once a header announces more than the limits."""
+        at = 0
+        while at < len(data):
+            if self._left:
+                step = min(self._left, len(data) - at)
+                self._left -= step
+                at += step
+                continue
+            step = 8 - len(self._header)
+            self._header += data[at:at + step]
+            at += step
+            if len(self._header) < 8:
+                break
+            size = int.from_bytes(self._header[4:8], "little")
+            self._in_message += size
+            if not 8 <= size <= CHUNK_BYTES_MAX or self._in_message > MESSAGE_BYTES_MAX:
+                return False
+            if self._header[3:4] != b"C":  # the last chunk of its message
+                self._in_message = 0
+            self._left = size - 8
+            self._header = b""
+        return True
+
+
+class Sequence32:
+    """The sequence numbers of one subscription: 1, 2, ... 2^32 - 1, 1. Tells which notifications were missed."""
+
+    __slots__ = ("_next",)
+
+    MISSING_MAX = 1000
+    """A longer gap means another subscription or a confused server, not lost messages."""
+
+    def __init__(self) -> None:
+        self._next = 1
+
+    def missing(self, number: int, *, is_keep_alive: bool) -> list[int]:
+        """Take the number of a response; return the numbers that should have come before it.
+
+        A keep-alive carries the number of the next notification without using it up. Numbers from before (a repeat)
+        leave the expectation as it is.
+        """
+        gap = (number - self._next) % (2**32 - 1)
+        if gap > self.MISSING_MAX:
+            if gap < 2**31:
+                self._next = number if is_keep_alive else _after(number)
+            return []
+        missed, expected = [], self._next
+        for _ in range(gap):
+            missed.append(expected)
+            expected = _after(expected)
+        self._next = expected if is_keep_alive else _after(number)
+        return missed
+
+    def skip(self) -> None:
+        """A notification arrived whose number could not be read."""
+        self._next = _after(self._next)
+
+
+def _after(number: int) -> int:
+    return number % (2**32 - 1) + 1
+
+
+class IdleDevices:
+    """Which devices were silent for `idle_read_s`, and which of their points to read next.
+
+    A device has the points `points_of[d]`, positions in the driver's list. Points are taken in turn, so that one bad
+    node does not hide a device that lives.
+    """
+
+    __slots__ = ("_heard_s", "_idle_read_s", "_points_of", "_turn")
+
+    def __init__(self, points_of: Sequence[Sequence[int]], idle_read_s: float, now_s: float) -> None:
+        self._points_of = points_of
+        self._idle_read_s = idle_read_s
+        self._heard_s = np.full(len(points_of), now_s, dtype=np.float64)
+        self._turn = [0] * len(points_of)
+
+    def heard(self, devices: NDArray[np.int64], now_s: float) -> None:
+        """A notification or a read result of these devices (positions, repeats allowed) arrived."""
+        self._heard_s[devices] = now_s
+
+    def due(self, now_s: float, usable: Sequence[bool]) -> list[int]:
+        """Return one point (position) of each idle device and start its next period. `usable`: by point."""
+        chosen = []
+        for device in np.flatnonzero(now_s - self._heard_s >= self._idle_read_s).tolist():
+            points = self._points_of[device]
+            for step in range(len(points)):
+                point = points[(self._turn[device] + step) % len(points)]
+                if usable[point]:
+                    self._turn[device] = (self._turn[device] + step + 1) % len(points)
+                    chosen.append(point)
+                    break
+            self._heard_s[device] = now_s
+        return chosen
+
+    def next_due_s(self) -> float:
+        """Return when the next device becomes idle."""
+        return float(self._heard_s.min() + self._idle_read_s) if self._heard_s.size else float("inf")
+
+
+class Retries:
+    """Points whose monitored item the server refused: each is tried again with doubling pauses, for ever."""
+
+    __slots__ = ("_attempt", "_due_s", "_rng", "_why")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._why: dict[int, str] = {}
+        self._attempt: dict[int, int] = {}
+        self._due_s: dict[int, float] = {}
+        self._rng = rng
+
+    def __len__(self) -> int:
+        return len(self._why)
+
+    def failed(self, point: int, why: str, now_s: float) -> bool:
+        """Note a failure; True when a person has not been told this reason yet."""
+        is_news = self._why.get(point) != why
+        self._why[point] = why
+        attempt = self._attempt.get(point, -1) + 1
+        self._attempt[point] = attempt
+        self._due_s[point] = now_s + min(RETRY_CAP_S, RETRY_FIRST_S * 2.0 ** min(attempt, 16)) * self._rng.uniform(0.5, 1)
+        return is_news
+
+    def mended(self, point: int) -> bool:
+        """Note a success; True when the point had failed before."""
+        self._attempt.pop(point, None)
+        self._due_s.pop(point, None)
+        return self._why.pop(point, None) is not None
+
+    def due(self, now_s: float) -> list[int]:
+        """Return the points to try now, in order."""
+        return sorted(point for point, due_s in self._due_s.items() if due_s <= now_s)
+
+    def next_due_s(self) -> float:
+        """Return when the next point is due."""
+        return min(self._due_s.values(), default=float("inf"))
