@@ -20,6 +20,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+_EXPECTED = {"string": "text", "int": "integer", "int_from_float": "integer", "float": "number",
+             "bool": "true / false", "list": "[...]", "dict": "[table]", "model": "[table]", "date": "YYYY-MM-DD"}
+_BOUNDS = {"ge": ">=", "le": "<=", "gt": ">", "lt": "<", "min_length": "length >=", "max_length": "length <="}
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -58,6 +62,19 @@ def _problem(file: str, item: Any, model: type[BaseModel]) -> Problem:
                 Problem.of(where, "config.unknown_key")
         case "missing":
             return Problem.of(where, "config.missing_key")
+        case "string_type" | "int_type" | "float_type" | "bool_type" | "list_type" | "dict_type" | "model_type" \
+                | "date_type" | "int_from_float":
+            return Problem.of(where, "config.wrong_type", value=repr(item.get("input"))[:80],
+                              expected=_EXPECTED[item["type"].removesuffix("_type")])
+        case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than" | "string_too_short" \
+                | "string_too_long" | "too_short" | "too_long":
+            (name, bound), *_ = [(n, v) for n, v in item["ctx"].items() if n in _BOUNDS]
+            return Problem.of(where, "config.out_of_range", value=repr(item.get("input"))[:80],
+                              bound=f"{_BOUNDS[name]} {bound}")
+        case "literal_error" | "union_tag_invalid" | "union_tag_not_found":
+            context = item.get("ctx", {})
+            return Problem.of(where, "config.not_one_of", value=repr(item.get("input"))[:80],
+                              known=str(context.get("expected", context.get("expected_tags", context))))
         case _:
             reason = str(item["msg"]).removeprefix("Value error, ")
             return Problem.of(where, "config.bad_value", value=repr(item.get("input"))[:80], reason=reason)

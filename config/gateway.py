@@ -1,0 +1,332 @@
+"""The gateway's configuration: one TOML file and the asset ledger, checked as a whole before anything starts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from config.ledger import Device, PointRow, bad_uscc, read_ledger
+from config.loader import Section, read_toml
+from protocols.errors import ConfigError, Problem
+from protocols.modbus.target import ModbusAddress, ModbusEndpoint, ModbusPoint
+from protocols.modbus.target import parse_address as parse_modbus
+from protocols.mqtt.target import (
+    JsonAddress,
+    MqttEndpoint,
+    SparkplugAddress,
+    parse_json_address,
+    parse_sparkplug_address,
+)
+from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint
+from protocols.opcua.target import parse_address as parse_opcua
+from protocols.terms import uscc as codes
+
+Address = ModbusAddress | OpcUaAddress | SparkplugAddress | JsonAddress
+Endpoint = ModbusEndpoint | OpcUaEndpoint | MqttEndpoint
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+WINDOW_POINTS_LONG = 25_000
+"""Above this many points the default window is 300 s instead of 60 s."""
+
+
+class GatewayTable(Section):
+    """[gateway]: whose gateway this is, and where its files are."""
+
+    site: str = Field(min_length=1, max_length=200)
+    uscc: str
+    state_dir: str = "state"
+    devices: str = "devices.csv"
+    points: str = "points.csv"
+    ledger_date: date
+
+
+class WindowTable(Section):
+    """[window]: how counts are cut. `len_s` absent means 60, or 300 above 25 000 points."""
+
+    len_s: int | None = Field(default=None, ge=1, le=3600)
+    grace_ms: int = Field(default=2000, ge=0, le=60_000)
+    max_source_age_s: int = Field(default=3600, ge=1, le=10 * 365 * 86_400)
+    usable: list[Literal["good", "uncertain"]] = Field(default=["good", "uncertain"], min_length=1, max_length=2)
+
+
+class PlatformTable(Section):
+    """[platform]: where evidence is submitted. The table is absent for a plant without a platform."""
+
+    url: str
+    ca_file: str | None = None
+    proxy: str | None = None
+    timeout_s: float = Field(default=30.0, ge=1, le=600)
+
+
+class LimitsTable(Section):
+    """[limits]: what may grow. Receipts are thinned by the bundler's rule, entries are never deleted."""
+
+    queued_samples: int = Field(default=2_000_000, ge=1000)
+    disk_budget_mb: int = Field(default=2048, ge=16)
+    log_retention_days: int = Field(default=30, ge=1)
+
+
+class InfluxTable(Section):
+    """[influx]: a copy of the telemetry for people, off unless this table is there. No count is read back from it."""
+
+    url: str
+    org: str = ""
+    bucket: str
+    token_file: str | None = None
+    queue_samples: int = Field(default=100_000, ge=1000)
+    batch_samples: int = Field(default=5_000, ge=1, le=50_000)
+    timeout_s: float = Field(default=5.0, ge=0.1, le=60)
+
+
+class OpcUaTable(Section):
+    """[[connections]] with protocol = "opc_ua"."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    protocol: Literal["opc_ua"]
+    endpoint: str
+    security_policy: str = "Basic256Sha256"
+    security_mode: str = "SignAndEncrypt"
+    allow_insecure: bool = False
+    trust_dir: str = "trust"
+    username: str | None = None
+    password_file: str | None = None
+    publishing_interval_ms: int = 500
+    idle_read_s: float | None = None
+    timeout_s: float = 5.0
+    queue_size: int = 10
+    server_device: str | None = None
+
+
+class ModbusTable(Section):
+    """[[connections]] with a Modbus protocol."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    protocol: Literal["modbus_tcp", "modbus_rtu_over_tcp", "modbus_rtu"]
+    endpoint: str
+    poll_s: float = 1.0
+    timeout_s: float = 1.0
+    max_registers: int = 125
+    max_bits: int = 2000
+    max_gap: int = 8
+    pause_ms: int = 0
+    baudrate: int = 9600
+    parity: str = "E"
+    stopbits: int = 1
+
+
+class MqttTable(Section):
+    """[[connections]] with protocol = "mqtt" or "sparkplug_b"."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    protocol: Literal["mqtt", "sparkplug_b"]
+    endpoint: str
+    username: str | None = None
+    password_file: str | None = None
+    ca_file: str | None = None
+    client_id: str | None = None
+    qos: int = 1
+    rebirth: Literal["auto", "never"] = "auto"
+    primary_host_id: str | None = None
+
+
+Connection = Annotated[OpcUaTable | ModbusTable | MqttTable, Field(discriminator="protocol")]
+
+
+class GatewayFile(Section):
+    """The whole TOML file."""
+
+    gateway: GatewayTable
+    window: WindowTable = WindowTable()
+    platform: PlatformTable | None = None
+    limits: LimitsTable = LimitsTable()
+    influx: InfluxTable | None = None
+    connections: list[Connection] = Field(min_length=1, max_length=1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One point of the ledger with its parsed address; `device` and `id` are the ledger's."""
+
+    device: str
+    id: str
+    protocol: str
+    role: str
+    type: str | None
+    address: Address
+    order: str
+    scale: float
+    offset: float
+    where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """All that the gateway needs to know, checked. Paths are absolute; `endpoints` by connection name."""
+
+    file: Path
+    site: str
+    uscc: str
+    state_dir: Path
+    ledger_date: str
+    ledger_sha256: str
+    window: WindowTable
+    len_s: int
+    platform: PlatformTable | None
+    platform_ca: Path | None
+    limits: LimitsTable
+    influx: InfluxTable | None
+    endpoints: dict[str, Endpoint]
+    protocols: dict[str, str]
+    server_devices: dict[str, str]
+    devices: tuple[Device, ...]
+    points: tuple[Point, ...]
+
+
+def load_gateway(path: Path) -> GatewayConfig:
+    """Read and check everything. Raises ConfigError with every problem of the TOML file and of both CSV files."""
+    raw, problems = read_toml(path, GatewayFile)
+    if raw is None:
+        raise ConfigError(problems)
+    base = path.resolve().parent
+    file = path.name
+    if not codes.is_valid(raw.gateway.uscc):
+        problems.append(bad_uscc(f"{file}, gateway.uscc", raw.gateway.uscc))
+    if raw.window.len_s is not None and 3600 % raw.window.len_s:
+        problems.append(Problem.of(f"{file}, window.len_s", "config.window_len", value=raw.window.len_s))
+    problems += _url_problems(file, raw)
+    names = [connection.name for connection in raw.connections]
+    problems += [Problem.of(f"{file}, connections", "config.double_name", name=name)
+                 for name in sorted({n for n in names if names.count(n) > 1})]
+    protocols = {connection.name: connection.protocol for connection in raw.connections}
+    ledger, found = read_ledger(base / raw.gateway.devices, base / raw.gateway.points, frozenset(names))
+    problems += found
+    device_protocol = {device.id: protocols[device.connection] for device in ledger.devices}
+    points: list[Point] = []
+    for row in ledger.points:
+        if row.device in device_protocol:
+            point, found = _parsed(row, device_protocol[row.device])
+            problems += found
+            points += [point] if point else []
+    problems += _overlaps(points)
+    problems += _duplicates(points, {device.id: device.connection for device in ledger.devices})
+    if len(ledger.devices) + 3 * len(points) > 360_000:
+        problems.append(Problem.of(file, "config.too_many_bits", devices=len(ledger.devices), points=len(points)))
+    len_s = raw.window.len_s or (300 if len(points) > WINDOW_POINTS_LONG else 60)
+    endpoints: dict[str, Endpoint] = {}
+    for index, connection in enumerate(raw.connections):
+        try:
+            endpoint = _endpoint(connection, f"{file}, connections[{index}]", base,
+                                 base / raw.gateway.state_dir, len_s)
+        except ConfigError as error:
+            problems += error.problems
+        else:
+            endpoints[connection.name] = endpoint
+        owner = connection.server_device if isinstance(connection, OpcUaTable) else None
+        if owner is not None and owner not in device_protocol:
+            problems.append(Problem.of(f"{file}, connections[{index}].server_device", "ledger.unknown_device",
+                                       value=owner, near="-"))
+    if problems:
+        raise ConfigError(problems)
+    return GatewayConfig(
+        file=path.resolve(), site=raw.gateway.site, uscc=raw.gateway.uscc, state_dir=base / raw.gateway.state_dir,
+        ledger_date=raw.gateway.ledger_date.isoformat(), ledger_sha256=ledger.sha256, window=raw.window, len_s=len_s,
+        platform=raw.platform,
+        platform_ca=base / raw.platform.ca_file if raw.platform and raw.platform.ca_file else None,
+        limits=raw.limits, influx=raw.influx, endpoints=endpoints, protocols=dict(protocols),
+        server_devices={c.name: c.server_device for c in raw.connections
+                        if isinstance(c, OpcUaTable) and c.server_device},
+        devices=ledger.devices, points=tuple(points))
+
+
+def _url_problems(file: str, raw: GatewayFile) -> Iterator[Problem]:
+    """Plain HTTP only to this machine: counts are no secret, but a proxy in between could hold them back unseen."""
+    urls = [("platform.url", raw.platform.url if raw.platform else None),
+            ("influx.url", raw.influx.url if raw.influx else None)]
+    for key, url in urls:
+        if url is None:
+            continue
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            yield Problem.of(f"{file}, {key}", "config.bad_url", value=url[:200])
+        elif key == "platform.url" and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            yield Problem.of(f"{file}, {key}", "config.plain_http", value=url[:200])
+
+
+def _endpoint(table: OpcUaTable | ModbusTable | MqttTable, where: str, base: Path, state: Path, len_s: int) -> Endpoint:
+    def path(text: str | None) -> Path | None:
+        return None if text is None else base / text
+
+    if isinstance(table, OpcUaTable):
+        endpoint = OpcUaEndpoint(
+            name=table.name, url=table.endpoint, security_policy=table.security_policy,
+            security_mode=table.security_mode, allow_insecure=table.allow_insecure, pki_dir=state / "pki",
+            trust_dir=base / table.trust_dir, username=table.username, password_file=path(table.password_file),
+            publishing_interval_ms=table.publishing_interval_ms,
+            # A silent device must be asked within every window, whatever the phase: a third of it is soon enough.
+            idle_read_s=table.idle_read_s or max(len_s / 3, 0.5), timeout_s=table.timeout_s,
+            queue_size=table.queue_size)
+        problems = endpoint.problems(where)
+        if problems:
+            raise ConfigError(problems)
+        return endpoint
+    if isinstance(table, ModbusTable):
+        return ModbusEndpoint(**table.model_dump(), where=where)
+    return MqttEndpoint(
+        name=table.name, protocol=table.protocol, endpoint=table.endpoint, username=table.username,
+        password_file=path(table.password_file), ca_file=path(table.ca_file), client_id=table.client_id,
+        qos=table.qos, rebirth=table.rebirth, primary_host_id=table.primary_host_id, where=where)
+
+
+def _parsed(row: PointRow, protocol: str) -> tuple[Point | None, list[Problem]]:
+    where = f"{row.where}, address"
+    try:
+        address: Address
+        if protocol == "opc_ua":
+            address = parse_opcua(row.address, where)
+        elif protocol == "sparkplug_b":
+            address = parse_sparkplug_address(row.address, where=where)
+        elif protocol == "mqtt":
+            address = parse_json_address(row.address, where=where)
+        else:
+            address = parse_modbus(row.address, row.type, where=where)
+            # Builds it once to check order, scale and offset; the slots follow with the roster.
+            ModbusPoint(point_index=0, device_index=0, address=address, order=row.order, scale=row.scale,
+                        offset=row.offset, where=row.where)
+    except ConfigError as error:
+        return None, list(error.problems)
+    type_ = address.type if isinstance(address, ModbusAddress) else row.type
+    return Point(device=row.device, id=row.id, protocol=protocol, role=row.role, type=type_ or None, address=address,
+                 order=row.order, scale=row.scale, offset=row.offset, where=row.where), []
+
+
+def _duplicates(points: Iterable[Point], connection_of: dict[str, str]) -> Iterator[Problem]:
+    """One variable of one server is one point: the same address twice behind one connection is a mistake."""
+    first: dict[tuple[str, str], Point] = {}
+    for point in points:
+        other = first.setdefault((connection_of[point.device], point.address.canonical), point)
+        if other is not point:
+            yield Problem.of(f"{point.where}, address", "ledger.double_address", address=point.address.canonical,
+                             first=other.where)
+
+
+def _overlaps(points: Iterable[Point]) -> Iterator[Problem]:
+    """Registers of two numbers must not share a part; bits of one register, and the register itself, may."""
+    ranges: dict[tuple[str, int, str], list[tuple[int, int, Point]]] = {}
+    for point in points:
+        if isinstance(point.address, ModbusAddress):
+            at = point.address
+            ranges.setdefault((point.device, at.unit, at.table), []).append((at.address, at.end, point))
+    for group in ranges.values():
+        group.sort(key=lambda item: item[:2])
+        for (start, end, one), (other_start, other_end, other) in itertools.pairwise(group):
+            if other_start < end and (start, end) != (other_start, other_end):
+                yield Problem.of(f"{other.where}, address", "ledger.overlap", address=other.address.canonical,
+                                 first=one.where, other=one.address.canonical)
+
