@@ -1,0 +1,207 @@
+"""The plant's Modbus TCP servers: pymodbus's own, many units behind one address, each with its own identity.
+
+A server stands for a gateway in front of a serial line. A dead unit never answers, not even with an exception; a unit
+that does not exist is answered by the gateway (exception 0x0B). Write requests are refused and counted: nobody has
+any business writing here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pymodbus import FramerType
+from pymodbus.constants import ExcCodes
+from pymodbus.pdu import ExceptionResponse, ModbusPDU
+from pymodbus.pdu.device import ModbusDeviceIdentification
+from pymodbus.pdu.mei_message import ReadDeviceInformationResponse
+from pymodbus.server import ModbusTcpServer
+from pymodbus.server.requesthandler import ServerRequestHandler
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+from simulators.layout import WIDTH, Device, ModbusPlace, Point
+from simulators.signals import Value
+
+WRITE_CODES = frozenset((5, 6, 15, 16, 21, 22, 23))
+READ_CODE = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
+TABLES = ("coil", "discrete", "holding", "input")
+"""In the order in which SimDevice takes its four blocks."""
+
+SERIAL_OBJECT = 0x80
+OBJECTS = (0, 1, 2, 3, 4, 5, 6, SERIAL_OBJECT)
+"""FC 43/14 has no standard object for a serial number; makers use the private ones from 0x80."""
+
+Run = tuple[str, int, tuple[tuple[Point, int], ...]]
+"""Table, first address, and (point, offset) of the points in one stretch of addresses without holes."""
+
+
+class ModbusPlant:
+    """One Modbus TCP server with its units. `writes` counts the write requests that it refused."""
+
+    def __init__(self, devices: Iterable[Device]) -> None:
+        self.devices = tuple(devices)
+        self.writes = 0
+        self.endpoint = ""
+        self._server: ModbusTcpServer | None = None
+        self._runs = {device.unit: register_runs(device) for device in self.devices}
+        self._identities = {device.unit: identity(device) for device in self.devices}
+        self._sizes = {(device.unit, table, first): size for device in self.devices
+                       for table, first, size in stretches(device)}
+        self.silent = frozenset(device.unit for device in self.devices if device.fate == "dead")
+
+    async def start(self, host: str, port: int, machines: Mapping[str, list[Value]]) -> None:
+        """Listen, with the present values in place. Port 0 takes a free one. Raises OSError."""
+        # one identity serves the whole process; its texts are placeholders that `_own_identity` replaces
+        common = ModbusDeviceIdentification(info=dict.fromkeys(OBJECTS, "-"))  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
+        server = _Server([self._sim_device(device) for device in self.devices], framer=FramerType.SOCKET,
+                         identity=common, address=(host, port), trace_pdu=self._own_identity)
+        server.plant = self
+        try:
+            await server.serve_forever(background=True)
+        except RuntimeError as error:
+            raise OSError(f"{host}:{port}: {error}") from error
+        self._server = server
+        listener: Any = server.transport  # asyncio's Server, under the library's narrower name
+        self.endpoint = f"tcp://{host}:{listener.sockets[0].getsockname()[1]}"
+        await self.update(machines)
+
+    async def update(self, machines: Mapping[str, list[Value]]) -> None:
+        """Write the present values of every unit into its tables."""
+        if self._server is None:
+            return
+        for device in self.devices:
+            values = machines[device.machine]
+            for table, first, members in self._runs[device.unit]:
+                image: list[int] | list[bool]
+                if table in ("coil", "discrete"):
+                    image = [False] * self._sizes[device.unit, table, first]
+                    for point, offset in members:
+                        image[offset] = bool(values[point.signal])
+                else:
+                    image = [0] * self._sizes[device.unit, table, first]
+                    for point, offset in members:
+                        _put(image, offset, point, values[point.signal])
+                await self._server.async_setValues(device.unit, READ_CODE[table], first, image)
+
+    async def stop(self) -> None:
+        """Close the listener and every connection."""
+        if self._server is not None:
+            await self._server.shutdown()  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
+            self._server = None
+
+    def _own_identity(self, sending: bool, pdu: ModbusPDU) -> ModbusPDU:
+        """Give an identity reply the texts of the unit that it is for; objects that the unit lacks fall away."""
+        if sending and isinstance(pdu, ReadDeviceInformationResponse):
+            own = self._identities.get(pdu.dev_id, {})
+            pdu.information = {key: own[key] for key in pdu.information if key in own}
+        return pdu
+
+    def _sim_device(self, device: Device) -> SimDevice:
+        blocks: dict[str, list[SimData]] = {table: [] for table in TABLES}
+        for table, first, size in stretches(device):
+            if table in ("coil", "discrete"):
+                blocks[table].append(SimData(first, values=[False] * size, datatype=DataType.BITS))
+            else:
+                blocks[table].append(SimData(first, values=[0] * size, datatype=DataType.REGISTERS))
+        for table in TABLES:  # the library wants something in every table; what nobody uses reads as zero
+            if not blocks[table]:
+                empty = [False] if table in ("coil", "discrete") else [0]
+                kind = DataType.BITS if table in ("coil", "discrete") else DataType.REGISTERS
+                blocks[table].append(SimData(0, values=empty, datatype=kind))
+        return SimDevice(device.unit, (blocks["coil"], blocks["discrete"], blocks["holding"], blocks["input"]))
+
+
+class _Handler(ServerRequestHandler):
+    """One connection: decides which unit answers at all, then lets the library answer."""
+
+    async def handle_request(self) -> None:
+        plant: ModbusPlant = self.server.plant
+        pdu = self.last_pdu
+        if pdu is None or pdu.dev_id in plant.silent:
+            return
+        refused = None
+        if pdu.dev_id not in plant._identities:
+            refused = ExcCodes.GATEWAY_NO_RESPONSE
+        elif pdu.function_code in WRITE_CODES:
+            plant.writes += 1
+            refused = ExcCodes.ILLEGAL_FUNCTION
+        if refused is None:
+            await super().handle_request()  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
+            return
+        reply = ExceptionResponse(pdu.function_code, refused, device_id=pdu.dev_id, transaction=pdu.transaction_id)
+        self.server_send(reply, self.last_addr)  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
+
+
+class _Server(ModbusTcpServer):
+    """The library's server with our handler for each connection."""
+
+    plant: ModbusPlant
+
+    def callback_new_connection(self) -> ServerRequestHandler:
+        return _Handler(  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
+            self, self.trace_packet, self.trace_pdu, self.trace_connect)
+
+
+def identity(device: Device) -> dict[int, str]:
+    """Return the FC 43/14 objects of a unit. The standard asks for ASCII, so the maker appears under its brand."""
+    return {0: device.maker.brand, 1: device.model, 2: f"V{len(device.points)}.{device.unit}", 4: device.id,
+            5: device.model, SERIAL_OBJECT: device.serial}
+
+
+def stretches(device: Device) -> list[tuple[str, int, int]]:
+    """Return (table, first address, size) of the addresses that a unit serves.
+
+    A unit with holes refuses the addresses between its values (exception 2); the others serve them as zero.
+    """
+    used: dict[str, set[int]] = {}
+    for point in device.points:
+        place = _place(point)
+        width = 1 if place.bit is not None else WIDTH[point.type]
+        used.setdefault(place.table, set()).update(range(place.address, place.address + width))
+    found: list[tuple[str, int, int]] = []
+    for table, addresses in used.items():
+        # the library serves coils and discrete inputs in whole words of 16, so only registers can have holes
+        if device.holes and table in ("holding", "input"):
+            runs: list[list[int]] = []
+            for address in sorted(addresses):
+                if runs and address == runs[-1][-1] + 1:
+                    runs[-1].append(address)
+                else:
+                    runs.append([address])
+            found.extend((table, run[0], len(run)) for run in runs)
+        else:
+            found.append((table, min(addresses), max(addresses) - min(addresses) + 1))
+    return found
+
+
+def register_runs(device: Device) -> list[Run]:
+    """Return the stretches of a unit with the points in each: what one update writes."""
+    runs: list[Run] = []
+    for table, first, size in stretches(device):
+        members = tuple((point, _place(point).address - first) for point in device.points
+                        if _place(point).table == table and first <= _place(point).address < first + size)
+        runs.append((table, first, members))
+    return runs
+
+
+def _place(point: Point) -> ModbusPlace:
+    assert isinstance(point.place, ModbusPlace)
+    return point.place
+
+
+def _put(image: list[int], offset: int, point: Point, value: Value) -> None:
+    """Write a value into a register image, in the order and number format of its point."""
+    place = _place(point)
+    if place.bit is not None:
+        image[offset] |= int(bool(value)) << place.bit
+        return
+    assert not isinstance(value, str)
+    raw = float(value) if point.type == "float32" else round(value / point.scale)
+    data = struct.pack({"float32": ">f", "uint32": ">I", "int32": ">i", "uint16": ">H", "int16": ">h"}[point.type], raw)
+    words = [data[i:i + 2] for i in range(0, len(data), 2)]
+    if point.order in ("CDAB", "DCBA"):
+        words.reverse()
+    little = point.order in ("BADC", "DCBA")
+    for i, word in enumerate(words):
+        image[offset + i] = int.from_bytes(word, "little" if little else "big")

@@ -1,0 +1,316 @@
+"""The plant's MQTT side: a broker (amqtt, embedded, MQTT 3.1.1), two Sparkplug B edge nodes, and plain JSON devices.
+
+The publishers are paho clients and speak to any broker. Sparkplug payloads are built with the schema beside this file.
+An edge node reports by exception: a metric is sent when it changed, and again after REFRESH_S without a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from amqtt.broker import Broker
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+
+from simulators.layout import Device, Layout, Point
+from simulators.signals import Value
+from simulators.sparkplug_pb2 import Payload
+
+log = logging.getLogger(__name__)
+
+SPARKPLUG_NAMESPACE = "spBv1.0"
+DATATYPE = {"int32": 3, "uint64": 8, "float64": 10, "bool": 11, "string": 12}
+"""Sparkplug B data types: Int32, UInt64, Double, Boolean, String."""
+
+REFRESH_S = 2.0
+CONNECT_TIMEOUT_S = 8.0
+KEEPALIVE_S = 15
+SEQ_END = 256
+
+
+class EmbeddedBroker:
+    """amqtt on a port of its own, anonymous, without its periodic $SYS messages."""
+
+    def __init__(self) -> None:
+        self._broker: Any = None
+        self.endpoint = ""
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; port 0 takes a free one. Raises OSError."""
+        self._broker = Broker({
+            "listeners": {"default": {"type": "tcp", "bind": f"{host}:{port}"}},
+            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}})
+        try:
+            await self._broker.start()
+        except Exception as error:  # the library wraps whatever happened
+            self._broker = None
+            raise OSError(f"{host}:{port}: {error}") from error
+        # the library does not tell the port it was given; its listener does
+        listener = self._broker._servers["default"].instance.sockets[0]
+        self.endpoint = f"mqtt://{host}:{listener.getsockname()[1]}"
+
+    async def stop(self) -> None:
+        """Close every session and stop listening."""
+        if self._broker is not None:
+            await self._broker.shutdown()
+            self._broker = None
+
+
+class _Publisher:
+    """A paho client with a network thread of its own; everything else of the plant stays on the event loop.
+
+    `on_connect` and `on_message` run on the event loop. A lost connection is taken up again by paho.
+    """
+
+    def __init__(self, client_id: str, endpoint: str) -> None:
+        where = urlsplit(endpoint)
+        self._address = (where.hostname or "127.0.0.1", where.port or 1883)
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
+        self.client.reconnect_delay_set(min_delay=1, max_delay=5)
+        self.connected = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    async def connect(self, on_connect: Callable[[], None]) -> None:
+        """Connect and wait until `on_connect` has run. Raises OSError when the broker does not take us."""
+        def connected(client: mqtt.Client, userdata: object, flags: mqtt.ConnectFlags, reason: Any,
+                      properties: object) -> None:
+            if not reason.is_failure:
+                self._loop.call_soon_threadsafe(take)
+
+        def take() -> None:
+            on_connect()
+            self.connected.set()
+
+        self.client.on_connect = connected
+        self.client.connect_async(*self._address, keepalive=KEEPALIVE_S)
+        self.client.loop_start()
+        try:
+            await asyncio.wait_for(self.connected.wait(), CONNECT_TIMEOUT_S)
+        except TimeoutError as error:
+            self.client.loop_stop()
+            raise OSError(f"no broker answered at {self._address[0]}:{self._address[1]}") from error
+
+    def on_message(self, handle: Callable[[bytes], None]) -> None:
+        """Have `handle` called with the payload of every message that arrives."""
+        def arrived(client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
+            self._loop.call_soon_threadsafe(handle, message.payload)
+
+        self.client.on_message = arrived
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
+        """Send a message, or lose it while the broker is away, as field devices do."""
+        if self.client.is_connected():
+            self.client.publish(topic, payload, qos=qos, retain=retain)
+
+    async def close(self) -> None:
+        """Disconnect and end the network thread."""
+        if self.client.disconnect() is not MQTTErrorCode.MQTT_ERR_SUCCESS:
+            log.debug("the broker was gone before %s left", self._address)
+        await asyncio.to_thread(self.client.loop_stop)
+
+
+class EdgeNode:
+    """One Sparkplug B edge node with its devices: births with aliases, data, and a death certificate as its will."""
+
+    def __init__(self, layout: Layout, node: str, devices: Iterable[Device], endpoint: str,
+                 machines: Mapping[str, list[Value]]) -> None:
+        self.node = node
+        self.devices = tuple(device for device in devices if device.fate != "dead")
+        self.rebirths = 0
+        self._group = layout.group
+        self._endpoint = endpoint
+        self._machines = machines
+        self._seq = 0
+        # Restarts must not repeat the number of the session before; the clock serves where nothing is kept on disk.
+        self._bd_seq = int(time.time()) % SEQ_END
+        self._publisher: _Publisher | None = None
+        self._alias = {key: alias for alias, key in enumerate(
+            ((device.id, point.id) for device in self.devices for point in device.points), start=1)}
+        self._sent: dict[tuple[str, str], tuple[Value, float]] = {}
+        self._born = False
+
+    async def start(self) -> None:
+        """Connect with the will in place and publish the births. Raises OSError."""
+        publisher = self._publisher = _Publisher(f"{self._group}-{self.node}", self._endpoint)
+        publisher.client.will_set(self._topic("NDEATH"), self._death(), qos=1)
+        publisher.on_message(self._command)
+        publisher.client.on_disconnect = self._lost
+        await publisher.connect(self._connected)
+
+    def _lost(self, client: mqtt.Client, userdata: object, flags: object, reason: object, properties: object) -> None:
+        """Prepare the will of the next session; runs on paho's thread, before it connects again."""
+        self._born = False
+        self._bd_seq = (self._bd_seq + 1) % SEQ_END
+        client.will_set(self._topic("NDEATH"), self._death(), qos=1)
+
+    def _connected(self) -> None:
+        assert self._publisher is not None
+        self._publisher.client.subscribe(self._topic("NCMD"), qos=1)
+        self._birth()
+
+    def _command(self, body: bytes) -> None:
+        payload = Payload()
+        try:
+            payload.ParseFromString(body)
+        except Exception:  # anybody may publish anything on our command topic
+            log.warning("%s: a command that is no Sparkplug payload", self.node)
+            return
+        if any(metric.name == "Node Control/Rebirth" and metric.boolean_value for metric in payload.metrics):
+            self.rebirths += 1
+            self._birth()
+
+    def _birth(self) -> None:
+        """Publish NBIRTH and every DBIRTH: names, aliases, types and present values. Starts the sequence again."""
+        now_ms = time.time_ns() // 1_000_000
+        self._seq = 0
+        birth = self._payload(now_ms)
+        _metric(birth, now_ms, name="bdSeq", kind="uint64", value=self._bd_seq)
+        _metric(birth, now_ms, name="Node Control/Rebirth", kind="bool", value=False)
+        _metric(birth, now_ms, name="Node Info/Software", kind="string", value="tallystick simulators")
+        self._send("NBIRTH", None, birth)
+        now_s = time.monotonic()
+        for device in self.devices:
+            birth = self._payload(now_ms)
+            for point in device.points:
+                value = self._machines[device.machine][point.signal]
+                _metric(birth, now_ms, name=str(point.place), alias=self._alias[device.id, point.id], kind=point.type,
+                        value=value)
+                self._sent[device.id, point.id] = (value, now_s)
+            self._send("DBIRTH", device, birth)
+        self._born = True
+
+    def publish(self) -> None:
+        """Publish one DDATA for each device that has something to say."""
+        if not self._born or self._publisher is None or not self._publisher.client.is_connected():
+            return
+        now_ms = time.time_ns() // 1_000_000
+        now_s = time.monotonic()
+        for device in self.devices:
+            data: Payload | None = None
+            for point in device.points:
+                value = self._machines[device.machine][point.signal]
+                last, sent_s = self._sent[device.id, point.id]
+                if value == last and now_s - sent_s < REFRESH_S - 0.5:
+                    continue
+                data = data or self._payload(now_ms)
+                _metric(data, now_ms, alias=self._alias[device.id, point.id], kind=point.type, value=value)
+                self._sent[device.id, point.id] = (value, now_s)
+            if data is not None:
+                self._send("DDATA", device, data)
+
+    async def stop(self) -> None:
+        """Say goodbye as the specification asks: the death certificate first, then the disconnect."""
+        if self._publisher is None:
+            return
+        if self._publisher.connected.is_set():
+            self._publisher.publish(self._topic("NDEATH"), self._death(), qos=1)
+        self._publisher.client.on_disconnect = None
+        await self._publisher.close()
+        self._publisher = None
+
+    def _payload(self, now_ms: int) -> Payload:
+        payload = Payload()
+        payload.timestamp = now_ms
+        payload.seq = self._seq
+        self._seq = (self._seq + 1) % SEQ_END
+        return payload
+
+    def _death(self) -> bytes:
+        payload = Payload()
+        payload.timestamp = now_ms = time.time_ns() // 1_000_000
+        _metric(payload, now_ms, name="bdSeq", kind="uint64", value=self._bd_seq)
+        return payload.SerializeToString()
+
+    def _topic(self, kind: str, device: Device | None = None) -> str:
+        end = "" if device is None else f"/{device.id}"
+        return f"{SPARKPLUG_NAMESPACE}/{self._group}/{kind}/{self.node}{end}"
+
+    def _send(self, kind: str, device: Device | None, payload: Payload) -> None:
+        assert self._publisher is not None
+        self._publisher.publish(self._topic(kind, device), payload.SerializeToString())
+
+
+def _metric(payload: Payload, now_ms: int, *, kind: str, value: Value, name: str = "", alias: int = 0) -> None:
+    """Add a metric. A birth has name and alias, data has the alias alone; signed integers travel as 32-bit words."""
+    metric = payload.metrics.add()
+    if name:
+        metric.name = name
+    if alias:
+        metric.alias = alias
+    metric.timestamp = now_ms
+    metric.datatype = DATATYPE[kind]
+    match kind:
+        case "int32":
+            metric.int_value = int(value) & 0xFFFF_FFFF
+        case "uint64":
+            metric.long_value = int(value)
+        case "float64":
+            metric.double_value = float(value)
+        case "bool":
+            metric.boolean_value = bool(value)
+        case _:
+            metric.string_value = str(value)
+
+
+class JsonDevices:
+    """The plain devices: one topic each, one JSON object a second, and a retained nameplate beside it."""
+
+    def __init__(self, layout: Layout, devices: Iterable[Device], endpoint: str,
+                 machines: Mapping[str, list[Value]]) -> None:
+        self.devices = tuple(device for device in devices if device.fate != "dead")
+        self._client_id = f"{layout.site}-sensors"
+        self._endpoint = endpoint
+        self._machines = machines
+        self._publisher: _Publisher | None = None
+
+    async def start(self) -> None:
+        """Connect, publish the nameplates and the first values. Raises OSError."""
+        self._publisher = _Publisher(self._client_id, self._endpoint)
+        await self._publisher.connect(self._connected)
+
+    def _connected(self) -> None:
+        assert self._publisher is not None
+        for device in self.devices:
+            plate = {"maker": device.maker.name, "model": device.model, "serial": device.serial}
+            self._publisher.publish(f"{device.place}/nameplate", _json(plate), qos=1, retain=True)
+        self.publish()
+
+    def publish(self) -> None:
+        """Publish the present values of every device."""
+        if self._publisher is None:
+            return
+        now_ms = time.time_ns() // 1_000_000
+        for device in self.devices:
+            body = json_body(device.points, self._machines[device.machine])
+            self._publisher.publish(device.place, _json({"ts": now_ms, **body}), qos=1)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        if self._publisher is not None:
+            await self._publisher.close()
+            self._publisher = None
+
+
+def json_body(points: Iterable[Point], values: list[Value]) -> dict[str, Any]:
+    """Return the JSON object in which every point's value is found under its pointer."""
+    body: dict[str, Any] = {}
+    for point in points:
+        *groups, last = str(point.place).lstrip("/").split("/")
+        here: Any = body
+        for group, following in zip(groups, [*groups[1:], last], strict=True):
+            here = here.setdefault(group, [] if following.isdigit() else {})
+        if isinstance(here, list):
+            here.append(values[point.signal])  # neighbours come in order
+        else:
+            here[last] = values[point.signal]
+    return body
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
