@@ -182,22 +182,3 @@ def crc16(data: bytes) -> int:
     for byte in data:
         crc = crc >> 8 ^ _CRC16[(crc ^ byte) & 0xFF]
     return crc
-
-
-@dataclass(frozen=True, slots=True)
-class Identification:
-    """One page of a device identification. objects: id -> raw bytes. next_object: where to go on, None if complete."""
-
-    conformity: int
-    objects: dict[int, bytes]
-    next_object: int | None
-
-
-def parse_identification(body: bytes) -> Identification:
-    """Read the body of a matched function 43 reply: MEI type, code, conformity, more, next, count, objects."""
-    objects: dict[int, bytes] = {}
-    at = OBJECTS_START - 1
-    for _ in range(body[5]):
-        objects[body[at]] = bytes(body[at + 2:at + 2 + body[at + 1]])
-        at += 2 + body[at + 1]
-    return Identification(body[2], objects, body[4] if body[3] == 0xFF else None)

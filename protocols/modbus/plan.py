@@ -23,7 +23,7 @@ RETRY_MAX_S = 86_400.0
 """A refused read is tried again as a whole after RETRY_FIRST_S, then ever more rarely: a controller may be reloaded."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: a read is itself, never compared by its points
 class Request:
     """One read. points: sorted by address, all of one unit, table and device, all wholly inside the read."""
 
@@ -150,7 +150,7 @@ class ReadPlan:
 
     def answered(self, request: Request) -> bool:
         """Take note of a good reply. Return whether a refused read works again."""
-        if not any(r.request == request for r in self._refused):
+        if not any(r.request is request for r in self._refused):
             return False
         covered = {p.point_index for p in request.points}
         self.active = [a for a in self.active if not _within(a, covered)]
@@ -166,12 +166,12 @@ class ReadPlan:
         if exception not in (ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE):
             return ()
         for known in self._refused:
-            if known.request == request:
+            if known.request is request:
                 if known.retry_at_s <= now_s:
                     known.wait_s = min(2 * known.wait_s, RETRY_MAX_S)
                     known.retry_at_s = now_s + known.wait_s
                 return ()
-        self.active = [a for a in self.active if a != request]
+        self.active = [a for a in self.active if a is not request]
         halves = None if exception == ILLEGAL_FUNCTION else split(request)
         self._refused.append(_Refusal(request, now_s + RETRY_FIRST_S))
         if halves is None:

@@ -30,7 +30,7 @@ class UnitState:
         return self.failures >= DEMOTE_AFTER
 
     def answered(self, *, now_s: float, poll_s: float) -> UnitState:
-        """Return the state after a whole poll. The grid of due times is kept; polls that were missed are left out."""
+        """Return the state after a whole poll. Due times keep their grid; a missed poll is not made up for."""
         due_s = self.due_s + poll_s
         return replace(self, due_s=due_s if due_s > now_s else now_s, failures=0)
 
