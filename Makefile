@@ -1,0 +1,76 @@
+# Every target makes what it needs: the environment .venv in this checkout, with locked libraries, then the work.
+#
+#   make demo OUT=DIR [SEED=N] [BROKER=mosquitto] [LANG_=zh]    a small factory, end to end, on this machine
+#   make test                                                  make check, then every test
+#   make check                                                 ruff, mypy --strict, the arrows between the rooms
+#   make bench                                                 every benchmark in benchmarks/
+#   make lock                                                  pin the newest libraries that pyproject.toml allows
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo-out
+SEED ?=
+BROKER ?=
+LANG_ ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench lock
+
+help:
+	@sed -n '/^#   make/s/^# //p' Makefile
+
+demo: $(VENV)/.demo
+	$(BIN)/tallystick demo --out "$(OUT)" $(if $(SEED),--seed $(SEED)) $(if $(BROKER),--broker $(BROKER)) $(if $(LANG_),--lang $(LANG_))
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.dev
+	@for file in benchmarks/bench_*.py; do echo "== $$file" && $(BIN)/python "$$file" || exit 1; done
+
+# The environment. A stamp says which libraries stand in it; dev holds all of demo, so that one serves both.
+# --no-build-isolation: the builder is locked like the rest, and nothing is fetched that has no hash.
+PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+EDITABLE = $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+
+$(VENV)/.demo: requirements/demo.txt requirements/build.txt pyproject.toml | $(BIN)/pip
+	@echo "installing the libraries of the demo into $(VENV)"
+	@$(PIP_INSTALL) --require-hashes -r requirements/build.txt -r requirements/demo.txt
+	@$(EDITABLE)
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt requirements/build.txt pyproject.toml | $(BIN)/pip
+	@echo "installing the libraries of the tests into $(VENV)"
+	@$(PIP_INSTALL) --require-hashes -r requirements/build.txt -r requirements/dev.txt
+	@$(EDITABLE)
+	@touch $(VENV)/.demo $@
+
+# Debian keeps ensurepip in a package of its own, and a venv made without it is half a venv.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null; \
+	  else \
+	    echo "Python cannot make an environment here. Run once: sudo apt-get install python3-venv" >&2; exit 1; \
+	  fi; }
+	@$(PYTHON) -m venv --clear $(VENV)
+
+# Hashes for every platform, no index, no host. dev first: the others take their versions from it.
+COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras \
+  --allow-unsafe --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+FROM_DEV = --constraint requirements/dev.txt
+PARTS = --extra gateway --extra platform --extra simulators
+
+lock: $(VENV)/.dev
+	$(COMPILE) $(PARTS) --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
+	$(COMPILE) $(FROM_DEV) $(PARTS) -o requirements/demo.txt pyproject.toml
+	$(COMPILE) $(FROM_DEV) -o requirements/base.txt pyproject.toml
+	$(COMPILE) $(FROM_DEV) -o requirements/build.txt requirements/build.in
