@@ -99,7 +99,7 @@ class _Publisher:
     def on_message(self, handle: Callable[[bytes], None]) -> None:
         """Have `handle` called with the payload of every message that arrives."""
         def arrived(client: mqtt.Client, userdata: object, message: mqtt.MQTTMessage) -> None:
-            self._loop.call_soon_threadsafe(handle, message.payload)
+            self._loop.call_soon_threadsafe(handle, bytes(message.payload))
 
         self.client.on_message = arrived
 

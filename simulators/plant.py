@@ -1,0 +1,182 @@
+"""One running plant: the machines, the clock that moves them, and every server that shows them.
+
+`Plant` joins the parts; `run_plant` is the whole life of one, for the command line, the demo and tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from protocols.errors import DeviceError, Problem
+from simulators import ledger
+from simulators.certificates import make_server_files
+from simulators.layout import CONNECTION_OF, EDGE_NODES, Layout, draw_layout
+from simulators.ledger import Endpoints
+from simulators.modbus_server import ModbusPlant
+from simulators.mqtt_plant import EdgeNode, EmbeddedBroker, JsonDevices
+from simulators.opcua_server import OpcUaPlant
+from simulators.settings import EMBEDDED, PlantFile
+from simulators.signals import Machine, Value
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 2.5
+"""A client that does not hang up must not keep a plant from ending."""
+
+FILES = ("devices.csv", "points.csv", "connections.toml", "plant.json", "endpoints.json")
+"""In the order in which they are written; endpoints.json comes last, so that its presence means all are there."""
+
+
+class _Part(Protocol):
+    """A server or a publisher of the plant."""
+
+    async def stop(self) -> None:
+        """End it; ending what never started is no error."""
+
+
+class Plant:
+    """A plant that listens. `machines` holds the present values of every physical machine, by its name."""
+
+    def __init__(self, settings: PlantFile, out: Path) -> None:
+        self.settings = settings
+        self.out = out.resolve()
+        self.layout: Layout = draw_layout(settings.plant.seed, settings.numbers())
+        self._running = {device.machine: Machine(device.signals, device.rhythm, f"signals/{device.machine}")
+                         for device in reversed(self.layout.devices)}  # of two rows of one machine the first decides
+        self.machines: dict[str, list[Value]] = {name: machine.values for name, machine in self._running.items()}
+        self.modbus = {name: ModbusPlant(self.layout.of(name)) for name in CONNECTION_OF["modbus_tcp"]}
+        self.opc_ua: OpcUaPlant | None = None
+        self.broker = EmbeddedBroker() if settings.mqtt.broker == EMBEDDED else None
+        self.nodes: list[EdgeNode] = []
+        self.sensors: JsonDevices | None = None
+        self._ticks: asyncio.Task[None] | None = None
+
+    async def start(self) -> Endpoints:
+        """Start every server, then write the files. Raises DeviceError when a port or the broker is not to be had."""
+        host = self.settings.plant.host
+        self.out.mkdir(parents=True, exist_ok=True)
+        files = await asyncio.to_thread(make_server_files, self.out / "pki", name=f"{self.layout.site} machines",
+                                        application_uri=self.layout.application_uri)
+        self.opc_ua = OpcUaPlant(self.layout, self.layout.of("machines"), files)
+        try:
+            await self.opc_ua.start(host, self.settings.opc_ua.port, self.machines)
+            for server, port in zip(self.modbus.values(), self.settings.modbus.ports, strict=True):
+                await server.start(host, port, self.machines)
+            if self.broker is not None:
+                await self.broker.start(host, self.settings.mqtt.port)
+        except OSError as error:
+            await self.stop()
+            raise DeviceError(Problem.of(host, "simulators.no_port", reason=error)) from error
+        broker = self.settings.mqtt.broker if self.broker is None else self.broker.endpoint
+        try:
+            await self._start_publishers(broker)
+        except OSError as error:
+            await self.stop()
+            raise DeviceError(Problem.of(broker, "simulators.no_broker", reason=error)) from error
+        endpoints = Endpoints(
+            opc_ua=self.opc_ua.endpoint, opc_ua_certificate=str(files.certificate), trust_dir=str(files.trust_dir),
+            modbus={name: server.endpoint for name, server in self.modbus.items()}, mqtt=broker,
+            broker=EMBEDDED if self.broker is not None else "external")
+        self._ticks = asyncio.create_task(self._run())
+        self._write(endpoints)
+        return endpoints
+
+    async def _start_publishers(self, broker: str) -> None:
+        by_node = {node: [device for device in self.layout.of("edge") if device.place.startswith(f"{node}/")]
+                   for node in EDGE_NODES}
+        for node, devices in by_node.items():
+            edge = EdgeNode(self.layout, node, devices, broker, self.machines)
+            self.nodes.append(edge)
+            await edge.start()
+        self.sensors = JsonDevices(self.layout, self.layout.of("sensors"), broker, self.machines)
+        await self.sensors.start()
+
+    async def _run(self) -> None:
+        """Move the machines once a tick and show their values everywhere."""
+        tick_s = self.settings.plant.tick_s
+        due = time.monotonic()
+        while True:
+            due += tick_s
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            for name, machine in self._running.items():
+                self.machines[name] = machine.step(tick_s)
+            assert self.opc_ua is not None and self.sensors is not None
+            await self.opc_ua.update(self.machines)
+            for server in self.modbus.values():
+                await server.update(self.machines)
+            for node in self.nodes:
+                node.publish()
+            self.sensors.publish()
+
+    @property
+    def writes(self) -> int:
+        """Modbus write requests that the plant refused: a gateway must never send one."""
+        return sum(server.writes for server in self.modbus.values())
+
+    async def failed(self) -> None:
+        """Return only if the clock of the plant stops by an error, and raise that error."""
+        assert self._ticks is not None
+        await asyncio.shield(self._ticks)
+
+    async def stop(self) -> None:
+        """End everything: the clock, then those who publish, then those who listen."""
+        if self._ticks is not None:
+            self._ticks.cancel()
+            await asyncio.gather(self._ticks, return_exceptions=True)
+        publishers: list[_Part] = [*self.nodes, *([self.sensors] if self.sensors is not None else [])]
+        servers: list[_Part] = [*self.modbus.values(), *([self.opc_ua] if self.opc_ua is not None else []),
+                   *([self.broker] if self.broker is not None else [])]
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for group in (publishers, servers):
+            left_s = max(0.2, deadline - time.monotonic())
+            done, late = await asyncio.wait([asyncio.create_task(part.stop()) for part in group], timeout=left_s)
+            for task in done:
+                if task.exception() is not None:
+                    log.warning("while stopping: %r", task.exception())
+            for task in late:
+                task.cancel()
+
+    def _write(self, endpoints: Endpoints) -> None:
+        texts = (ledger.devices_csv(self.layout), ledger.points_csv(self.layout),
+                 ledger.connections_toml(self.layout, endpoints), ledger.plant_json(self.layout),
+                 ledger.endpoints_json(self.layout, endpoints))
+        for name, text in zip(FILES, texts, strict=True):
+            write_whole(self.out / name, text)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+async def run_plant(settings: PlantFile, out: Path, stop: asyncio.Event,
+                    ready: Callable[[Plant, Endpoints], None]) -> Plant:
+    """Run a plant until `stop` is set; `ready` is called when every server listens and every file is written.
+
+    Returns the plant, ended. Raises DeviceError when it cannot start, and whatever stopped its clock.
+    """
+    plant = Plant(settings, out)
+    endpoints = await plant.start()
+    try:
+        ready(plant, endpoints)
+        stopping = asyncio.create_task(stop.wait())
+        failing = asyncio.create_task(plant.failed())
+        done, _ = await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopping, failing):
+            if task not in done:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        if failing in done:
+            failing.result()
+    finally:
+        await plant.stop()
+    return plant
