@@ -1,0 +1,25 @@
+"""The format as JSON Schemas (2020-12), made from the shapes that the programs check: `docs/schemas`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocols.evidence import entry, policy, register, roster, signed
+from protocols.evidence.shape import Object
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def all_schemas() -> dict[str, dict[str, Any]]:
+    """Return file name -> schema, for every entry, row, register entry, signed object and JSON member."""
+    shapes: dict[str, Object] = {f"entry-{kind}": shape for kind, shape in entry.SHAPES.items()}
+    shapes |= {f"register-{kind}": shape for kind, shape in register.SHAPES.items()}
+    shapes |= {f"signed-{kind}": shape for kind, shape in signed.SHAPES.items()}
+    shapes |= {"row-device": roster.DEVICE_ROW, "row-point": roster.POINT_ROW, "row-private": roster.PRIVATE,
+               "opening": roster.OPENING, "seen": entry.SEEN}
+    schemas = {f"{name}.schema.json": {"$schema": DIALECT, "title": name, **shape.schema()}
+               for name, shape in shapes.items()}
+    # A policy may leave out what it does not trust.
+    loose = {**Object(policy.FIELDS).schema(), "required": []}
+    schemas["policy.schema.json"] = {"$schema": DIALECT, "title": "policy", **loose}
+    return schemas
