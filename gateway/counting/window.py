@@ -1,0 +1,283 @@
+"""Windows: half-open intervals of gateway receive time, aligned to UTC, open for a grace period after their end.
+
+Window time is the wall clock at start plus what the monotonic clock has run since: a step of the wall clock is
+measured and moves nothing. A wall clock that stays away for longer is believed: window time is anchored anew, the
+windows between are on the record as an outage, and only then may a window start earlier than the last one ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.counting import kernel
+from gateway.counting.kernel import NS_PER_S, Carry, Columns, Planes
+from gateway.counting.registry import Registry
+from gateway.counting.rule import Rule
+from protocols.samples import PollBatch, SampleBatch
+
+OFFSET_NS_MAX = 60 * NS_PER_S
+"""A wall clock further away than this is no drift: half of what the verifier allows around a co-signature."""
+
+OFFSET_CONFIRMED_NS = 10 * NS_PER_S
+"""For so long it must stay away before window time follows: a step forth and back moves nothing."""
+
+_NS_PER_MS = 1_000_000
+Devices = Sequence[int] | NDArray[np.int64]
+
+
+def boottime_ns() -> int:
+    """Return a clock that never steps and, on Linux, runs on while the machine sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
+
+
+class WindowClock:
+    """Window time. Both clocks are arguments, so that a test can step them."""
+
+    def __init__(self, wall_ns: Callable[[], int] = time.time_ns,
+                 monotonic_ns: Callable[[], int] = boottime_ns) -> None:
+        self._wall_ns = wall_ns
+        self._monotonic_ns = monotonic_ns
+        self._anchor_ns = 0
+        self.anchor()
+
+    def anchor(self) -> None:
+        """Set window time to the wall clock."""
+        self._anchor_ns = self._wall_ns() - self._monotonic_ns()
+
+    def now_ns(self) -> int:
+        """Return window time. Drivers stamp `received_ns` with it."""
+        return self._anchor_ns + self._monotonic_ns()
+
+    def offset_ns(self) -> int:
+        """Return how far the wall clock is ahead of window time."""
+        return self._wall_ns() - self.now_ns()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedWindow:
+    """A window that nothing can land in any more: what the sealer makes an entry of.
+
+    received = counted + the sum of `discarded`, which names every reason. offset_ms: wall clock minus window time at
+    closing; step_ms: the largest step of the wall clock since the window before was closed.
+    """
+
+    start_s: int
+    len_s: int
+    registry: Registry
+    columns: Columns
+    received: int
+    counted: int
+    discarded: Mapping[str, int]
+    offset_ms: int = 0
+    step_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Time that no window covers: from the end of the last window to `end_s`, where the next one starts.
+
+    samples: how many samples were received for windows that are not sealed; None if nobody knows.
+    """
+
+    end_s: int
+    reason: str
+    samples: int | None
+
+
+class Windows:
+    """Takes what drivers deliver (the counting half of `protocols.samples.Sink`) and hands out closed windows.
+
+    The first window starts at the next boundary: `opens_s`. What arrives before is `late` in it, because the time
+    before belongs to an outage that is sealed already; start drivers then. All methods are called from one thread.
+    """
+
+    def __init__(self, registry: Registry, rule: Rule, clock: WindowClock) -> None:
+        self.rule = rule
+        self._clock = clock
+        self._len_ns = rule.len_s * NS_PER_S
+        self._registries: list[tuple[int, Registry]] = [(0, registry)]  # in force from this window index on
+        self._open: dict[int, Planes] = {}
+        self._carry = Carry.nothing(registry.points)
+        self._online = np.zeros(registry.devices, dtype=np.bool_)
+        self._online_from = np.zeros(registry.devices, dtype=np.int64)  # window index
+        self._online_at = np.zeros(registry.devices, dtype=np.int64)
+        now = clock.now_ns()
+        self._next = -(-now // self._len_ns)  # index of the oldest window that is not closed
+        self._ticked = now
+        self._idle: list[range] = []  # indexes in which this process did not run
+        self._offset_ns = clock.offset_ns()
+        self._step_ns = 0
+        self._away_since: int | None = None
+
+    @property
+    def opens_s(self) -> int:
+        """Start of the oldest window that is not closed yet."""
+        return self._next * self.rule.len_s
+
+    @property
+    def registry(self) -> Registry:
+        """The newest roster, possibly not in force before the next boundary."""
+        return self._registries[-1][1]
+
+    def adopt(self, registry: Registry) -> int:
+        """Put a newer roster in force from the next boundary on; return that boundary in seconds.
+
+        Slots are append-only: `registry` has at least the slots of the one before.
+        """
+        at = max(self._next, self._clock.now_ns() // self._len_ns + 1)
+        self._registries = [(i, r) for i, r in self._registries if i < at] + [(at, registry)]
+        more = registry.devices - self._online.size
+        if more > 0:
+            self._online = np.concatenate([self._online, np.zeros(more, dtype=np.bool_)])
+            self._online_from = np.concatenate([self._online_from, np.zeros(more, dtype=np.int64)])
+            self._online_at = np.concatenate([self._online_at, np.zeros(more, dtype=np.int64)])
+        return at * self.rule.len_s
+
+    def samples(self, batch: SampleBatch | PollBatch) -> None:
+        """Count a batch, each sample in the window of its received_ns or, if that is closed, as late."""
+        if isinstance(batch, PollBatch):
+            index = self._index(batch.received_ns)
+            if index >= self._next:
+                kernel.fold_poll(self._planes(index), batch, self.rule)
+                return
+            batch = batch.samples()
+        if not batch.received_ns.size:
+            return
+        newest = max(self._newest(), self._next)
+        # A stamp ahead of the window clock cannot be: it belongs to now.
+        index_of = np.minimum(batch.received_ns // self._len_ns, newest)
+        low, high = int(index_of.min()), int(index_of.max())
+        if low == high and low >= self._next:
+            kernel.fold_samples(self._planes(low), batch, self.rule)
+            return
+        late = index_of < self._next
+        if late.any():
+            kernel.fold_late(self._planes(newest), kernel.rows_of(batch, late))
+        for index in range(max(low, self._next), high + 1):
+            rows = index_of == index
+            if rows.any():
+                kernel.fold_samples(self._planes(index), kernel.rows_of(batch, rows), self.rule)
+
+    def answered(self, device_index: Devices, received_ns: int) -> None:
+        """The protocol answered for these devices."""
+        self._connect(self._index(received_ns), self._known(device_index))
+
+    def online(self, device_index: Devices, received_ns: int) -> None:
+        """These devices are connected in every window from now until `offline`."""
+        devices, index = self._known(device_index), self._index(received_ns)
+        born = devices[~self._online[devices]]
+        self._online_from[born] = index
+        self._online[born] = True
+        self._online_at[devices] = np.maximum(self._online_at[devices], received_ns)
+        self._connect(index, devices)
+
+    def offline(self, device_index: Devices, received_ns: int) -> None:
+        """These devices are silent from now; a death that is older than the last birth is passed over."""
+        devices = self._known(device_index)
+        dead = devices[self._online[devices] & (self._online_at[devices] <= received_ns)]
+        for index in range(self._next, self._index(received_ns) + 1):
+            self._connect(index, dead[self._online_from[dead] <= index])
+        self._online[dead] = False
+
+    def discarded(self, reason: str, count: int) -> None:
+        """Count samples that a driver or a queue received and could not deliver. `reason`: one of DISCARD_REASONS."""
+        if count > 0:
+            self._planes(max(self._newest(), self._next)).discard(reason, count)
+
+    def tick(self) -> list[ClosedWindow | Gap]:
+        """Return what is due, in order. Call it at least once a second, and more than once in every window."""
+        now = self._clock.now_ns()
+        self._watch_clock(now)
+        unseen = range(max(self._ticked // self._len_ns + 1, self._next), now // self._len_ns)
+        self._idle = [r for r in (*self._idle, unseen) if r.stop > self._next and len(r)]
+        self._ticked = now
+        items = self._close_until(now - self.rule.grace_ms * _NS_PER_MS)
+        if self._away_since is not None and now - self._away_since >= OFFSET_CONFIRMED_NS:
+            items += self._close_until(now)
+            items.append(self._anchor_anew())
+        return items
+
+    def _index(self, received_ns: int) -> int:
+        return min(int(received_ns) // self._len_ns, max(self._newest(), self._next))
+
+    def _newest(self) -> int:
+        return self._clock.now_ns() // self._len_ns
+
+    def _known(self, device_index: Devices) -> NDArray[np.int64]:
+        devices = np.asarray(device_index, dtype=np.int64)
+        return devices[(devices >= 0) & (devices < self._online.size)]
+
+    def _registry_at(self, index: int) -> Registry:
+        return next(r for since, r in reversed(self._registries) if since <= index)
+
+    def _planes(self, index: int) -> Planes:
+        planes = self._open.get(index)
+        if planes is None:
+            planes = self._open[index] = Planes(self._registry_at(index))
+        return planes
+
+    def _connect(self, index: int, devices: NDArray[np.int64]) -> None:
+        if index >= self._next and devices.size:
+            planes = self._planes(index)
+            planes.connected[devices[devices < planes.connected.size]] = True
+
+    def _watch_clock(self, now: int) -> None:
+        offset = self._clock.offset_ns()
+        step = offset - self._offset_ns
+        if abs(step) > abs(self._step_ns):
+            self._step_ns = step
+        self._offset_ns = offset
+        if abs(offset) <= OFFSET_NS_MAX:
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = now
+
+    def _close_until(self, end_ns: int) -> list[ClosedWindow | Gap]:
+        items: list[ClosedWindow | Gap] = []
+        while (self._next + 1) * self._len_ns <= end_ns:
+            if self._next not in self._open and any(self._next in r for r in self._idle):
+                self._next += 1
+                gap = Gap(end_s=self._next * self.rule.len_s, reason="off", samples=0)
+                if items and isinstance(items[-1], Gap):
+                    items.pop()
+                items.append(gap)
+            else:
+                items.append(self._close())
+        self._registries = self._registries[sum(i <= self._next for i, _ in self._registries) - 1:]
+        return items
+
+    def _close(self) -> ClosedWindow:
+        index = self._next
+        planes = self._planes(index)
+        lasting = self._online & (self._online_from <= index)
+        planes.connected |= lasting[:planes.connected.size]
+        columns, self._carry = kernel.close(planes, self._carry)
+        del self._open[index]
+        self._next += 1
+        step_ns, self._step_ns = self._step_ns, 0
+        return ClosedWindow(
+            start_s=index * self.rule.len_s, len_s=self.rule.len_s, registry=planes.registry, columns=columns,
+            received=planes.received, counted=planes.counted, discarded=dict(planes.discarded),
+            offset_ms=self._offset_ns // _NS_PER_MS, step_ms=int(step_ns / _NS_PER_MS))
+
+    def _anchor_anew(self) -> Gap:
+        """Follow the wall clock. The window that is cut goes into the gap, with what it had received."""
+        reason = "clock_forward" if self._offset_ns > 0 else "clock_back"
+        lost = sum(planes.received for planes in self._open.values())
+        newest = self.registry
+        self._clock.anchor()
+        now = self._clock.now_ns()
+        self._open.clear()
+        self._idle.clear()
+        self._next = -(-now // self._len_ns)
+        self._ticked = now
+        self._registries = [(0, newest)]
+        self._online_from[:] = self._next
+        self._online_at[:] = np.minimum(self._online_at, now)
+        self._offset_ns, self._step_ns, self._away_since = self._clock.offset_ns(), 0, None
+        return Gap(end_s=self._next * self.rule.len_s, reason=reason, samples=lost)
