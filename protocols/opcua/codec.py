@@ -68,9 +68,28 @@ class Items:
     status: list[int] = field(default_factory=list)
     ticks: list[int] = field(default_factory=list)
     type_id: list[int] = field(default_factory=list)
-    is_array: list[bool] = field(default_factory=list)
     texts: list[tuple[int, str]] = field(default_factory=list)
     undecodable: int = 0
+
+    def add(self, handle: int, value: float, status: int, ticks: int, type_id: int, text: str | None) -> None:
+        """Append one row."""
+        if text is not None:
+            self.texts.append((len(self.value), text))
+        self.handle.append(handle)
+        self.value.append(value)
+        self.status.append(status)
+        self.ticks.append(ticks)
+        self.type_id.append(type_id)
+
+    def extend(self, other: Items) -> None:
+        """Append the results of a further Read of the same list."""
+        base = len(self.value)
+        self.texts += [(base + row, text) for row, text in other.texts]
+        self.handle += [base + row for row in other.handle]
+        self.value += other.value
+        self.status += other.status
+        self.ticks += other.ticks
+        self.type_id += other.type_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +172,7 @@ def _data_value(data: bytes, at: int, handle: int, items: Items) -> int:
     """Append one DataValue and return where it ends. Appends nothing when it raises."""
     mask = data[at]
     at += 1
-    value, type_id, text, is_array = np.nan, 0, None, False
+    value, type_id, text = np.nan, 0, None
     if mask & 0x01:
         encoding = data[at]
         layout = _FIXED.get(encoding)
@@ -162,7 +181,7 @@ def _data_value(data: bytes, at: int, handle: int, items: Items) -> int:
             type_id = encoding
             at += 1 + layout.size
         else:
-            value, type_id, text, is_array, at = _variant(data, at)
+            value, type_id, text, at = _variant(data, at)
     status = ticks = 0
     if mask & 0x02:
         status, = _U32.unpack_from(data, at)
@@ -174,19 +193,12 @@ def _data_value(data: bytes, at: int, handle: int, items: Items) -> int:
     at += (2 if mask & 0x10 else 0) + (8 if mask & 0x08 else 0) + (2 if mask & 0x20 else 0)
     if at > len(data):
         raise UndecodableError("DataValue is cut")
-    if text is not None:
-        items.texts.append((len(items.value), text))
-    items.handle.append(handle)
-    items.value.append(float(value))
-    items.status.append(status)
-    items.ticks.append(ticks)
-    items.type_id.append(type_id)
-    items.is_array.append(is_array)
+    items.add(handle, float(value), status, ticks, type_id, text)
     return at
 
 
-def _variant(data: bytes, at: int) -> tuple[float, int, str | None, bool, int]:
-    """Return (value, type, text, whether an array, end) of the Variant at `at`."""
+def _variant(data: bytes, at: int) -> tuple[float, int, str | None, int]:
+    """Return (value, type, text, end) of the Variant at `at`."""
     encoding = data[at]
     type_id = encoding & 0x3F
     if type_id > _LAST_TYPE:
@@ -195,15 +207,15 @@ def _variant(data: bytes, at: int) -> tuple[float, int, str | None, bool, int]:
     if not encoding & 0x80:
         end = _skip(data, at, type_id, 0)
         value, text = _scalar(data, at, end, type_id)
-        return value, type_id, text, False, end
+        return value, type_id, text, end
     count, first = _count(data, at, 0)
     end = _skip_elements(data, first, type_id, count, 0)
     after = _skip_fixed_array(data, end, 4) if encoding & 0x40 else end
     if count == 1:
         # What an index range of one element answers: the element itself.
         value, text = _scalar(data, first, end, type_id)
-        return value, type_id, text, True, after
-    return fingerprint(data[first:end]), type_id, f"{_type_name(type_id)}[{count}]", True, after
+        return value, type_id, text, after
+    return fingerprint(data[first:end]), type_id, f"{_type_name(type_id)}[{count}]", after
 
 
 def _scalar(data: bytes, at: int, end: int, type_id: int) -> tuple[float, str | None]:

@@ -68,7 +68,7 @@ def own_certificate(pki_dir: Path) -> OwnCertificate:
 
 def _public_der(key: object) -> bytes:
     if not isinstance(key, rsa.RSAPublicKey):
-        raise ValueError("not an RSA key")  # noqa: TRY004 -- content of a file, not the type of an argument
+        raise ValueError("not an RSA key")
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -133,10 +133,10 @@ def check_server_certificate(blob: bytes, application_uri: str, trust_dir: Path,
     """
     try:
         leaf = leaf_of(blob)
+        server_spki_sha256(leaf)
         certificate = x509.load_der_x509_certificate(leaf)
         uris = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
             x509.UniformResourceIdentifier)
-        server_spki_sha256(leaf)
     except x509.ExtensionNotFound:
         uris = []
     except ValueError as error:

@@ -58,7 +58,7 @@ def stale_after_s(publishing_interval_ms: float, keep_alive_count: int, timeout_
 
 
 def backoff_s(attempt: int, cap_s: float, rng: random.Random) -> float:
-    """Return the pause before attempt number `attempt` (0 is the first retry): doubling, capped, jittered to 50-100 %."""
+    """Return the pause before attempt number `attempt` (0 is the first retry): doubling, capped, jittered by half."""
     return min(cap_s, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16)) * rng.uniform(0.5, 1.0)
 
 
@@ -193,7 +193,8 @@ class Retries:
         self._why[point] = why
         attempt = self._attempt.get(point, -1) + 1
         self._attempt[point] = attempt
-        self._due_s[point] = now_s + min(RETRY_CAP_S, RETRY_FIRST_S * 2.0 ** min(attempt, 16)) * self._rng.uniform(0.5, 1)
+        pause_s = min(RETRY_CAP_S, RETRY_FIRST_S * 2.0 ** min(attempt, 16))
+        self._due_s[point] = now_s + pause_s * self._rng.uniform(0.5, 1.0)
         return is_news
 
     def mended(self, point: int) -> bool:

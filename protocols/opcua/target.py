@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -120,6 +121,18 @@ class OpcUaAddress:
         """`nsu=URI;s=...`: the node without its attribute."""
         uri = self.namespace_uri.replace("%", "%25").replace(";", "%3B")
         return f"nsu={uri};{self.id_type}={self.identifier}"
+
+    @property
+    def value(self) -> int | str | uuid.UUID | bytes:
+        """The identifier as what it is."""
+        match self.id_type:
+            case "i":
+                return int(self.identifier)
+            case "g":
+                return uuid.UUID(self.identifier)
+            case "b":
+                return base64.b64decode(self.identifier)
+        return self.identifier
 
     @property
     def base(self) -> str:

@@ -1,0 +1,700 @@
+"""The OPC UA driver: one session per server, subscriptions in batches. The only importer of asyncua here.
+
+asyncua does the socket, the secure channel, the session and the encoding of requests. What it does not do is done here:
+its publish loop drops a response that it cannot parse, its iterator drops what exceeds a queue, its reconnecting starts
+without a certificate check. So the driver publishes itself, decodes into columns (codec.py), and reconnects itself.
+
+Nothing is ever written: a request that is not in READ_ONLY_REQUESTS does not leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from asyncua import ua as _ua
+from asyncua.client.client import Client
+from asyncua.client.ua_client import UASocketProtocol
+from asyncua.client.ua_session import UaSession
+from asyncua.common.utils import Buffer, ServiceError
+from asyncua.crypto import security_policies
+from asyncua.crypto.uacrypto import CertProperties
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from protocols.errors import ConfigError, DeviceError, Problem
+from protocols.opcua import codec, session
+from protocols.opcua.commission import judge, plan_rows
+from protocols.opcua.nameplate import read_nameplates
+from protocols.opcua.pki import OwnCertificate, check_server_certificate, own_certificate, server_spki_sha256
+from protocols.opcua.target import SECURITY_POLICIES, Nameplate, OpcUaAddress, OpcUaEndpoint, OpcUaPoint
+from protocols.samples import BAD, Sink
+from protocols.terms.check import CheckResult
+
+ua: Any = _ua
+"""Untyped here: asyncua fills this package with star imports and generated classes that mypy cannot follow."""
+
+PUBLISH_OUTSTANDING = 3
+"""PublishRequests waiting at the server: one alone costs a round trip between two notifications."""
+NodeId = Any
+CLOSE_S = 1.5
+SESSION_TIMEOUT_S = 60.0
+RESUME_S = 50.0
+"""For so long after a loss the session on the server is taken up again: what it queued meanwhile is not lost."""
+CHANNEL_LIFETIME_S = 3600.0
+EVENTS_PER_ROUND = 50
+
+READ_ONLY_REQUESTS: tuple[type, ...] = (
+    ua.CreateSessionRequest, ua.ActivateSessionRequest, ua.CloseSessionRequest, ua.ReadRequest, ua.BrowseRequest,
+    ua.CreateSubscriptionRequest, ua.DeleteSubscriptionsRequest, ua.CreateMonitoredItemsRequest, ua.PublishRequest,
+    ua.RepublishRequest,
+)
+
+_POLICIES: dict[str, Any] = {
+    "Basic256Sha256": security_policies.SecurityPolicyBasic256Sha256,
+    "Aes128_Sha256_RsaOaep": security_policies.SecurityPolicyAes128Sha256RsaOaep,
+    "Aes256_Sha256_RsaPss": security_policies.SecurityPolicyAes256Sha256RsaPss,
+}
+_TOO_MUCH = frozenset((ua.StatusCodes.BadTooManyOperations, ua.StatusCodes.BadRequestTooLarge,
+                       ua.StatusCodes.BadResponseTooLarge, ua.StatusCodes.BadEncodingLimitsExceeded,
+                       ua.StatusCodes.BadTcpMessageTooLarge))
+_REFUSED_LOGIN = frozenset((ua.StatusCodes.BadUserAccessDenied, ua.StatusCodes.BadIdentityTokenRejected,
+                            ua.StatusCodes.BadIdentityTokenInvalid))
+
+class _Session(UaSession):
+    """A session that sends reading requests only, and leaves publishing to the driver."""
+
+    async def _send_request(self, request: Any, timeout: float | None = None,  # noqa: ASYNC109 -- asyncua's signature
+                            message_type: Any = ua.MessageType.SecureMessage) -> Buffer:
+        if not isinstance(request, READ_ONLY_REQUESTS):
+            raise AssertionError(f"{type(request).__name__} is not a reading request")
+        return await super()._send_request(request, timeout, message_type)
+
+    def ensure_publish_loop(self) -> None:
+        """Start nothing: `OpcUaDriver._publish` asks for notifications."""
+
+    async def exchange(self, request: Any, timeout_s: float | None = None) -> bytes:
+        """Send a request and return the body of its response. A ServiceFault raises; timeout_s 0 waits for ever."""
+        return bytes(await self._send_request(request, timeout_s))
+
+
+class _Client(Client):
+    """asyncua's client with our session, and a guard on what it receives."""
+
+    def __init__(self, endpoint: OpcUaEndpoint) -> None:
+        super().__init__(endpoint.url, timeout=endpoint.timeout_s)
+        self.our_session = _Session(self.uaclient)
+        self.uaclient.session = self.our_session
+        self.name = self.description = "Tallystick"
+        self.product_uri = "urn:tallystick"
+        self.session_timeout = int(SESSION_TIMEOUT_S * 1000)
+        self.secure_channel_timeout = int(CHANNEL_LIFETIME_S * 1000)
+
+    async def connect_socket(self) -> None:
+        await super().connect_socket()
+        if self.uaclient.protocol is not None:
+            _guard(self.uaclient.protocol)
+
+
+def _guard(protocol: UASocketProtocol) -> None:
+    """Close a connection that announces more than the limits, before it fills the memory."""
+    guard, receive = session.ChunkGuard(), protocol.data_received
+
+    def checked(data: bytes) -> None:
+        if guard.is_within_limits(data):
+            receive(data)
+        else:
+            protocol.disconnect_socket()
+
+    protocol.data_received = checked  # type: ignore[method-assign]  # the transport looks it up for every read
+
+
+@dataclass(slots=True, kw_only=True)
+class _Link:
+    """One session on one server and what was created in it."""
+
+    client: _Client
+    server_certificate: bytes | None
+    item_batch: int = session.BATCH_UNKNOWN
+    read_batch: int = session.BATCH_UNKNOWN
+    namespaces: dict[str, int] = field(default_factory=dict)
+    subscription_id: int = 0
+    stale_s: float = 0.0
+    heard_s: float = 0.0
+    publishers: int = 0
+    sequence: session.Sequence32 = field(default_factory=session.Sequence32)
+    acks: list[Any] = field(default_factory=list)
+    monitored: list[bool] = field(default_factory=list)
+    idle: session.IdleDevices | None = None
+    lost_s: float | None = None
+
+    def node_id(self, address: OpcUaAddress) -> NodeId | None:
+        """Return the node for this session, None when the server has no such namespace."""
+        index = self.namespaces.get(address.namespace_uri)
+        return None if index is None else ua.NodeId(address.value, index)
+
+    async def read(self, nodes: Sequence[tuple[NodeId, str]]) -> codec.Items:
+        """Read the Value of (node, index range) pairs, in batches. Row i of the answer is nodes[i]."""
+        whole = codec.Items()
+        start = 0
+        while start < len(nodes):
+            part = nodes[start:start + self.read_batch]
+            request = ua.ReadRequest()
+            request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
+            request.Parameters.NodesToRead = [
+                ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value, IndexRange=index_range or None)
+                for node, index_range in part]
+            try:
+                items = codec.decode_read(await self.client.our_session.exchange(request))
+            except ua.UaStatusCodeError as error:
+                if error.code in _TOO_MUCH and self.read_batch > 1:
+                    self.read_batch = max(1, len(part) // 2)
+                    continue
+                raise
+            if len(items.value) + items.undecodable != len(part):
+                raise codec.UndecodableError(f"{len(part)} values asked, {len(items.value)} answered")
+            for _ in range(items.undecodable):  # a row that cannot be read has a place, and no good value
+                items.add(len(items.value), float("nan"), ua.StatusCodes.BadDecodingError, 0, 0, None)
+            whole.extend(items)
+            start += len(part)
+        return whole
+
+    async def learn(self) -> None:
+        """Learn the namespaces, which may move when a server restarts, and the server's limits."""
+        uris = await self.client.get_namespace_array()
+        self.namespaces = {uri: index for index, uri in reversed(list(enumerate(uris)))}
+        limits = await self.client.uaclient.session.read_attributes(
+            [ua.NodeId(ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall),
+             ua.NodeId(ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead)],
+            ua.AttributeIds.Value)
+        stated = [limit.Value.Value if limit.Value is not None else None for limit in limits]
+        self.item_batch, self.read_batch = (
+            session.batch_size(n if isinstance(n, int) and n > 0 else None) for n in stated)
+
+    async def resume(self, username: str | None, password: str | None) -> None:
+        """Take the session up again over a new channel; the server kept what it could not send."""
+        client = self.client
+        client.disconnect_socket()
+        await client.connect_socket()
+        await client.send_hello()
+        await client.open_secure_channel()
+        client.our_session.rebind_authentication_token()
+        await client.activate_session(username, password)
+
+    async def close(self) -> None:
+        """Delete subscription and session and close, in CLOSE_S at most, whatever the server does."""
+        client = self.client
+        with suppress(TimeoutError, OSError, ua.UaError, RuntimeError):
+            async with asyncio.timeout(CLOSE_S):
+                if self.subscription_id:
+                    await client.our_session.delete_subscriptions([self.subscription_id])
+                await client.close_session()
+                await client.close_secure_channel()
+        client.disconnect_socket()
+
+
+class OpcUaDriver:
+    """Collects the points of one server.
+
+    Args:
+        endpoint: where and how. Raises ConfigError when it cannot be used.
+        points: the slots to collect, each in one subscription item.
+        sink: takes batches, answers and events. clock_ns: the gateway's UTC clock.
+    """
+
+    def __init__(self, endpoint: OpcUaEndpoint, points: Sequence[OpcUaPoint], sink: Sink,
+                 clock_ns: Callable[[], int] = time.time_ns) -> None:
+        if problems := endpoint.problems(endpoint.name):
+            raise ConfigError(problems)
+        self._endpoint = endpoint
+        self._points = tuple(points)
+        self._sink = sink
+        self._clock_ns = clock_ns
+        self._rng = random.Random()
+        self._point_index = np.array([p.point_index for p in self._points], dtype=np.int64)
+        self._devices, self._device_of = np.unique(
+            np.array([p.device_index for p in self._points], dtype=np.int64), return_inverse=True)
+        self._points_of: list[list[int]] = [[] for _ in range(self._devices.size)]
+        for position, device in enumerate(self._device_of.tolist()):
+            self._points_of[device].append(position)
+        self._retries = session.Retries(self._rng)
+        self._overflowed: set[int] = set()
+        self._spki: str | None = None
+        self._told: Problem | None = None
+        self._told_s = 0.0
+
+    def server_spki_sha256(self) -> str | None:
+        """Hex SHA-256 of the server's DER SubjectPublicKeyInfo, proven by the last channel; None when unsecured."""
+        return self._spki
+
+    def plan(self) -> list[dict[str, str]]:
+        """Return the requests that would be sent, without any network, as rows of request, count and detail."""
+        return plan_rows(self._endpoint, len(self._points), self._devices.size, PUBLISH_OUTSTANDING)
+
+    # Connecting
+
+    async def run(self) -> None:
+        """Collect until cancelled. Reconnects for ever; on cancel deletes what it made on the server."""
+        link: _Link | None = None
+        attempt = 0
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                cap_s = session.BACKOFF_REFUSED_CAP_S
+                try:
+                    link = await self._connected(link)
+                    self._tell_back(loop.time())
+                    attempt = 0
+                    await self._serve(link)
+                except _UNREACHABLE as error:
+                    cap_s = session.BACKOFF_UNREACHABLE_CAP_S
+                    self._tell_lost(self._problem_of(error), loop.time())
+                except (DeviceError, ConfigError, ua.UaError, codec.UndecodableError, ValueError) as error:
+                    self._tell_lost(self._problem_of(error), loop.time())
+                    if link is not None:
+                        await link.close()
+                        link = None
+                if link is not None and link.lost_s is None:
+                    link.lost_s = loop.time()
+                await asyncio.sleep(session.backoff_s(attempt, cap_s, self._rng))
+                attempt += 1
+        finally:
+            if link is not None:
+                await link.close()
+
+    async def _connected(self, link: _Link | None) -> _Link:
+        """Return a live link: the old session taken up again while the server still has it, else a new one."""
+        now_s = asyncio.get_running_loop().time()
+        if link is not None:
+            if link.lost_s is not None and now_s - link.lost_s < RESUME_S:
+                try:
+                    await link.resume(self._endpoint.username, await self._password())
+                except ConnectionRefusedError:
+                    raise
+                except (TimeoutError, OSError, ua.UaError):
+                    pass  # restarted, or another certificate: the way of a first connect finds out and says so
+                else:
+                    link.lost_s = None
+                    link.heard_s = now_s
+                    return link
+            await link.close()
+        link = await self._open()
+        try:
+            await link.learn()
+            await self._subscribe(link)
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
+    async def _open(self) -> _Link:
+        """Open channel and session as configured; nothing secret is sent before the server's certificate is trusted."""
+        end = self._endpoint
+        client = _Client(end)
+        link = _Link(client=client, server_certificate=None)
+        try:
+            if end.is_secured:
+                own = await asyncio.to_thread(own_certificate, end.pki_dir)
+                link.server_certificate = await self._trusted_certificate(own)
+                client.application_uri = own.application_uri
+                await client.set_security(
+                    _POLICIES[end.security_policy], CertProperties(own.certificate, "der"),
+                    CertProperties(own.key, "pem"),
+                    server_certificate=CertProperties(link.server_certificate, "der"),
+                    mode=ua.MessageSecurityMode[end.security_mode])
+            client.certificate_validator = self._validator(link.server_certificate)
+            password = await self._password()
+            await client.connect_socket()
+            try:
+                await client.send_hello()
+                await client.open_secure_channel()
+            except (ConnectionError, TimeoutError) as error:
+                if end.is_secured:  # servers that do not trust us hang up without a word
+                    raise DeviceError(Problem.of(end.name, "opcua.channel_refused", endpoint=end.url,
+                                                 file=end.pki_dir / "own.der")) from error
+                raise
+            await client.create_session()
+            self._refuse_clear_password(client)
+            await client.activate_session(end.username, password)
+        except BaseException:
+            await link.close()
+            raise
+        self._spki = server_spki_sha256(link.server_certificate) if link.server_certificate else None
+        return link
+
+    async def _trusted_certificate(self, own: OwnCertificate) -> bytes:
+        """Ask the server for its endpoints, find the configured one, and check its certificate against the store."""
+        end = self._endpoint
+        client = _Client(end)
+        client.application_uri = own.application_uri
+        client.certificate_validator = self._validator(None)
+        offered = await client.connect_and_get_server_endpoints()
+        mode, policy = ua.MessageSecurityMode[end.security_mode], SECURITY_POLICIES[end.security_policy]
+        for description in offered:
+            if (description.SecurityMode == mode and description.SecurityPolicyUri == policy
+                    and (description.EndpointUrl or "").startswith("opc.tcp:")):
+                return await asyncio.to_thread(
+                    check_server_certificate, description.ServerCertificate or b"",
+                    description.Server.ApplicationUri or "", end.trust_dir, where=end.name, url=end.url,
+                    now=datetime.now(UTC))
+        names = {uri: name for name, uri in SECURITY_POLICIES.items()}
+        listed = sorted({f"{names.get(d.SecurityPolicyUri or '', d.SecurityPolicyUri)}/{d.SecurityMode.name}"
+                         for d in offered})
+        raise DeviceError(Problem.of(end.name, "opcua.policy_not_offered", endpoint=end.url,
+                                     policy=f"{end.security_policy}/{end.security_mode}", offered=", ".join(listed)))
+
+    def _validator(self, trusted: bytes | None) -> Callable[[x509.Certificate, Any], Awaitable[None]]:
+        """Return asyncua's hook: the session's certificate must be the one that was checked for the channel."""
+        async def validate(certificate: x509.Certificate, _application: Any) -> None:
+            if self._endpoint.is_secured and certificate.public_bytes(Encoding.DER) != trusted:
+                raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
+        return validate
+
+    async def _password(self) -> str | None:
+        path = self._endpoint.password_file
+        if path is None:
+            return None
+        try:
+            return (await asyncio.to_thread(path.read_text, "utf-8")).rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            raise DeviceError(Problem.of(self._endpoint.name, "opcua.password_file", file=path, why=error)) from error
+
+    def _refuse_clear_password(self, client: Client) -> None:
+        end = self._endpoint
+        if end.username is None or end.allow_insecure or end.security_mode == "SignAndEncrypt":
+            return
+        policy = client.server_policy(ua.UserTokenType.UserName).SecurityPolicyUri
+        if not policy or policy == SECURITY_POLICIES["None"]:
+            raise DeviceError(Problem.of(end.name, "opcua.password_in_clear", endpoint=end.url))
+
+    async def _subscribe(self, link: _Link) -> None:
+        """Create the one subscription, short-lived, with the server's revised times."""
+        loop = asyncio.get_running_loop()
+        parameters = ua.CreateSubscriptionParameters()
+        parameters.RequestedPublishingInterval = float(self._endpoint.publishing_interval_ms)
+        keep_alive, lifetime = session.keep_alive_counts(self._endpoint.publishing_interval_ms)
+        parameters.RequestedMaxKeepAliveCount, parameters.RequestedLifetimeCount = keep_alive, lifetime
+        parameters.MaxNotificationsPerPublish = 0
+        result = await link.client.our_session.create_subscription(parameters, callback=_unused_callback)
+        link.subscription_id = int(result.SubscriptionId)
+        link.stale_s = session.stale_after_s(result.RevisedPublishingInterval, result.RevisedMaxKeepAliveCount,
+                                             self._endpoint.timeout_s)
+        link.heard_s = loop.time()
+        link.monitored = [False] * len(self._points)
+        link.idle = session.IdleDevices(self._points_of, self._endpoint.idle_read_s, loop.time())
+
+    # Collecting
+
+    async def _serve(self, link: _Link) -> None:
+        """Collect until something ends it, and raise that."""
+        link.publishers = PUBLISH_OUTSTANDING
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(PUBLISH_OUTSTANDING):
+                    group.create_task(self._publish(link))
+                for work in (self._monitor, self._read_idle, self._watch, self._renew):
+                    group.create_task(work(link))
+        except BaseExceptionGroup as several:
+            first: BaseException = several
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            raise first from several
+
+    async def _publish(self, link: _Link) -> None:
+        """Ask for notifications, one after the other; PUBLISH_OUTSTANDING of these run side by side."""
+        own_session = link.client.our_session
+        while True:
+            request = ua.PublishRequest()
+            request.Parameters.SubscriptionAcknowledgements, link.acks = link.acks, []
+            try:
+                body = await own_session.exchange(request, timeout_s=0)
+            except ua.UaStatusCodeError as error:
+                if error.code == ua.StatusCodes.BadTimeout:
+                    continue
+                if error.code == ua.StatusCodes.BadTooManyPublishRequests and link.publishers > 1:
+                    link.publishers -= 1
+                    return
+                raise
+            received_ns = self._clock_ns()
+            try:
+                publish = codec.decode_publish(body)
+            except codec.UndecodableError as error:
+                link.sequence.skip()
+                self._sink.discarded("undecodable", 1)
+                self._event("opcua.undecodable", why=error)
+                continue
+            if publish.subscription_id == link.subscription_id:
+                await self._take(link, publish, received_ns)
+
+    async def _take(self, link: _Link, publish: codec.Publish, received_ns: int) -> None:
+        """Deliver a response, and ask again for those that should have come before it."""
+        link.heard_s = asyncio.get_running_loop().time()
+        missing = link.sequence.missing(publish.sequence_number, is_keep_alive=publish.is_keep_alive)
+        self._deliver(link, publish.items, received_ns)
+        if not publish.is_keep_alive:
+            link.acks.append(_acknowledgement(link, publish.sequence_number))
+        if publish.closed_status is not None:
+            raise DeviceError(Problem.of(self._endpoint.name, "opcua.subscription_closed",
+                                         status=ua.StatusCode(publish.closed_status).name))
+        lost = 0
+        for number in missing:
+            lost += not await self._republish(link, number)
+        if lost:
+            self._event("opcua.gap", count=lost, first=missing[0], last=missing[-1])
+
+    async def _republish(self, link: _Link, number: int) -> bool:
+        """Fetch one missed notification from the server's memory; False when it is gone."""
+        request = ua.RepublishRequest()
+        request.Parameters.SubscriptionId = link.subscription_id
+        request.Parameters.RetransmitSequenceNumber = number
+        try:
+            body = await link.client.our_session.exchange(request)
+            publish = codec.decode_republish(body, link.subscription_id)
+        except ua.UaStatusCodeError as error:
+            if error.code == ua.StatusCodes.BadMessageNotAvailable:
+                return False
+            raise
+        except codec.UndecodableError as error:
+            self._sink.discarded("undecodable", 1)
+            self._event("opcua.undecodable", why=error)
+            return True
+        if publish.sequence_number != number or publish.is_keep_alive:
+            return False
+        self._deliver(link, publish.items, self._clock_ns())
+        link.acks.append(_acknowledgement(link, number))
+        return True
+
+    def _deliver(self, link: _Link, items: codec.Items, received_ns: int) -> None:
+        """Hand one response over as one batch; everything received is delivered or discarded with its reason."""
+        if items.undecodable:
+            self._sink.discarded("undecodable", items.undecodable)
+            self._event("opcua.undecodable", why=f"{items.undecodable} values")
+        batch, positions = codec.batch_of(items, self._point_index, received_ns)
+        if len(items.handle) > positions.size:
+            self._sink.discarded("unknown_point", len(items.handle) - positions.size)
+        if not positions.size:
+            return
+        self._sink.samples(batch)
+        answered = np.unique(self._device_of[positions[batch.quality != BAD]])
+        if answered.size:
+            self._sink.answered(self._devices[answered], received_ns)
+            if link.idle is not None:
+                link.idle.heard(answered, asyncio.get_running_loop().time())
+        overflow = codec.has_overflow(np.array(items.status, dtype=np.uint32))
+        for row in np.flatnonzero(overflow).tolist():
+            handle = items.handle[row]
+            if handle < len(self._points) and handle not in self._overflowed:
+                self._overflowed.add(handle)
+                self._event("opcua.overflow", address=self._points[handle].address.canonical,
+                            queue=self._endpoint.queue_size)
+
+    async def _monitor(self, link: _Link) -> None:
+        """Create the monitored items that are not there yet, in batches, and retry the refused ones for ever."""
+        loop = asyncio.get_running_loop()
+        pending = [position for position, there in enumerate(link.monitored) if not there]
+        while True:
+            if pending:
+                await self._create_items(link, pending)
+            await asyncio.sleep(min(3600.0, max(0.05, self._retries.next_due_s() - loop.time())))
+            pending = [position for position in self._retries.due(loop.time()) if not link.monitored[position]]
+            if pending:
+                await link.learn()  # a namespace may have appeared
+
+    async def _create_items(self, link: _Link, positions: Sequence[int]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        nodes = {position: link.node_id(self._points[position].address) for position in positions}
+        refused = [(position, "opcua.namespace_unknown", "") for position, node in nodes.items() if node is None]
+        todo = [position for position in positions if nodes[position] is not None]
+        mended = 0
+        while todo:
+            part = todo[:link.item_batch]
+            parameters = ua.CreateMonitoredItemsParameters()
+            parameters.SubscriptionId = link.subscription_id
+            parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
+            parameters.ItemsToCreate = [self._item(position, nodes[position]) for position in part]
+            try:
+                results = await link.client.our_session.create_monitored_items(parameters)
+            except ua.UaStatusCodeError as error:
+                if error.code not in _TOO_MUCH or len(part) == 1:
+                    raise
+                link.item_batch = max(1, len(part) // 2)
+                continue
+            if len(results) != len(part):
+                raise codec.UndecodableError(f"{len(part)} items asked, {len(results)} answered")
+            for position, result in zip(part, results, strict=True):
+                if result.StatusCode.is_bad():
+                    refused.append((position, "opcua.bad_node", result.StatusCode.name))
+                else:
+                    link.monitored[position] = True
+                    mended += self._retries.mended(position)
+            todo = todo[len(part):]
+        news = [(position, code, status) for position, code, status in refused
+                if self._retries.failed(position, f"{code} {status}", now_s)]
+        for position, code, status in news[:EVENTS_PER_ROUND]:
+            point = self._points[position]
+            self._event(code, address=point.address.canonical, device=point.device_index, status=status,
+                        uri=point.address.namespace_uri)
+        if len(news) > EVENTS_PER_ROUND:
+            self._event("opcua.more_bad_nodes", count=len(news) - EVENTS_PER_ROUND)
+        if mended:
+            self._event("opcua.nodes_back", count=mended)
+
+    def _item(self, position: int, node: NodeId | None) -> Any:
+        wanted = ua.MonitoringParameters()
+        wanted.ClientHandle = position
+        wanted.SamplingInterval = float(self._endpoint.publishing_interval_ms)
+        wanted.QueueSize = self._endpoint.queue_size
+        wanted.DiscardOldest = True
+        item = ua.MonitoredItemCreateRequest()
+        item.ItemToMonitor = ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value,
+                                            IndexRange=self._points[position].address.index_range or None)
+        item.MonitoringMode = ua.MonitoringMode.Reporting
+        item.RequestedParameters = wanted
+        return item
+
+    async def _read_idle(self, link: _Link) -> None:
+        """Read one point of every device that was silent: a device whose values rest is connected all the same."""
+        loop = asyncio.get_running_loop()
+        idle = link.idle
+        assert idle is not None
+        while True:
+            await asyncio.sleep(min(3600.0, max(0.05, idle.next_due_s() - loop.time())))
+            positions = idle.due(loop.time(), link.monitored)
+            nodes = [(node, self._points[position].address.index_range) for position in positions
+                     if (node := link.node_id(self._points[position].address)) is not None]
+            if len(nodes) == len(positions) > 0:
+                items = await link.read(nodes)
+                items.handle = [positions[row] for row in items.handle]
+                self._deliver(link, items, self._clock_ns())
+
+    async def _watch(self, link: _Link) -> None:
+        """End a subscription that has not even sent keep-alives: its server forgot it, or the network swallows it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(max(0.05, link.heard_s + link.stale_s - loop.time()))
+            if loop.time() - link.heard_s >= link.stale_s:
+                raise TimeoutError(f"no answer for {link.stale_s:.0f} s")
+
+    async def _renew(self, link: _Link) -> None:
+        """Renew the secure channel at 75 % of the lifetime that the server granted."""
+        client = link.client
+        while True:
+            await asyncio.sleep(client.secure_channel_timeout * 0.75 / 1000)
+            await client.open_secure_channel(renew=True)
+            client.uaclient.revolve_security_token()
+
+    # Telling
+
+    def _event(self, code: str, **args: object) -> None:
+        self._sink.event(code, self._endpoint.name, **args)
+
+    def _tell_lost(self, problem: Problem, now_s: float) -> None:
+        """Say once why the server is lost, and again only when the cause is another one."""
+        if self._told is None:
+            self._told_s = now_s
+        if self._told is None or self._told.code != problem.code:
+            self._sink.event(problem.code, problem.where, **dict(problem.args))
+        self._told = problem
+
+    def _tell_back(self, now_s: float) -> None:
+        if self._told is not None:
+            self._event("opcua.back", endpoint=self._endpoint.url, seconds=round(now_s - self._told_s))
+        self._told = None
+
+    def _problem_of(self, error: BaseException) -> Problem:
+        """Name what went wrong, in our words."""
+        end = self._endpoint
+        if isinstance(error, DeviceError | ConfigError):
+            return error.problems[0]
+        if isinstance(error, ua.UaStatusCodeError):
+            code = "opcua.login_refused" if error.code in _REFUSED_LOGIN else "opcua.refused"
+            return Problem.of(end.name, code, endpoint=end.url, status=ua.StatusCode(error.code).name,
+                              user=end.username or "anonymous")
+        if isinstance(error, TimeoutError):
+            return Problem.of(end.name, "opcua.timeout", endpoint=end.url, timeout_s=end.timeout_s)
+        if isinstance(error, OSError):
+            return Problem.of(end.name, "opcua.unreachable", endpoint=end.url, why=error.strerror or error)
+        return Problem.of(end.name, "opcua.protocol_error", endpoint=end.url, why=error)
+
+    # Commissioning
+
+    async def check(self) -> list[CheckResult]:
+        """Connect, read every point once, and close. Returns one result per device, ordered by device."""
+        try:
+            link = await self._open()
+            try:
+                await link.learn()
+                return await self._check_points(link)
+            finally:
+                await link.close()
+        except (*_UNREACHABLE, DeviceError, ConfigError, ua.UaError, codec.UndecodableError, ValueError) as error:
+            problem = self._problem_of(error)
+            return [CheckResult(int(device), False, problem.code, problem.args) for device in self._devices]
+
+    async def _check_points(self, link: _Link) -> list[CheckResult]:
+        nodes = [(position, node) for position, point in enumerate(self._points)
+                 if (node := link.node_id(point.address)) is not None]
+        items = await link.read([(node, self._points[position].address.index_range) for position, node in nodes])
+        row_of = {position: row for row, (position, _) in enumerate(nodes)}
+        return judge(self._points, row_of, items, lambda status: str(ua.StatusCode(status).name))
+
+    async def identify(self) -> list[Nameplate]:
+        """Read the nameplates that the server shows near each device's points. Raises DeviceError when it cannot."""
+        try:
+            link = await self._open()
+            try:
+                await link.learn()
+                start = {int(device): node for device, positions in zip(self._devices, self._points_of, strict=True)
+                         if (node := link.node_id(self._points[positions[0]].address)) is not None}
+                return await read_nameplates(
+                    start, root=ua.NodeId(ua.ObjectIds.ObjectsFolder),
+                    parents=lambda nodes: self._parents(link, nodes),
+                    children=lambda nodes: self._browse(link, nodes, ua.BrowseDirection.Forward),
+                    read_text=lambda nodes: self._texts(link, nodes))
+            finally:
+                await link.close()
+        except (*_UNREACHABLE, ua.UaError, codec.UndecodableError, ValueError) as error:
+            raise DeviceError(self._problem_of(error)) from error
+
+    async def _parents(self, link: _Link, nodes: Sequence[NodeId]) -> list[NodeId | None]:
+        above = await self._browse(link, nodes, ua.BrowseDirection.Inverse)
+        return [listed[0][1] if listed else None for listed in above]
+
+    async def _browse(self, link: _Link, nodes: Sequence[NodeId],
+                      direction: Any) -> list[list[tuple[str, NodeId]]]:
+        listed: list[list[tuple[str, NodeId]]] = []
+        for part in session.batches(range(len(nodes)), session.BATCH_UNKNOWN):
+            parameters = ua.BrowseParameters()
+            parameters.NodesToBrowse = [ua.BrowseDescription(
+                NodeId=nodes[position], BrowseDirection=direction, IncludeSubtypes=True,
+                ReferenceTypeId=ua.NodeId(ua.ObjectIds.HierarchicalReferences),
+                ResultMask=ua.BrowseResultMask.BrowseName) for position in part]
+            listed += [
+                [(reference.BrowseName.Name or "", ua.NodeId(reference.NodeId.Identifier,
+                                                             reference.NodeId.NamespaceIndex))
+                 for reference in result.References or []]
+                for result in await link.client.our_session.browse(parameters)]
+        return listed
+
+    async def _texts(self, link: _Link, nodes: Sequence[NodeId]) -> list[str]:
+        items = await link.read([(node, "") for node in nodes])
+        texts = dict(items.texts)
+        return [texts.get(row, "") if status >> 30 == 0 else "" for row, status in enumerate(items.status)]
+
+
+_UNREACHABLE = (OSError, TimeoutError)
+
+
+def _acknowledgement(link: _Link, number: int) -> Any:
+    return ua.SubscriptionAcknowledgement(SubscriptionId=link.subscription_id, SequenceNumber=number)
+
+
+def _unused_callback(_result: object) -> None:
+    """Stand where asyncua wants a callback for its own publish loop, which does not run."""
