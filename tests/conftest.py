@@ -1,0 +1,23 @@
+"""What every test shares: no test depends on the language, the terminal or the PATH of who runs it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# Debian keeps servers in sbin, which is not on the path of an ordinary user.
+os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+# Two slow cores say nothing about a property; a failure prints the blob that replays it.
+settings.register_profile("house", deadline=None, print_blob=True)
+settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """English, no colours, no developer mode; a test that wants another environment sets it."""
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG", "TALLYSTICK_DEBUG", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
