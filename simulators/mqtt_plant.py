@@ -32,6 +32,13 @@ REFRESH_S = 2.0
 CONNECT_TIMEOUT_S = 8.0
 KEEPALIVE_S = 15
 SEQ_END = 256
+PORT = 1883
+
+
+def broker_address(url: str) -> tuple[str, int]:
+    """Return host and port of mqtt://HOST[:PORT]."""
+    where = urlsplit(url)
+    return where.hostname or "127.0.0.1", where.port or PORT
 
 
 class EmbeddedBroker:
@@ -69,8 +76,7 @@ class _Publisher:
     """
 
     def __init__(self, client_id: str, endpoint: str) -> None:
-        where = urlsplit(endpoint)
-        self._address = (where.hostname or "127.0.0.1", where.port or 1883)
+        self._address = broker_address(endpoint)
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
         self.client.reconnect_delay_set(min_delay=1, max_delay=5)
         self.connected = asyncio.Event()

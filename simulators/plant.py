@@ -19,7 +19,7 @@ from simulators.certificates import make_server_files
 from simulators.layout import CONNECTION_OF, EDGE_NODES, Layout, draw_layout
 from simulators.ledger import Endpoints
 from simulators.modbus_server import ModbusPlant
-from simulators.mqtt_plant import EdgeNode, EmbeddedBroker, JsonDevices
+from simulators.mqtt_plant import CONNECT_TIMEOUT_S, EdgeNode, EmbeddedBroker, JsonDevices, broker_address
 from simulators.opcua_server import OpcUaPlant
 from simulators.settings import EMBEDDED, PlantFile
 from simulators.signals import Machine, Value
@@ -60,6 +60,8 @@ class Plant:
     async def start(self) -> Endpoints:
         """Start every server, then write the files. Raises DeviceError when a port or the broker is not to be had."""
         host = self.settings.plant.host
+        if self.broker is None:
+            await self._reach(self.settings.mqtt.broker)
         self.out.mkdir(parents=True, exist_ok=True)
         files = await asyncio.to_thread(make_server_files, self.out / "pki", name=f"{self.layout.site} machines",
                                         application_uri=self.layout.application_uri)
@@ -86,6 +88,15 @@ class Plant:
         self._ticks = asyncio.create_task(self._run())
         self._write(endpoints)
         return endpoints
+
+    async def _reach(self, broker: str) -> None:
+        """See whether anything listens where the broker should be, before anything is started."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(*broker_address(broker))
+        except OSError as error:
+            raise DeviceError(Problem.of(broker, "simulators.no_broker", reason=error)) from error
+        writer.close()
 
     async def _start_publishers(self, broker: str) -> None:
         by_node = {node: [device for device in self.layout.of("edge") if device.place.startswith(f"{node}/")]
@@ -133,7 +144,7 @@ class Plant:
         servers: list[_Part] = [*self.modbus.values(), *([self.opc_ua] if self.opc_ua is not None else []),
                    *([self.broker] if self.broker is not None else [])]
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        for group in (publishers, servers):
+        for group in filter(None, (publishers, servers)):
             left_s = max(0.2, deadline - time.monotonic())
             done, late = await asyncio.wait([asyncio.create_task(part.stop()) for part in group], timeout=left_s)
             for task in done:

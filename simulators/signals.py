@@ -206,4 +206,4 @@ def quantise(value: float, signal: Signal) -> float:
     if signal.low >= 0:
         steps = abs(steps)
     digits = max(0, -math.floor(math.log10(signal.step)))
-    return round(steps * signal.step, digits)
+    return float(round(steps * signal.step, digits))
