@@ -31,6 +31,9 @@ DATATYPE = {"int32": 3, "uint64": 8, "float64": 10, "bool": 11, "string": 12}
 REFRESH_S = 2.0
 CONNECT_TIMEOUT_S = 8.0
 KEEPALIVE_S = 15
+LAST_WORDS_S = 0.3
+"""The embedded broker drops what it has accepted and not passed on; this long it has for the death certificates."""
+
 SEQ_END = 256
 PORT = 1883
 
@@ -65,6 +68,7 @@ class EmbeddedBroker:
     async def stop(self) -> None:
         """Close every session and stop listening."""
         if self._broker is not None:
+            await asyncio.sleep(LAST_WORDS_S)
             await self._broker.shutdown()
             self._broker = None
 
@@ -113,6 +117,12 @@ class _Publisher:
         """Send a message, or lose it while the broker is away, as field devices do."""
         if self.client.is_connected():
             self.client.publish(topic, payload, qos=qos, retain=retain)
+
+    async def publish_last(self, topic: str, payload: bytes) -> None:
+        """Send a message with QoS 1 and wait a little for the broker to have it."""
+        if self.client.is_connected():
+            sent = self.client.publish(topic, payload, qos=1)
+            await asyncio.to_thread(sent.wait_for_publish, LAST_WORDS_S)
 
     async def close(self) -> None:
         """Disconnect and end the network thread."""
@@ -214,8 +224,8 @@ class EdgeNode:
         """Say goodbye as the specification asks: the death certificate first, then the disconnect."""
         if self._publisher is None:
             return
-        if self._publisher.connected.is_set():
-            self._publisher.publish(self._topic("NDEATH"), self._death(), qos=1)
+        self._born = False
+        await self._publisher.publish_last(self._topic("NDEATH"), self._death())
         self._publisher.client.on_disconnect = None
         await self._publisher.close()
         self._publisher = None
