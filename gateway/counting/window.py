@@ -202,6 +202,11 @@ class Windows:
             items.append(self._anchor_anew())
         return items
 
+    def finish(self) -> tuple[list[ClosedWindow | Gap], int]:
+        """Return the windows that have ended, without their grace, and the samples of the one that a stop cuts."""
+        items = self._close_until(self._clock.now_ns())
+        return items, sum(planes.received for planes in self._open.values())
+
     def _index(self, received_ns: int) -> int:
         return min(int(received_ns) // self._len_ns, max(self._newest(), self._next))
 

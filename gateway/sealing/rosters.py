@@ -1,0 +1,77 @@
+"""Rows of the roster as they are kept and sent: JSON lines, devices then points by slot, only what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gateway.sealing.journal import Journal
+from protocols.errors import EvidenceError, Problem
+from protocols.evidence import jcs
+from protocols.evidence.roster import ROW_BYTES_MAX, rows_root
+
+Row = Mapping[str, Any]
+
+
+def to_lines(device_rows: Iterable[Row], point_rows: Iterable[Row]) -> bytes:
+    """Return the rows as LF-ended JSON lines."""
+    return b"".join(jcs.encode(dict(row)) + b"\n" for rows in (device_rows, point_rows) for row in rows)
+
+
+def changed(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Return the rows of `new` that `old` lacks or has otherwise."""
+    return [row for index, row in enumerate(new) if index >= len(old) or row != old[index]]
+
+
+def apply_lines(devices: list[Row], points: list[Row], lines: bytes, *, where: str) -> None:
+    """Put changed rows into the two lists, in place. Raises EvidenceError `journal.broken` where a slot has a gap."""
+    for line in lines.splitlines():
+        row = jcs.decode(line, where=where, bytes_max=ROW_BYTES_MAX)
+        rows, slot = (points, row["point"]) if "point" in row else (devices, row["slot"])
+        if slot > len(rows):
+            raise EvidenceError(Problem.of(where, "journal.broken", reason=f"slot {slot} follows {len(rows) - 1}"))
+        rows[slot : slot + 1] = [row]
+
+
+def at(journal: Journal, seq: int) -> tuple[list[Row], list[Row]]:
+    """Return device and point rows in slot order as of the roster entry `seq`.
+
+    Raises: EvidenceError `journal.broken` when rows are missing or do not give the roots of the entry.
+    """
+    chain = []
+    walk = seq
+    while walk >= 0:  # the chain of life names every roster
+        value = journal.entry(walk)
+        if value["type"] == "roster":
+            chain.append(walk)
+        walk = value["life"]
+    devices: list[Row] = []
+    points: list[Row] = []
+    for number in reversed(chain):
+        apply_lines(devices, points, journal.roster_rows(number), where=f"roster {number}")
+    entry = journal.entry(seq)
+    if (rows_root(devices), rows_root(points)) != (entry["devices_root"], entry["points_root"]):
+        raise EvidenceError(Problem.of(journal.where, "journal.broken", reason=f"the rows of roster {seq} differ"))
+    return devices, points
+
+
+def require_extends(old_devices: Sequence[Row], old_points: Sequence[Row], devices: Sequence[Row],
+                    points: Sequence[Row]) -> None:
+    """Check that a roster continues the one before: slots are append-only and an identity never changes in its slot.
+
+    Raises: EvidenceError `sealing.roster_rewritten` for every row that does not.
+    """
+    found = []
+    if len(devices) < len(old_devices) or len(points) < len(old_points):
+        found.append(Problem.of("roster", "sealing.roster_shrinks", devices=len(devices), points=len(points)))
+    for old, new in zip(old_devices, devices, strict=False):
+        revived = old["state"] == "gone" and new["state"] == "alive"
+        lost = [t for t in old["tags"] if t not in new["tags"]]
+        if revived or lost or new["kind"] != old["kind"] or new["replaces"] != old["replaces"]:
+            found.append(Problem.of(f"roster device {old['slot']}", "sealing.roster_rewritten"))
+    for old, new in zip(old_points, points, strict=False):
+        revived = old["state"] == "gone" and new["state"] == "alive"
+        if revived or any(new[n] != old[n] for n in ("device", "protocol", "addr", "base")):
+            found.append(Problem.of(f"roster point {old['point']}", "sealing.roster_rewritten"))
+    if found:
+        raise EvidenceError(found)
