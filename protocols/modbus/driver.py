@@ -115,11 +115,12 @@ class Link:
 
     async def _exchange(self, unit: int, send: Awaitable[ModbusPDU]) -> tuple[frames.Reply, int]:
         """Send and wait. Raises DeviceError (no reply, not this reply, connection gone), the connection then closed."""
-        waiting = self._waiting = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[tuple[frames.Reply, int]] = asyncio.get_running_loop().create_future()
+        self._waiting = waiting
         try:
             async with asyncio.timeout(self._endpoint.timeout_s):
                 await send
-                reply, received_ns = await waiting
+                return await waiting
         except TimeoutError:
             self.close()
             raise DeviceError(self._problem("modbus.timeout", unit=unit, timeout_s=self._endpoint.timeout_s)) from None
@@ -131,9 +132,6 @@ class Link:
             raise
         finally:
             self._waiting = self._expected = None
-        if reply.surplus:
-            self._spoilt = True
-        return reply, received_ns
 
     def _packet(self, sending: bool, data: bytes) -> bytes:
         """Pass every frame sent, and every byte received since, through our own hands."""

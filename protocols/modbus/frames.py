@@ -41,12 +41,10 @@ class Reply:
     """A reply that matches. body: the PDU behind function and byte count (behind the function where there is none).
 
     exception: 0, or the exception code that the device answered with; body is then empty.
-    surplus: bytes arrived behind the reply. The reply stands, but the connection must not be used again.
     """
 
     body: bytes
     exception: int = 0
-    surplus: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,8 @@ def expect(request: bytes, *, is_rtu: bool) -> Expected:
 def match(expected: Expected, data: bytes) -> Reply | Mismatch | None:
     """Compare all bytes received since the request with what it expects. Return None while more bytes are needed.
 
-    A field that is wrong is told as soon as it is there, whatever is still missing behind it.
+    A field that is wrong is told as soon as it is there, whatever is still missing behind it. Bytes behind a reply make
+    it a mismatch, too: over TCP, which has no checksum of its own, a cut frame and the begin of the next look like one.
     """
     return _match_mbap(expected, data) if expected.transaction is not None else _match_rtu(expected, data)
 
@@ -107,7 +106,7 @@ def _match_mbap(expected: Expected, data: bytes) -> Reply | Mismatch | None:
         return None
     if wanted is None:  # the frame is complete, and its own fields still ask for more
         return Mismatch("byte_count")
-    return _reply(expected, pdu, surplus=len(data) > MBAP_SIZE + length)
+    return _reply(expected, pdu) if len(data) == MBAP_SIZE + length else Mismatch("surplus")
 
 
 def _match_rtu(expected: Expected, data: bytes) -> Reply | Mismatch | None:
@@ -125,7 +124,7 @@ def _match_rtu(expected: Expected, data: bytes) -> Reply | Mismatch | None:
         return None
     if crc16(data[:end - 2]) != int.from_bytes(data[end - 2:end], "little"):
         return Mismatch("checksum")
-    return _reply(expected, data[1:end - 2], surplus=len(data) > end)
+    return _reply(expected, data[1:end - 2]) if len(data) == end else Mismatch("surplus")
 
 
 def _pdu_length(expected: Expected, pdu: bytes) -> int | Mismatch | None:
@@ -158,10 +157,10 @@ def _identification_length(pdu: bytes) -> int | Mismatch | None:
     return at
 
 
-def _reply(expected: Expected, pdu: bytes, *, surplus: bool) -> Reply:
+def _reply(expected: Expected, pdu: bytes) -> Reply:
     if pdu[0] & 0x80:
-        return Reply(b"", exception=pdu[1], surplus=surplus)
-    return Reply(pdu[1:] if expected.function == 43 else pdu[2:], surplus=surplus)
+        return Reply(b"", exception=pdu[1])
+    return Reply(pdu[1:] if expected.function == 43 else pdu[2:])
 
 
 def _crc16_table() -> tuple[int, ...]:
