@@ -23,7 +23,7 @@ def test_the_gateway_accepts_the_ledger_as_it_is(seed: int, tmp_path: Path) -> N
     layout = draw_layout(seed)
     (tmp_path / "devices.csv").write_text(ledger.devices_csv(layout), encoding="utf-8")
     (tmp_path / "points.csv").write_text(ledger.points_csv(layout), encoding="utf-8")
-    head = f'[gateway]\nsite = "{layout.site}"\nuscc = "{layout.uscc}"\nledger_date = "2026-11-01"\n\n'
+    head = f'[gateway]\nsite = "{layout.site}"\nuscc = "{layout.uscc}"\nledger_date = 2026-11-01\n\n'
     (tmp_path / "gateway.toml").write_text(head + ledger.connections_toml(layout, ENDPOINTS), encoding="utf-8")
     config = load_gateway(tmp_path / "gateway.toml")
     assert [device.id for device in config.devices] == [device.id for device in layout.devices]
