@@ -163,15 +163,6 @@ def _place_points(current: Roster, wanted: tuple[Point, ...], slots: Mapping[str
             held.row["state"] = "gone"
 
 
-def changed_rows(before: Roster | None, after: Roster) -> list[dict[str, Any]]:
-    """Return the public rows of `after` that are new or differ, devices then points, in slot order."""
-    def news(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [row for slot, row in enumerate(new) if slot >= len(old) or row != old[slot]]
-
-    return news(before.device_rows() if before else [], after.device_rows()) \
-        + news(before.point_rows() if before else [], after.point_rows())
-
-
 def save(held: Roster, path: Path) -> None:
     """Write roster.json, whole or not at all, mode 0600: it names machines."""
     body = {"format": STATE_FORMAT,

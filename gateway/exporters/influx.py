@@ -1,0 +1,133 @@
+"""Copies samples to an InfluxDB v2 write API, for people to look at. Nothing is ever read back from it.
+
+A thread of its own behind a queue bounded in samples: `put` never waits, a server that hangs costs the queue and
+nothing else, and what the queue had to drop is counted. A server of this kind may answer success to lines it
+drops, so its figures are never the source of a count.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.client.write_api import SYNCHRONOUS
+
+from config.gateway import InfluxTable
+from protocols.samples import PollBatch, SampleBatch
+
+log = logging.getLogger(__name__)
+
+MEASUREMENT = "tallystick"
+RETRY_S = (0.5, 2.0, 8.0)
+_TAG = str.maketrans({",": r"\,", " ": r"\ ", "=": r"\=", "\n": " "})
+_TEXT = str.maketrans({'"': r"\"", "\\": r"\\", "\n": " "})
+
+
+class InfluxExporter:
+    """Takes batches over and writes them in the background until `close`."""
+
+    def __init__(self, settings: InfluxTable, token: str, series: Callable[[], Sequence[tuple[str, str]]]) -> None:
+        """Prepare, without connecting. `series` returns (device id, point id) by point slot, of the roster in force."""
+        self._settings = settings
+        self._token = token
+        self._series = series
+        self._queue: deque[SampleBatch] = deque()
+        self._queued = 0
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread: threading.Thread | None = None
+        self.written = 0
+        """Samples that the server answered for with success."""
+        self.dropped = 0
+        """Samples that the queue had no room for, or that the server refused to take."""
+
+    def start(self) -> None:
+        """Start the thread. It is a daemon: a hanging server cannot keep the process alive."""
+        self._thread = threading.Thread(target=self._run, name="influx", daemon=True)
+        self._thread.start()
+
+    def put(self, batch: SampleBatch | PollBatch) -> None:
+        """Queue a batch. Returns at once; without room the batch is dropped and counted."""
+        samples = batch.samples() if isinstance(batch, PollBatch) else batch
+        size = samples.point_index.size
+        with self._wake:
+            if self._queued + size > self._settings.queue_samples:
+                self.dropped += size
+                return
+            self._queue.append(samples)
+            self._queued += size
+            self._wake.notify()
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Write what is queued for at most `timeout_s`, then leave the thread to its fate."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        timeout_ms = int(self._settings.timeout_s * 1000)
+        with InfluxDBClient(url=self._settings.url, token=self._token, org=self._settings.org, timeout=timeout_ms,
+                            enable_gzip=True) as client:
+            writer = client.write_api(write_options=SYNCHRONOUS)
+            while batch := self._next():
+                self._write(writer.write, batch)
+
+    def _next(self) -> list[SampleBatch] | None:
+        """Wait for batches; at most about `batch_samples` of them at once. None when closed and empty."""
+        with self._wake:
+            while not self._queue:
+                if self._closing:
+                    return None
+                self._wake.wait()
+            taken: list[SampleBatch] = []
+            size = 0
+            while self._queue and (not taken or size + self._queue[0].point_index.size <= self._settings.batch_samples):
+                taken.append(self._queue.popleft())
+                size += taken[-1].point_index.size
+            self._queued -= size
+            return taken
+
+    def _write(self, write: Callable[..., object], batches: list[SampleBatch]) -> None:
+        series = self._series()
+        lines = "\n".join(line for batch in batches for line in line_protocol(batch, series))
+        size = sum(batch.point_index.size for batch in batches)
+        for wait_s in (*RETRY_S, None):
+            try:
+                write(bucket=self._settings.bucket, record=lines)
+            except Exception as error:  # the client raises its own, urllib3's and the socket's errors alike
+                if wait_s is None or self._closing:
+                    self.dropped += size
+                    log.warning("influx: %d samples not written: %s", size, str(error).splitlines()[0][:200])
+                    return
+                with self._wake:
+                    self._wake.wait_for(lambda: self._closing, wait_s)
+            else:
+                self.written += size
+                return
+
+
+def line_protocol(batch: SampleBatch, series: Sequence[tuple[str, str]]) -> list[str]:
+    """Return one line a sample: device and point as tags, value and quality as fields, received time in ns.
+
+    NaN and infinities have no form in the line protocol: such a sample keeps its quality only.
+    """
+    texts = dict(batch.texts)
+    finite = np.isfinite(batch.value)
+    lines = []
+    for row, (point, time_ns, value, quality) in enumerate(zip(
+            batch.point_index.tolist(), batch.received_ns.tolist(), batch.value.tolist(), batch.quality.tolist(),
+            strict=True)):
+        if not 0 <= point < len(series):
+            continue
+        device, name = series[point]
+        number = f"value={value!r}," if finite[row] else ""
+        field = f'text="{texts[row].translate(_TEXT)}",' if row in texts else number
+        lines.append(f"{MEASUREMENT},device={device.translate(_TAG)},point={name.translate(_TAG)} "
+                     f"{field}quality={quality}i {time_ns}")
+    return lines

@@ -1,0 +1,91 @@
+"""The exporter copies samples out and can neither slow nor stop counting."""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from config.gateway import InfluxTable
+from gateway.exporters.influx import InfluxExporter, line_protocol
+from protocols.samples import SampleBatch
+
+SERIES = [("press-1", "temperature"), ("press-1", "state")]
+
+
+def batch(values: list[float], points: list[int] | None = None, texts: tuple[tuple[int, str], ...] = ()) -> SampleBatch:
+    n = len(values)
+    return SampleBatch(
+        point_index=np.array(points or [0] * n, dtype=np.int64), received_ns=np.arange(1, n + 1, dtype=np.int64),
+        source_ns=np.zeros(n, dtype=np.int64), value=np.array(values), quality=np.zeros(n, dtype=np.uint8), texts=texts)
+
+
+def settings(port: int, **more: object) -> InfluxTable:
+    return InfluxTable.model_validate({"url": f"http://127.0.0.1:{port}", "bucket": "b", "timeout_s": 0.5, **more})
+
+
+def test_a_sample_becomes_one_line_and_text_is_quoted() -> None:
+    lines = line_protocol(batch([1.5, 7.0, float("nan")], points=[0, 1, 0], texts=((1, 'say "on"'),)), SERIES)
+    assert lines == [
+        "tallystick,device=press-1,point=temperature value=1.5,quality=0i 1",
+        'tallystick,device=press-1,point=state text="say \\"on\\"",quality=0i 2',
+        "tallystick,device=press-1,point=temperature quality=0i 3",
+    ]
+
+
+@pytest.fixture
+def hanging_port() -> Iterator[int]:
+    """A server that takes the connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_server_that_hangs_costs_the_queue_and_nothing_else(hanging_port: int) -> None:
+    exporter = InfluxExporter(settings(hanging_port, queue_samples=1000), "", lambda: SERIES)
+    exporter.start()
+    started = time.monotonic()
+    for _ in range(5_000):
+        exporter.put(batch([1.0, 2.0]))
+    assert time.monotonic() - started < 5, "put waited for the server"
+    # All but the queue and the one batch that is under way was dropped, and was counted.
+    assert exporter.dropped >= 10_000 - 1000 - 5_000
+    exporter.close(timeout_s=0.1)
+    assert exporter.written == 0
+
+
+def test_every_sample_is_written_or_counted_as_dropped() -> None:
+    bodies: list[bytes] = []
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            bodies.append(body)
+            self.send_response(204 if len(bodies) != 2 else 400)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        exporter = InfluxExporter(settings(server.server_address[1], batch_samples=10), "t", lambda: SERIES)
+        exporter.start()
+        for _ in range(10):
+            exporter.put(batch([1.0] * 10))
+        deadline = time.monotonic() + 20
+        while exporter.written + exporter.dropped < 100 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        exporter.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+    # The second request was refused once and its retry went through.
+    assert exporter.written == 100
+    assert exporter.dropped == 0
+    assert len(bodies) == 11
