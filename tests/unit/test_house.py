@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tallystick.__main__ import COMMANDS
+from tallystick.__main__ import COMMANDS, available
 from tests.support.programs import need
 from tests.support.source import ROOMS, ROOT, imports, source_files
 
@@ -257,3 +257,25 @@ def test_ci_and_make_are_sound() -> None:
         assert done.returncode == 0, done.stderr
         if target == "demo":
             assert '--out "a b" --seed 7  --lang zh' in done.stdout
+
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_points_at_exists(page: Path) -> None:
+    """Links, and file names between backticks that begin with a room or another folder of the checkout."""
+    text = page.read_text(encoding="utf-8")
+    folders = "|".join([*ROOMS, "docs", "tests", "deploy", "requirements", "benchmarks"])
+    links = [page.parent / link.split("#")[0] for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text)]
+    named = [ROOT / name for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", text)]
+    missing = [str(path) for path in links + named if not path.exists()]
+    assert not missing
+
+
+def test_the_readme_names_only_commands_that_are_offered() -> None:
+    """What stands in a code block of the README can be typed."""
+    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    typed = [line.split()[1] for block in blocks for line in block.splitlines() if line.startswith(".venv/bin/tallystick")]
+    assert typed
+    assert {word for word in typed if not word.startswith("-")} <= {c for c in COMMANDS if available(c)}
