@@ -1,6 +1,6 @@
 """What an MQTT connection and its points are. Standard library only: the configuration uses it without any driver.
 
-Source: MQTT 3.1.1, 4.7 (topic names); RFC 6901 (JSON pointer); Sparkplug 3.0, 4.1 (group, edge node, device ids).
+Sources: MQTT 3.1.1, section 4.7 (topics and wildcards); RFC 6901 (JSON pointer); Eclipse Sparkplug 3.0, section 4.1.
 """
 
 from __future__ import annotations
@@ -14,37 +14,57 @@ from urllib.parse import urlsplit
 
 from protocols.errors import ConfigError, Problem
 
+PROTOCOLS = ("mqtt", "sparkplug_b")
+REBIRTH = ("auto", "never")
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
 TOPIC_BYTES_MAX = 65_535
-ADDRESS_CHARS_MAX = 2_048
-PORTS = {"mqtt": 1883, "mqtts": 8883}
+"""MQTT 3.1.1, section 4.7.3: a topic is a text of at most 65 535 bytes of UTF-8."""
+
+METRIC_CHARS_MAX = 1_000
+SPARKPLUG_NAMESPACE = "spBv1.0"
+
+INTEGER_RANGE: dict[str, tuple[int, int]] = {
+    "int8": (-2**7, 2**7 - 1), "uint8": (0, 2**8 - 1), "int16": (-2**15, 2**15 - 1), "uint16": (0, 2**16 - 1),
+    "int32": (-2**31, 2**31 - 1), "uint32": (0, 2**32 - 1), "int64": (-2**63, 2**63 - 1), "uint64": (0, 2**64 - 1),
+}
+
+JSON_TYPES = ("bool", *INTEGER_RANGE, "float32", "float64", "string", "datetime")
+"""Types a JSON value can have. Binary-coded decimals and bytes are no JSON."""
+
+SPARKPLUG_TYPES = (*JSON_TYPES, "bytes")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_BAD_ESCAPE = re.compile(r"~(?![01])")
+_TRAILING_INDEXES = re.compile(r"(?:/[0-9]+)+\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonAddress:
-    """One value inside JSON payloads of one topic. `pointer` is RFC 6901; empty means the whole payload."""
+    """One value in the JSON documents of one topic. pointer: RFC 6901; empty is the whole payload."""
 
     topic: str
     pointer: str
 
     @property
     def canonical(self) -> str:
-        """The frozen text that evidence hashes."""
+        """The frozen text that evidence hashes: TOPIC#/json/pointer."""
         return f"{self.topic}#{self.pointer}"
 
     @property
     def base(self) -> str:
-        """Without the trailing all-digit segments: elements of one array have one base."""
-        return f"{self.topic}#" + re.sub(r"(?:/[0-9]+)+\Z", "", self.pointer)
+        """The same without trailing indexes of arrays: the elements of one array have one base."""
+        return f"{self.topic}#{_TRAILING_INDEXES.sub('', self.pointer)}"
 
     @property
-    def segments(self) -> tuple[str, ...]:
-        """The pointer's reference tokens, unescaped."""
-        return tuple(part.replace("~1", "/").replace("~0", "~") for part in self.pointer.split("/")[1:])
+    def tokens(self) -> tuple[str, ...]:
+        """The steps of the pointer, unescaped."""
+        return tuple(step.replace("~1", "/").replace("~0", "~") for step in self.pointer.split("/")[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparkplugAddress:
-    """One metric of one Sparkplug device; `device` is empty for a metric of the edge node itself."""
+    """One metric of an edge node, or of a device below it. device: empty for a metric of the node itself."""
 
     group: str
     node: str
@@ -58,44 +78,118 @@ class SparkplugAddress:
 
     @property
     def base(self) -> str:
-        """A metric has no parts: the same as `canonical`."""
+        """The same text: a metric is one variable."""
         return self.canonical
 
 
+def parse_json_address(text: str, *, where: str = "") -> JsonAddress:
+    """Read `TOPIC#/pointer`, or `TOPIC#` for the whole payload. Raises ConfigError."""
+    topic, hash_sign, pointer = text.partition("#")
+    args = {"address": text[:200]}
+    if not hash_sign or not topic:
+        raise ConfigError(Problem.of(where, "mqtt.bad_json_address", **args))
+    problems = [Problem.of(where, code, **args) for code in _topic_problems(topic)]
+    if pointer and not pointer.startswith("/"):
+        # `plant/#/a` and `plant/+/a` are subscriptions to many topics, a point is one value
+        code = "mqtt.wildcard" if topic.endswith("/") else "mqtt.bad_pointer"
+        problems.append(Problem.of(where, code, **args))
+    elif topic.endswith("/") and pointer == "":
+        problems.append(Problem.of(where, "mqtt.wildcard", **args))
+    if _BAD_ESCAPE.search(pointer) or _CONTROL.search(pointer):
+        problems.append(Problem.of(where, "mqtt.bad_pointer", **args))
+    if problems:
+        raise ConfigError(problems)
+    return JsonAddress(topic=topic, pointer=pointer)
+
+
+def parse_sparkplug_address(text: str, *, where: str = "") -> SparkplugAddress:
+    """Read `GROUP/NODE/DEVICE#METRIC`, `GROUP/NODE/#METRIC` for a metric of the node. Raises ConfigError."""
+    place, _, metric = text.partition("#")
+    names = place.split("/")
+    args = {"address": text[:200]}
+    if len(names) != 3 or not names[0] or not names[1] or not metric:
+        raise ConfigError(Problem.of(where, "mqtt.bad_sparkplug_address", **args))
+    problems = [Problem.of(where, code, **args) for code in _topic_problems(place)]
+    if _CONTROL.search(metric) or len(metric) > METRIC_CHARS_MAX:
+        problems.append(Problem.of(where, "mqtt.bad_metric", max=METRIC_CHARS_MAX, **args))
+    if names[0] == "STATE":
+        problems.append(Problem.of(where, "mqtt.state_is_no_group", **args))
+    if problems:
+        raise ConfigError(problems)
+    return SparkplugAddress(group=names[0], node=names[1], device=names[2], metric=metric)
+
+
+def _topic_problems(topic: str) -> Iterator[str]:
+    if "+" in topic or "#" in topic:
+        yield "mqtt.wildcard"
+    if _CONTROL.search(topic) or not _is_utf8(topic) or len(topic.encode("utf-8", "replace")) > TOPIC_BYTES_MAX:
+        yield "mqtt.bad_topic"
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JsonPoint:
-    """One point read from JSON payloads."""
+class MqttPoint:
+    """One value of a plain JSON topic, with the slots of the roster that it fills.
+
+    type: one of JSON_TYPES. Raises: ConfigError for any other.
+    """
 
     point_index: int
     device_index: int
     address: JsonAddress
-    type: str = ""
+    type: str
+    where: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type not in JSON_TYPES:
+            raise ConfigError(Problem.of(self.where, "mqtt.bad_json_type", type=self.type or "-",
+                                         address=self.address.canonical, types=", ".join(JSON_TYPES)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparkplugPoint:
-    """One point read from Sparkplug payloads."""
+    """One metric, with the slots of the roster that it fills.
+
+    type: what the owner expects, one of SPARKPLUG_TYPES, or empty. The birth certificate decides; a difference is told.
+    """
 
     point_index: int
     device_index: int
     address: SparkplugAddress
     type: str = ""
+    where: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type and self.type not in SPARKPLUG_TYPES:
+            raise ConfigError(Problem.of(self.where, "mqtt.bad_sparkplug_type", type=self.type,
+                                         address=self.address.canonical, types=", ".join(SPARKPLUG_TYPES)))
 
 
-MqttPoint = JsonPoint | SparkplugPoint
+Point = MqttPoint | SparkplugPoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MqttEndpoint:
-    """One broker and how to speak with it. Names and meanings as in `[[connections]]` of gateway.toml.
+    """One broker as one protocol sees it.
 
-    endpoint: `mqtt://HOST:PORT` or `mqtts://HOST:PORT`. password_file is read at each connect.
-    rebirth: whether an edge node that lost its order is asked for a new birth. primary_host_id: publish STATE.
+    endpoint: `mqtt://HOST[:PORT]`, or `mqtts://` for TLS.
+    password_file: its first line is the password; read at every connect, so that it can be changed while we run.
+    ca_file: certificates that may have signed the broker's; None trusts those of the system.
+    client_id: None makes one up for every connection, so that no two gateways push each other off the broker.
+    qos: of our subscriptions. keepalive_s: a broker that is silent for longer is lost.
+    rebirth: whether edge nodes may be asked for their births; `never` sends nothing.
+    primary_host_id: announce ourselves as this Sparkplug host; None sends nothing.
+    silence_s: a node not heard for so long is taken as gone; None trusts its death certificate, as nodes report by
+        exception.
+    check_s: how long `check` waits for messages.
     Raises: ConfigError with every problem at once.
     """
 
     name: str
-    protocol: Literal["mqtt", "sparkplug_b"]
+    protocol: str
     endpoint: str
     username: str | None = None
     password_file: Path | None = None
@@ -104,7 +198,10 @@ class MqttEndpoint:
     qos: int = 1
     rebirth: Literal["auto", "never"] = "auto"
     primary_host_id: str | None = None
-    timeout_s: float = 5.0
+    silence_s: float | None = None
+    timeout_s: float = 10.0
+    keepalive_s: int = 20
+    check_s: float = 10.0
     where: str = ""
 
     def __post_init__(self) -> None:
@@ -114,24 +211,46 @@ class MqttEndpoint:
 
     def _problems(self) -> Iterator[Problem]:
         at = self.where or self.name
+        if self.protocol not in PROTOCOLS:
+            yield Problem.of(at, "mqtt.bad_protocol", protocol=self.protocol, known=", ".join(PROTOCOLS))
+        if not self._endpoint_is_good():
+            yield Problem.of(at, "mqtt.bad_endpoint", endpoint=self.endpoint)
+        elif self.ca_file is not None and not self.tls:
+            yield Problem.of(at, "mqtt.ca_without_tls", endpoint=self.endpoint)
+        if (self.username is None) != (self.password_file is None):
+            yield Problem.of(at, "mqtt.half_credentials")
+        if self.client_id is not None and not (0 < len(self.client_id.encode("utf-8", "replace")) <= TOPIC_BYTES_MAX
+                                               and not _CONTROL.search(self.client_id) and _is_utf8(self.client_id)):
+            yield Problem.of(at, "mqtt.bad_client_id", client_id=self.client_id[:100])
+        if self.rebirth not in REBIRTH:
+            yield Problem.of(at, "mqtt.bad_rebirth", rebirth=self.rebirth, known=", ".join(REBIRTH))
+        if self.primary_host_id is not None:
+            if self.protocol != "sparkplug_b":
+                yield Problem.of(at, "mqtt.host_without_sparkplug")
+            if not self.primary_host_id or "/" in self.primary_host_id or any(_topic_problems(self.primary_host_id)):
+                yield Problem.of(at, "mqtt.bad_host_id", host_id=self.primary_host_id[:100])
+        limits: tuple[tuple[str, float, float, float], ...] = (
+            ("qos", self.qos, 0, 1), ("timeout_s", self.timeout_s, 0.1, 60), ("keepalive_s", self.keepalive_s, 1, 3600),
+            ("check_s", self.check_s, 0.1, 3600),
+            ("silence_s", 1.0 if self.silence_s is None else self.silence_s, 1, 30 * 86_400))
+        for key, value, low, high in limits:
+            if not low <= value <= high:  # also refuses NaN
+                yield Problem.of(at, "mqtt.out_of_range", key=key, value=value, low=f"{low:g}", high=f"{high:g}")
+
+    def _endpoint_is_good(self) -> bool:
         try:
             parts = urlsplit(self.endpoint)
-            good = parts.scheme in PORTS and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc \
-                and parts.path in ("", "/")
+            port = parts.port
         except ValueError:
-            good = False
-        if not good:
-            yield Problem.of(at, "mqtt.bad_endpoint", endpoint=self.endpoint)
-        if self.qos not in (0, 1, 2):
-            yield Problem.of(at, "mqtt.bad_qos", qos=self.qos)
-        if (self.username is None) != (self.password_file is None):
-            yield Problem.of(at, "mqtt.half_login")
-        if self.protocol == "mqtt" and self.primary_host_id is not None:
-            yield Problem.of(at, "mqtt.host_id_unused")
-        if self.primary_host_id is not None and not _is_level(self.primary_host_id):
-            yield Problem.of(at, "mqtt.bad_host_id", host_id=self.primary_host_id)
-        if not 0.1 <= self.timeout_s <= 60:
-            yield Problem.of(at, "mqtt.out_of_range", key="timeout_s", value=self.timeout_s, low=0.1, high=60)
+            return False
+        # A password in a URL would end up in logs and reports.
+        return (parts.scheme in DEFAULT_PORTS and bool(parts.hostname) and port != 0 and parts.path in ("", "/")
+                and "@" not in parts.netloc and not parts.query and not parts.fragment)
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.endpoint.startswith("mqtts:")
 
     @property
     def host(self) -> str:
@@ -140,41 +259,6 @@ class MqttEndpoint:
 
     @property
     def port(self) -> int:
-        """TCP port, 1883 or with TLS 8883 by default."""
+        """TCP port of the broker."""
         parts = urlsplit(self.endpoint)
-        return parts.port or PORTS[parts.scheme]
-
-    @property
-    def is_secured(self) -> bool:
-        """Whether the connection is TLS."""
-        return urlsplit(self.endpoint).scheme == "mqtts"
-
-
-def parse_json_address(text: str, *, where: str = "") -> JsonAddress:
-    """Read `TOPIC#/json/pointer`. Raises ConfigError `mqtt.bad_address`, `mqtt.wildcard` or `mqtt.bad_pointer`."""
-    topic, found, pointer = text.partition("#")
-    if not found or not topic or not _is_clean(text) or len(topic.encode()) > TOPIC_BYTES_MAX:
-        raise ConfigError(Problem.of(where, "mqtt.bad_address", address=text[:200]))
-    if "+" in topic or pointer.startswith("#"):
-        raise ConfigError(Problem.of(where, "mqtt.wildcard", address=text[:200]))
-    if pointer and not re.fullmatch(r"(?:/(?:[^~/]|~[01])*)+", pointer):
-        raise ConfigError(Problem.of(where, "mqtt.bad_pointer", pointer=pointer[:200]))
-    return JsonAddress(topic=topic, pointer=pointer)
-
-
-def parse_sparkplug_address(text: str, *, where: str = "") -> SparkplugAddress:
-    """Read `GROUP/NODE/DEVICE#METRIC`, DEVICE empty for node metrics. Raises ConfigError `mqtt.bad_sparkplug`."""
-    path, found, metric = text.partition("#")
-    parts = path.split("/")
-    if not found or not metric or len(parts) != 3 or not _is_clean(text) or not _is_level(parts[0]) \
-            or not _is_level(parts[1]) or (parts[2] and not _is_level(parts[2])):
-        raise ConfigError(Problem.of(where, "mqtt.bad_sparkplug", address=text[:200]))
-    return SparkplugAddress(group=parts[0], node=parts[1], device=parts[2], metric=metric)
-
-
-def _is_clean(text: str) -> bool:
-    return len(text) <= ADDRESS_CHARS_MAX and not any(ord(c) < 0x20 or 0xD800 <= ord(c) <= 0xDFFF for c in text)
-
-
-def _is_level(text: str) -> bool:
-    return bool(text) and not set(text) & set("+#/") and _is_clean(text)
+        return parts.port or DEFAULT_PORTS[parts.scheme]
