@@ -14,13 +14,13 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from protocols.modbus import schedule
-from protocols.modbus.driver import Driver
-from protocols.modbus.frames import crc16
+from protocols.modbus.driver import Driver, Link
+from protocols.modbus.frames import Reply, crc16
+from protocols.modbus.plan import make_requests
 from protocols.samples import SampleBatch
 from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
 
 TIMEOUT_S = 0.06
-UNITS = (1, 2, 3, 4)
 BLOCKS = (0, 1000, 2000)
 BLOCK_REGISTERS = 12
 GOOD_WEIGHT = 60
@@ -107,7 +107,8 @@ class Hostile:
         elif trick == "wrong_protocol":
             good = good[:2] + b"\0\1" + good[4:]
         elif trick == "wrong_checksum":
-            good = good[:-1] + bytes([good[-1] ^ 1])
+            at = self.rng.randrange(3, len(good))  # one bit of the values or of the checksum, as noise on a line does
+            good = good[:at] + bytes([good[at] ^ 1 << self.rng.randrange(8)]) + good[at + 1:]
         elif trick == "garbage":
             good = self.rng.randbytes(self.rng.randrange(1, 300))
         elif trick == "flood":
@@ -139,16 +140,18 @@ class Hostile:
             server.close()
 
 
-@pytest.mark.parametrize(("protocol", "seed", "requests"), [
-    ("modbus_tcp", 1, 1100), ("modbus_tcp", 2, 1100), ("modbus_rtu_over_tcp", 3, 900)])
+# One unit alone over RTU: there a late answer to an equal request can be told from nothing but its time.
+@pytest.mark.parametrize(("protocol", "seed", "requests", "units"), [
+    ("modbus_tcp", 1, 1100, (1, 2, 3, 4)), ("modbus_tcp", 2, 400, (1,)),
+    ("modbus_rtu_over_tcp", 3, 600, (1, 2, 3, 4)), ("modbus_rtu_over_tcp", 4, 400, (1,))])
 async def test_no_value_is_ever_misattributed(
-    protocol: str, seed: int, requests: int, monkeypatch: pytest.MonkeyPatch
+    protocol: str, seed: int, requests: int, units: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("SILENT_FIRST_S", 0.005), ("SILENT_MAX_S", 0.01), ("RECONNECT_FIRST_S", 0.001),
                         ("RECONNECT_MAX_S", 0.005)):
         monkeypatch.setattr(schedule, name, value)
     points, meant = [], {}  # meant: point slot -> (unit, block, register)
-    for unit in UNITS:
+    for unit in units:
         for block in BLOCKS:
             for register in (0, *range(2, BLOCK_REGISTERS)):
                 meant[len(points)] = (unit, block, register)
@@ -171,17 +174,40 @@ async def test_no_value_is_ever_misattributed(
     async with hostile.serving() as port:
         at = endpoint(port, protocol=protocol, poll_s=0.01, timeout_s=TIMEOUT_S, max_gap=0)
         driver = Driver(at, points, sink)
-        assert len(driver.plan()) == len(UNITS) * len(BLOCKS)
+        assert len(driver.plan()) == len(units) * len(BLOCKS)
         async with running(driver):
             await until(lambda: hostile.number >= requests, deadline_s=60, what=f"{requests} requests")
     assert wrong == []
     assert loop_errors == []
     assert hostile.functions == {3}
-    assert min(hostile.played[trick] for trick in hostile.tricks) >= 5, hostile.played
+    assert min(hostile.played[trick] for trick in hostile.tricks) >= 2, hostile.played
     assert len(sink.batches) >= 0.5 * hostile.played["good"], "the good replies do arrive"
     assert len(sink.batches) <= requests + 100
     assert checked[0] >= 5 * requests / 2
-    assert set(sink.replies) == set(UNITS)
+    assert set(sink.replies) == set(units)
+
+
+@pytest.mark.parametrize("protocol", ["modbus_tcp", "modbus_rtu_over_tcp"])
+async def test_bytes_nobody_asked_for_end_the_connection(protocol: str) -> None:
+    hostile, later = Hostile(0, is_rtu=protocol != "modbus_tcp"), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raw = await reader.readexactly(8 if hostile.is_rtu else 12)
+        good = hostile.frame(int.from_bytes(raw[:2], "big"), 1, b"\x01\x01\x01")
+        writer.write(good)
+        await later.wait()
+        writer.write(good)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        link = Link(endpoint(server.sockets[0].getsockname()[1], protocol=protocol), lambda: 7)
+        await link.open()
+        [request] = make_requests([point(0, "1/coil/0")], endpoint(1))
+        assert await link.read(request) == (Reply(b"\x01"), 7)
+        assert link.is_open
+        later.set()
+        await until(lambda: not link.is_open)
+        link.close()
 
 
 async def test_a_peer_that_accepts_and_closes_is_not_hammered() -> None:
