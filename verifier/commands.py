@@ -1,0 +1,162 @@
+"""Commands of the verifier. `verify`: bytes in, verdict out, offline."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protocols.terms.say import Say
+
+if TYPE_CHECKING:
+    from protocols.evidence.policy import Policy
+    from verifier.proof.findings import Finding
+    from verifier.proof.verify import Verdict
+
+EXIT_INVALID = 1
+EXIT_UNREADABLE = 2
+
+POLICY_VARIABLE = "TALLYSTICK_POLICY"
+POLICY_PLACES = ("/etc/tallystick/policy.json", "~/.config/tallystick/policy.json")
+ANCHOR_BYTES_MAX = 1024 * 1024
+SHOWN_ZONE = timezone(timedelta(hours=8))
+
+
+def trust_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments that say whom the checker trusts: the same for verify, count, audit and export."""
+    parser.add_argument("--policy", metavar="FILE", type=Path, help=say("verify.help.policy"))
+    parser.add_argument("--anchor", metavar="FILE", type=Path, help=say("verify.help.anchor"))
+
+
+def verify_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick verify`."""
+    parser.add_argument("bundle", metavar="X.tally", type=Path, help=say("verify.help.bundle"))
+    trust_arguments(parser, say)
+    parser.add_argument("--json", action="store_true", help=say("verify.help.json"))
+
+
+def verify_command(args: argparse.Namespace, say: Say) -> int:
+    """Print the verdict. 0 valid, 1 invalid, 2 unreadable, no policy or bad usage."""
+    verdict = judge(args.bundle, load_policy(args.policy), load_anchor(args.anchor))
+    if args.json:
+        print(json.dumps(as_json(verdict, say), ensure_ascii=False, indent=2, sort_keys=True))
+    else:
+        print("\n".join(as_text(verdict, say)))
+    if any(finding.code == "container.unreadable" for finding in verdict.findings):
+        return EXIT_UNREADABLE
+    return 0 if verdict.valid else EXIT_INVALID
+
+
+def load_policy(path: Path | None) -> Policy:
+    """Return the policy of --policy, else the installed one. Raises ConfigError if there is none or it is wrong."""
+    from protocols.errors import ConfigError, Problem, VerificationError
+    from protocols.evidence import policy
+
+    if path is None:
+        named = os.environ.get(POLICY_VARIABLE)
+        places = [Path(named)] if named else [Path(place).expanduser() for place in POLICY_PLACES]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise ConfigError(Problem.of("verify", "policy.none", places=", ".join(map(str, places))))
+    data = _read(path, policy.POLICY_BYTES_MAX)
+    try:
+        return policy.parse(data, where=path.name)
+    except VerificationError as error:
+        raise ConfigError(error.problems) from error
+
+
+def load_anchor(path: Path | None) -> bytes | None:
+    """Return the bytes of --anchor. Raises ConfigError if the file cannot be read."""
+    return None if path is None else _read(path, ANCHOR_BYTES_MAX)
+
+
+def _read(path: Path, bytes_max: int) -> bytes:
+    from protocols.errors import ConfigError, Problem
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(bytes_max + 1)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(Problem.of(str(path), "verify.file", reason=reason)) from error
+    if len(data) > bytes_max:
+        raise ConfigError(Problem.of(str(path), "json.too_large", size=f"> {bytes_max}", limit=bytes_max))
+    return data
+
+
+def judge(bundle: Path, policy: Policy, anchor: bytes | None) -> Verdict:
+    """Open a bundle and verify it. What the container refuses is a verdict too (`container.*`)."""
+    from protocols.errors import VerificationError
+    from protocols.evidence.bundle import open_bundle
+    from verifier.proof.verify import refused, verify
+
+    try:
+        opened = open_bundle(bundle)
+    except VerificationError as error:
+        return refused(error)
+    return verify(opened, policy, anchor=anchor)
+
+
+def as_json(verdict: Verdict, say: Say) -> dict[str, Any]:
+    """Return what --json prints (docs/schemas/verify.schema.json): no path, no timing, no version of this tool."""
+    return {
+        "verdict": "valid" if verdict.valid else "invalid",
+        "findings": [{"severity": f.severity, "step": f.step, "code": f.code, "args": dict(f.args), "where": f.where,
+                      "message": say.english(f.code, **dict(f.args))} for f in verdict.findings],
+        "summary": verdict.summary.as_json(),
+    }
+
+
+def as_text(verdict: Verdict, say: Say) -> list[str]:
+    """Return the lines for a person: the verdict first, what it rests on, then what was found."""
+    summary = verdict.summary
+    lines = [say("verify.valid" if verdict.valid else "verify.invalid")]
+    faults = [f for f in verdict.findings if f.severity == "fault"]
+    remarks = [f for f in verdict.findings if f.severity == "remark"]
+    if summary.size is not None:
+        lines += ["", say(f"verify.trust.{summary.trust}"), say(f"verify.time.{summary.time}"), ""]
+        lines.append(say("verify.gateway", gateway=summary.gateway, site=summary.site or "-",
+                         uscc=summary.uscc or "-", size=summary.size))
+        if summary.enrolled is not None:
+            lines.append(say("verify.gateways", enrolled=summary.enrolled, shown=1))
+        if summary.covered is None:
+            lines.append(say("verify.covers_nothing"))
+        else:
+            start, end = summary.covered
+            lines.append(say("verify.covered", start=local_time(start), end=local_time(end)))
+            lines.append(say("verify.windows", windows=summary.windows, outages=summary.outages,
+                             missing=summary.missing_windows, percent=_percent(summary.coverage_permille),
+                             uncounted=summary.windows_uncounted))
+        if summary.devices is not None:
+            lines.append(say("verify.roster", devices=summary.devices, points=summary.points))
+        if summary.delay_max_s is not None:
+            lines.append(say("verify.delay", median_s=summary.delay_median_s, max_s=summary.delay_max_s))
+        if summary.demanded:
+            lines.append(say("verify.openings", demanded=summary.demanded, answered=summary.opened))
+        lines.append(say("verify.levels"))
+    for heading, findings in (("verify.faults", faults), ("verify.remarks", remarks)):
+        if findings:
+            lines += ["", say(heading, count=len(findings)), *(f"  {_line(f, say)}" for f in findings)]
+    if summary.size is not None:
+        lines += ["", say("verify.limits"), *(f"  - {say(code)}" for code in summary.limits)]
+    return lines
+
+
+def local_time(time_s: int) -> str:
+    """Return a POSIX time as it is shown to people: with its zone, +08:00; far beyond the calendar as a number."""
+    try:
+        return datetime.fromtimestamp(time_s, UTC).astimezone(SHOWN_ZONE).isoformat(sep=" ")
+    except (ValueError, OverflowError, OSError):
+        return str(time_s)
+
+
+def _line(finding: Finding, say: Say) -> str:
+    told = say(finding.code, **dict(finding.args))
+    return f"{say('verify.step', step=finding.step)} {finding.where}: {told} [{finding.code}]"
+
+
+def _percent(permille: int | None) -> str:
+    return "-" if permille is None else f"{permille // 10}.{permille % 10}"

@@ -1,0 +1,123 @@
+"""Step 7: time. A window was sealed after the co-signature that it names and before the one that includes it.
+
+The gateway's clock decides window, day and staleness, never a verdict on time.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from protocols.errors import Problem, VerificationError
+from protocols.evidence import entry, keys, note
+from protocols.evidence.checkpoint import Checkpoint
+from protocols.evidence.encoding import from_base64
+from protocols.evidence.policy import Policy
+from verifier.proof.findings import NO_ENTRY, TIME, Findings, Runs
+from verifier.proof.history import COUNTED, OUTSIDE, UNKNOWN
+from verifier.proof.register import Head
+
+SLACK_S = 120
+"""Clocks of witnesses and gateway may differ by this before a window's end is outside its bracket."""
+
+WIDE_S = 3600
+"""A wider bracket is a remark here; `count` has the lateness of its own basis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """When a window was sealed at the earliest and at the latest, UNKNOWN where nothing proves it."""
+
+    not_before_s: int
+    not_after_s: int
+    state: int
+
+
+@dataclass(slots=True)
+class Brackets:
+    """Gives every window its bracket.
+
+    heads: heads of this log that hold. roots: size -> root of the register checkpoints that hold.
+    delays_s: from the end of each window to its not-after.
+    """
+
+    policy: Policy
+    heads: Sequence[Head]
+    roots: Mapping[int, bytes]
+    found: Findings
+    delays_s: array[int] = field(default_factory=lambda: array("q"))
+    anchored: bool = field(init=False)
+    _sizes: list[int] = field(init=False)
+    _times_s: list[int] = field(init=False)
+    _runs: Runs = field(init=False)
+    _last_seen: tuple[Mapping[str, Any] | None, int] = (None, UNKNOWN)
+
+    def __post_init__(self) -> None:
+        known = sorted((head.size, head.cosigned_s) for head in self.heads if head.cosigned_s is not None)
+        self.anchored = bool(known)
+        self._sizes = [size for size, _ in known]
+        # The earliest co-signature of this or any larger head: both include every entry below this size.
+        self._times_s = [0] * len(known)
+        earliest = None
+        for i in range(len(known) - 1, -1, -1):
+            earliest = known[i][1] if earliest is None else min(earliest, known[i][1])
+            self._times_s[i] = earliest
+        self._runs = Runs(TIME, self.found)
+
+    def of(self, window: Mapping[str, Any]) -> Bracket | None:
+        """Return the bracket of a window, None if its `seen` is at fault."""
+        seq, end_s = window["seq"], window["start_s"] + window["len_s"]
+        self._runs.next_window()
+        if not self.found.holds(TIME, seq, self._look_at_seen, window["seen"], seq):
+            return None
+        before = self._last_seen[1] if window["seen"] is not None else UNKNOWN
+        place = bisect_right(self._sizes, seq)
+        after = self._times_s[place] if place < len(self._sizes) else UNKNOWN
+
+        state = COUNTED
+        if (before != UNKNOWN and end_s < before - SLACK_S) or (after != UNKNOWN and end_s > after + SLACK_S):
+            self._runs.remark("time.outside", seq)
+            state = OUTSIDE
+        if after != UNKNOWN:
+            self.delays_s.append(after - end_s)
+        if self.anchored and after == UNKNOWN:
+            self._runs.remark("time.open", seq)
+        elif self.anchored and (before == UNKNOWN or after - before > WIDE_S):
+            self._runs.remark("time.wide", seq, limit_s=WIDE_S)
+        return Bracket(before, after, state)
+
+    def close(self) -> None:
+        """Record what is still open after the last window."""
+        self._runs.close()
+        if not self.anchored:
+            self.found.remark(TIME, "time.unanchored", "bundle", seq=NO_ENTRY)
+
+    def _look_at_seen(self, seen: Mapping[str, Any] | None, seq: int) -> None:
+        """Remember the time of a register checkpoint that an independent witness co-signed before the sealing.
+
+        Raises: VerificationError `seen.bad_signature` or `seen.split_view`.
+        """
+        if seen is None:
+            return
+        register = self.policy.register
+        key = self.policy.quorum.witnesses.get(seen["witness"])
+        if register is None or key is None or seen["witness"] not in self.policy.independent:
+            self._runs.remark("seen.unknown_witness", seq, witness=seen["witness"])
+            self._last_seen = (seen, UNKNOWN)
+            return
+        if seen == self._last_seen[0]:
+            return
+        where, root, last = entry.name(seq), bytes.fromhex(seen["root"]), self._last_seen[0]
+        self._last_seen = (None, UNKNOWN)
+        text = Checkpoint(register.name, seen["size"], root).text
+        if not keys.signature_holds(key.public, from_base64(seen["signature"], where=where),
+                                    note.cosigned_message(text, seen["time_s"])):
+            raise VerificationError(Problem.of(where, "seen.bad_signature", witness=seen["witness"]))
+        # A smaller register is seldom seen again, so of other windows only the last one is compared.
+        if self.roots.get(seen["size"], root) != root or (
+                last is not None and last["size"] == seen["size"] and last["root"] != seen["root"]):
+            raise VerificationError(Problem.of(where, "seen.split_view", size=seen["size"]))
+        self._last_seen = (seen, seen["time_s"])

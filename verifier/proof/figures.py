@@ -1,0 +1,390 @@
+"""Step 9, second half: figures at an instant, from rows, columns and a counting basis.
+
+Facts are sealed by the gateway; everything here is a judgement that another basis decides anew. A day without
+evidence is not proven, never zero.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from protocols.errors import Problem, VerificationError
+from protocols.evidence import entry
+from protocols.terms.basis import Basis, DeviceFacts, reason_alone
+from verifier.proof.history import OUTSIDE, OVERLAPPED, UNKNOWN, Outage, Windows
+from verifier.proof.log import Log
+from verifier.proof.recount import NOTHING, Columns, columns, mask
+from verifier.proof.rows import DeviceRow, PointRow, Roster, Rosters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a valid bundle proves. Columns are read again from the bundle, under the same verified tree, when needed.
+
+    enrol_index: place in the register, None for a plant without a platform. anchored: windows have an independent
+    not-after. covered: [from, to) in seconds; from_enrolment: nothing of this log lies before it.
+    opened: slot -> private part of the devices that the bundle opens.
+    """
+
+    gateway: str
+    uscc: str
+    site: str
+    enrol_index: int | None
+    anchored: bool
+    covered: tuple[int, int] | None
+    from_enrolment: bool
+    windows: Windows
+    outages: tuple[Outage, ...]
+    rosters: Rosters
+    opened: Mapping[int, Mapping[str, Any]]
+    log: Log
+
+    def columns(self, index: int) -> Columns:
+        """Return the columns of window `index` of `windows`. Raises VerificationError if the bundle has changed."""
+        seq = self.windows.seq[index]
+        data = self.log.entry(seq)
+        if data is None:
+            raise VerificationError(Problem.of(entry.name(seq), "entry.altered"))
+        window = entry.decode(data, seq=seq)
+        devices, points = self.rosters.sizes(window["roster"])
+        return columns(window, devices, points)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFigure:
+    """One device alive at T. `reason` is why it does not count, None if it does; `remarks` of terms.REMARKS.
+
+    connected, producing, changing: in at least one window that counts at T; the last two by points in the roles of
+    the basis.
+    """
+
+    gateway: str
+    row: DeviceRow
+    connected: bool
+    producing: bool
+    changing: bool
+    reason: str | None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is missing for the splits although the device counts."""
+        return tuple(name for name, value in (("class_missing", self.row.equipment_class),
+                                              ("model_missing", self.row.kind)) if value is None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointTotals:
+    """Points of the devices alive at T: all of them by stage, and those that count, before and after folding.
+
+    counted: producing points in the basis's point roles of counted devices. folded: distinct bases among them.
+    """
+
+    configured: int = 0
+    sampled: int = 0
+    producing: int = 0
+    changing: int = 0
+    counted: int = 0
+    folded: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The figures of one or more gateways at T under one basis.
+
+    at_s: T as asked; counted_at_s: T after rounding down to the end of a window (the earliest, of several gateways).
+    windows: read; untrusted, late: of these. missing_windows: on record as outages in the same time.
+    late_devices: how many more count once late evidence is taken too. The splits map a key of the row (None: not
+    stated) to counted devices. producing_permille: median, over counted devices, of the share of windows in which its
+    busiest point produced.
+    """
+
+    at_s: int
+    counted_at_s: int
+    from_s: int
+    anchored: bool
+    devices: tuple[DeviceFigure, ...]
+    points: PointTotals
+    windows: int
+    untrusted_windows: int
+    late_windows: int
+    missing_windows: int
+    late_devices: int
+    kinds_by_model: int
+    kinds_by_class: int
+    protocols: tuple[str, ...]
+    by_thing: Mapping[str | None, int]
+    by_class: Mapping[str | None, int]
+    by_industry: Mapping[str | None, int]
+    by_region: Mapping[str | None, int]
+    by_deployment: Mapping[str | None, int]
+    producing_permille: int | None
+
+    @property
+    def configured(self) -> int:
+        """Devices alive in the roster at T."""
+        return len(self.devices)
+
+    @property
+    def counted(self) -> int:
+        """Devices that count at T."""
+        return sum(d.reason is None for d in self.devices)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Reason -> devices that do not count for it. configured = counted + the sum of these."""
+        return dict(sorted(Counter(d.reason for d in self.devices if d.reason is not None).items()))
+
+    def stage(self, name: str) -> int:
+        """Return the devices of a stage: `connected`, `producing` or `changing`."""
+        return sum(getattr(d, name) for d in self.devices)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What the windows of one gateway say up to T. Unions of columns; `times` counts windows by point, in planes."""
+
+    evidence: Evidence
+    roster: Roster
+    counted_at_s: int
+    now: Columns = NOTHING
+    with_late: Columns = NOTHING
+    untrusted_producing: int = 0
+    windows: int = 0
+    untrusted: int = 0
+    late: int = 0
+    planes: list[int] = field(default_factory=list)
+
+
+def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis) -> Figures:
+    """Count the devices and points that are connected at T = `at_s` (POSIX seconds) under `basis`.
+
+    Args:
+        evidence: of one or more gateways, each once, all from valid bundles.
+    Raises: VerificationError `figures.same_gateway`, `figures.not_covered` (T or its freshness window is not in the
+        bundle) or `figures.no_window` (the log has no window before T): the figure is not proven.
+    """
+    names = [e.gateway for e in evidence]
+    if len(set(names)) != len(names):
+        raise VerificationError(Problem.of("figures", "figures.same_gateway"))
+    # The register's order decides which of two equal devices stays.
+    ordered = sorted(evidence, key=lambda e: (e.enrol_index is None, e.enrol_index or 0, e.gateway))
+    gathered = [_gather(e, at_s, basis) for e in ordered]
+    devices = _judge(gathered, basis, late=False)
+    counted = {(d.gateway, d.row.slot): d for d in devices if d.reason is None}
+    with_late = sum(d.reason is None for d in _judge(gathered, basis, late=True))
+    points, protocols, shares = _points(gathered, counted.keys(), basis)
+    return Figures(
+        at_s=at_s, counted_at_s=min(g.counted_at_s for g in gathered),
+        from_s=min(g.counted_at_s for g in gathered) - basis.freshness_s,
+        anchored=all(e.anchored for e in evidence), devices=tuple(devices), points=points,
+        windows=sum(g.windows for g in gathered), untrusted_windows=sum(g.untrusted for g in gathered),
+        late_windows=sum(g.late for g in gathered),
+        missing_windows=sum(o.windows for g in gathered for o in g.evidence.outages
+                            if g.counted_at_s - basis.freshness_s < o.end_s <= g.counted_at_s),
+        late_devices=with_late - len(counted),
+        kinds_by_model=len({d.row.kind for d in counted.values()} - {None}),
+        kinds_by_class=len({d.row.equipment_class for d in counted.values()} - {None}),
+        protocols=protocols, producing_permille=round(median(shares)) if shares else None,
+        by_thing=_split(counted.values(), lambda row: row.thing),
+        by_class=_split(counted.values(), lambda row: row.equipment_class),
+        by_industry=_split(counted.values(), lambda row: row.industry),
+        by_region=_split(counted.values(), lambda row: row.region),
+        by_deployment=_split(counted.values(), lambda row: row.deployment))
+
+
+def _gather(evidence: Evidence, at_s: int, basis: Basis) -> _Gathered:
+    """Join the windows of one gateway that end in (T - freshness, T]."""
+    windows, where = evidence.windows, f"gateway {evidence.gateway}"
+    if evidence.covered is None or at_s > evidence.covered[1]:
+        raise VerificationError(Problem.of(where, "figures.not_covered", at_s=at_s, covered=evidence.covered))
+    valid = [i for i in range(len(windows)) if windows.state[i] != OVERLAPPED]
+    inside = next((windows.start_s[i] for i in valid if windows.start_s[i] < at_s < windows.end_s[i]), at_s)
+    before = [i for i in valid if windows.end_s[i] <= inside]
+    if not before:
+        raise VerificationError(Problem.of(where, "figures.no_window", at_s=at_s))
+    from_s = inside - basis.freshness_s
+    if not evidence.from_enrolment and from_s < evidence.covered[0]:
+        raise VerificationError(Problem.of(where, "figures.not_covered", at_s=at_s, covered=evidence.covered))
+
+    result = _Gathered(evidence, evidence.rosters.at(windows.roster[before[-1]]), inside)
+    for i in before:
+        if windows.end_s[i] <= from_s:
+            continue
+        bits = evidence.columns(i)
+        result.windows += 1
+        if windows.state[i] == OUTSIDE:
+            result.untrusted += 1
+            result.untrusted_producing |= bits.producing
+            continue
+        _add(result.planes, bits.producing)
+        result.with_late = _union(result.with_late, bits)
+        after_s = windows.not_after_s[i]
+        if evidence.anchored and (after_s == UNKNOWN or after_s > inside + basis.lateness_s):
+            result.late += 1
+        else:
+            result.now = _union(result.now, bits)
+    return result
+
+
+def _union(a: Columns, b: Columns) -> Columns:
+    return Columns(connected=a.connected | b.connected, sampled=a.sampled | b.sampled,
+                   producing=a.producing | b.producing, changing=a.changing | b.changing)
+
+
+def _add(planes: list[int], bits: int) -> None:
+    """Add one to the counter of every set bit; plane k holds bit k of all counters."""
+    for k in range(len(planes)):
+        planes[k], bits = planes[k] ^ bits, planes[k] & bits
+    if bits:
+        planes.append(bits)
+
+
+def _set_bits(bits: int, slots: int) -> bytes:
+    """Return one byte a slot, 1 where the bit is set: big shifts in a loop would be quadratic."""
+    data = bits.to_bytes((max(slots, bits.bit_length()) + 7) // 8, "little")
+    return bytes(data[slot >> 3] >> (slot & 7) & 1 for slot in range(slots))
+
+
+@dataclass(slots=True)
+class _Roles:
+    """Roles of the points of one device, by what they did."""
+
+    producing: set[str] = field(default_factory=set)
+    changing: set[str] = field(default_factory=set)
+    untrusted: set[str] = field(default_factory=set)
+
+
+def _judge(gathered: Sequence[_Gathered], basis: Basis, *, late: bool) -> list[DeviceFigure]:
+    """Give every device alive at T its one reason, or none: alone, then parents and children, then duplicates."""
+    result: list[DeviceFigure] = []
+    rows: list[tuple[int, DeviceRow]] = []
+    reasons: list[str | None] = []
+    for number, g in enumerate(gathered):
+        bits = g.with_late if late else g.now
+        roles = _roles(g, bits)
+        connected = _set_bits(bits.connected, len(g.roster.devices))
+        for row in g.roster.devices:
+            if not row.alive:
+                continue
+            did = roles.get(row.slot, _Roles())
+            reason = reason_alone(DeviceFacts(
+                thing=row.thing, energy=row.energy, uscc=row.uscc, industry=row.industry, region=row.region,
+                deployment=row.deployment, producing_roles=frozenset(did.producing),
+                untrusted_roles=frozenset(did.untrusted)), basis)
+            rows.append((number, row))
+            reasons.append(reason)
+            result.append(DeviceFigure(
+                gateway=g.evidence.gateway, row=row, connected=bool(connected[row.slot]),
+                producing=bool(did.producing & basis.roles), changing=bool(did.changing & basis.roles), reason=reason))
+    _exclude_relatives(rows, reasons, [g.roster for g in gathered], basis)
+    _exclude_duplicates(rows, reasons)
+    return [DeviceFigure(gateway=d.gateway, row=d.row, connected=d.connected, producing=d.producing,
+                         changing=d.changing, reason=reason) for d, reason in zip(result, reasons, strict=True)]
+
+
+def _roles(g: _Gathered, bits: Columns) -> dict[int, _Roles]:
+    """Return device slot -> roles. Late windows that do not count now are as little trusted as those outside."""
+    slots = len(g.roster.points)
+    producing, changing = _set_bits(bits.producing, slots), _set_bits(bits.changing, slots)
+    untrusted = _set_bits(g.untrusted_producing | g.with_late.producing, slots)
+    roles: dict[int, _Roles] = {}
+    for point in g.roster.points:
+        if not point.alive:
+            continue
+        did = roles.setdefault(point.device, _Roles())
+        if producing[point.slot]:
+            did.producing.add(point.role)
+        elif untrusted[point.slot]:
+            did.untrusted.add(point.role)
+        if changing[point.slot]:
+            did.changing.add(point.role)
+    return roles
+
+
+def _exclude_relatives(rows: Sequence[tuple[int, DeviceRow]], reasons: list[str | None], rosters: Sequence[Roster],
+                       basis: Basis) -> None:
+    """Of a counted line or gateway and the counted devices below it, only one side counts."""
+    place = {(number, row.slot): i for i, (number, row) in enumerate(rows)}
+    counts = {key for key, i in place.items() if reasons[i] is None}
+    for number, slot in sorted(counts):
+        for ancestor in _ancestors(rosters[number].devices, slot):
+            if (number, ancestor) in counts:
+                excluded = (number, ancestor if basis.parents == "child" else slot)
+                reasons[place[excluded]] = "parent_or_child"
+
+
+def _ancestors(devices: Sequence[DeviceRow], slot: int) -> Iterator[int]:
+    at = devices[slot].parent
+    while at is not None:  # step 8 refused circles
+        yield at
+        at = devices[at].parent
+
+
+def _exclude_duplicates(rows: Sequence[tuple[int, DeviceRow]], reasons: list[str | None]) -> None:
+    """Rows that are joined by equal tags are one machine: the first of them that still counts stays."""
+    leader = array("q", range(len(rows)))
+
+    def find(i: int) -> int:
+        while leader[i] != i:
+            leader[i] = leader[leader[i]]
+            i = leader[i]
+        return i
+
+    owner: dict[tuple[str, str], int] = {}
+    for i, (_, row) in enumerate(rows):
+        for tag in sorted(row.tags):
+            a, b = find(owner.setdefault(tag, i)), find(i)
+            leader[max(a, b)] = min(a, b)
+    taken: set[int] = set()
+    for i in range(len(rows)):  # in the order of gateway and slot
+        if reasons[i] is None:
+            if find(i) in taken:
+                reasons[i] = "duplicate_identity"
+            taken.add(find(i))
+
+
+def _points(gathered: Sequence[_Gathered], counted: Iterable[tuple[str, int]],
+            basis: Basis) -> tuple[PointTotals, tuple[str, ...], list[int]]:
+    """Return totals of points, protocols in use, and the share of windows (permille) of each counted device."""
+    devices = set(counted)
+    totals: Counter[str] = Counter()
+    bases: set[tuple[str, bytes]] = set()
+    protocols: set[str] = set()
+    shares: list[int] = []
+    for g in gathered:
+        bits = g.now
+        alive = mask(p.slot for p in g.roster.points if p.alive)
+        totals["configured"] += alive.bit_count()
+        for name in ("sampled", "producing", "changing"):
+            totals[name] += (getattr(bits, name) & alive).bit_count()
+        producing = _set_bits(bits.producing & alive, len(g.roster.points))
+        busiest: dict[int, int] = {}
+        planes = [_set_bits(plane, len(g.roster.points)) for plane in g.planes]
+        for point in g.roster.points:
+            if not producing[point.slot] or (g.evidence.gateway, point.device) not in devices:
+                continue
+            if point.role in basis.roles:
+                times = sum(plane[point.slot] << k for k, plane in enumerate(planes))
+                busiest[point.device] = max(busiest.get(point.device, 0), times)
+                protocols.add(_protocol(point, basis))
+            if point.role in basis.point_roles:
+                totals["counted"] += 1
+                bases.add((g.evidence.gateway, point.base))
+        trusted = g.windows - g.untrusted
+        shares += [1000 * times // trusted for times in busiest.values()] if trusted else []
+    return PointTotals(**totals, folded=len(bases)), tuple(sorted(protocols)), shares
+
+
+def _protocol(point: PointRow, basis: Basis) -> str:
+    """Return the name under which the basis counts a protocol."""
+    return "modbus" if basis.protocols == "family" and point.protocol.startswith("modbus_") else point.protocol
+
+
+def _split(devices: Iterable[DeviceFigure], key: Callable[[DeviceRow], str | None]) -> dict[str | None, int]:
+    counts = Counter(key(device.row) for device in devices)
+    return {name: counts[name] for name in sorted(counts, key=lambda n: (n is None, n or ""))}

@@ -1,0 +1,281 @@
+"""Step 3: the register. Each proof stands alone: register signature, quorum on its own checkpoint, inclusion.
+
+The register is kept by the platform, and the platform is usually the claimant: what it says counts only as far as
+witnesses of the policy have co-signed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from protocols.errors import Problem, VerificationError
+from protocols.evidence import checkpoint, keys, merkle, note, proof, register, signed
+from protocols.evidence.bundle import Bundle
+from protocols.evidence.jcs import INTEGER_MAX
+from protocols.evidence.policy import Policy
+from verifier.proof.findings import NO_ENTRY, REGISTER, Findings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A gateway's log as the register knows it.
+
+    cosigned_s: earliest independent co-signature of a register checkpoint that includes this head, None if none.
+    """
+
+    index: int
+    size: int
+    root: bytes
+    cosigned_s: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Register:
+    """What the register proves about one gateway and its enterprise.
+
+    certificate: of this gateway, signed by the platform. enrol_index: its place in the register.
+    gateways: every gateway that is enrolled for this enterprise, in register order.
+    heads: of this gateway, by register index. ends_at: smallest `from_size` of a revocation, None if none.
+    forks: pairs of checkpoints that the platform calls two histories of one log; not verified yet.
+    demanded: slots of this gateway that an auditor of the policy demanded to be opened.
+    roots: size -> root of every register checkpoint that was accepted.
+    """
+
+    certificate: Mapping[str, Any]
+    enrol_index: int
+    gateways: tuple[str, ...]
+    heads: tuple[Head, ...]
+    ends_at: int | None
+    forks: tuple[tuple[int, tuple[str, ...]], ...]
+    demanded: frozenset[int]
+    roots: Mapping[int, bytes]
+
+
+@dataclass(slots=True)
+class _Checkpoints:
+    """Register checkpoints that hold. Proofs often share one, so each text is verified once."""
+
+    policy: Policy
+    held: dict[bytes, tuple[checkpoint.Checkpoint, int | None]] = field(default_factory=dict)
+    roots: dict[int, bytes] = field(default_factory=dict)
+
+    def verify(self, data: bytes, *, where: str) -> tuple[checkpoint.Checkpoint, int | None]:
+        """Return the checkpoint and its earliest independent co-signature time (s).
+
+        Raises: VerificationError of the note, `register.origin`, `register.quorum` or `register.split_view`.
+        """
+        if data in self.held:
+            return self.held[data]
+        key = self.policy.register
+        if key is None:
+            raise VerificationError(Problem.of(where, "policy.register_unknown"))
+        signed_note = note.parse(data, where=where)
+        head = checkpoint.parse_text(signed_note.text, where=where)
+        if head.origin != key.name:
+            raise VerificationError(Problem.of(where, "register.origin", origin=head.origin, expected=key.name))
+        note.require_signed(signed_note, key, where=where)
+        lines = note.cosignatures(signed_note, self.policy.quorum.witnesses.values(), where=where)
+        if not self.policy.quorum.holds({line.public for line in lines}):
+            raise VerificationError(Problem.of(
+                where, "register.quorum", found=", ".join(sorted({line.name for line in lines})) or "-",
+                needed=self.policy.quorum.needed))
+        if self.roots.setdefault(head.size, head.root) != head.root:
+            raise VerificationError(Problem.of(where, "register.split_view", size=head.size))
+        if any(line.time_s > INTEGER_MAX for line in lines):
+            raise VerificationError(Problem.of(where, "register.cosignature_time"))
+        independent = self.policy.independent_keys
+        times = [line.time_s for line in lines if line.public in independent]
+        self.held[data] = (head, min(times, default=None))
+        return self.held[data]
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """A register entry whose proof holds."""
+
+    index: int
+    value: Mapping[str, Any]
+    cosigned_s: int | None
+
+    @property
+    def where(self) -> str:
+        return _where(self.index)
+
+
+def _where(index: int) -> str:
+    return f"register/{index}.proof"
+
+
+def read(bundle: Bundle, policy: Policy, gateway: str, found: Findings) -> Register | None:
+    """Check every register proof of the bundle and return what they say about `gateway`.
+
+    None, with the reason recorded, if the register does not prove that the gateway is enrolled. The policy names
+    a register and a platform key.
+    """
+    checkpoints = _Checkpoints(policy)
+    proven: dict[int, _Proven] = {}
+    for index in bundle.numbered["register"]:
+        entry = _read_proof(bundle, index, checkpoints, found)
+        if entry is not None:
+            proven[index] = entry
+
+    certificates = _certificates(proven.values(), policy, found)
+    mine = [index for index, certificate in certificates.items() if _gateway(certificate) == gateway]
+    if not mine:
+        found.fault(REGISTER, "register.not_enrolled", "register", gateway=gateway)
+        return None
+    certificate = certificates[mine[0]]
+    family = {i: c for i, c in certificates.items() if c["uscc"] == certificate["uscc"]}
+    for index in mine[1:]:
+        found.fault(REGISTER, "register.enrolled_twice", _where(index), gateway=gateway)
+    for index, other in family.items():
+        if other["k_sha256"] != certificate["k_sha256"]:
+            found.fault(REGISTER, "register.second_k", _where(index), uscc=certificate["uscc"])
+
+    gateways = {_gateway(c): c for c in family.values()}
+    _check_chain(proven, gateway, certificate["uscc"], gateways.keys(), found)
+    return Register(
+        certificate=certificate, enrol_index=mine[0], gateways=tuple(gateways),
+        heads=tuple(Head(index=e.index, size=e.value["size"], root=bytes.fromhex(e.value["root"]),
+                         cosigned_s=e.cosigned_s) for e in _of(proven, "head", gateway)),
+        ends_at=_revoked_from(proven, gateway, certificate, policy, found),
+        forks=tuple((e.index, tuple(e.value["checkpoints"])) for e in _of(proven, "fork", gateway)),
+        demanded=_statements(proven, gateway, policy, found), roots=checkpoints.roots)
+
+
+def verify_anchor(data: bytes, policy: Policy, gateway: str) -> tuple[int, bytes]:
+    """Return (size, root) of a head of `gateway` from a tlog-proof that the checker kept.
+
+    Raises: VerificationError of the proof, or `anchor.other` if it is no head of this gateway.
+    """
+    parsed = proof.parse(data, where="anchor")
+    _verify_inclusion(parsed, _Checkpoints(policy), where="anchor")
+    value = register.decode(parsed.extra, where="anchor")
+    if value["type"] != "head" or value["gateway"] != gateway:
+        raise VerificationError(Problem.of("anchor", "anchor.other", gateway=gateway))
+    return value["size"], bytes.fromhex(value["root"])
+
+
+def _read_proof(bundle: Bundle, index: int, checkpoints: _Checkpoints, found: Findings) -> _Proven | None:
+    where = _where(index)
+    data = found.get(REGISTER, NO_ENTRY, bundle.read, where)
+    parsed = None if data is None else found.get(REGISTER, NO_ENTRY, proof.parse, data, where=where)
+    if parsed is None or not found.holds(REGISTER, NO_ENTRY, _verify_inclusion, parsed, checkpoints, where=where):
+        return None
+    value = found.get(REGISTER, NO_ENTRY, register.decode, parsed.extra, where=where)
+    if value is None:
+        return None
+    if parsed.index != index:
+        found.fault(REGISTER, "register.misplaced", where, index=parsed.index)
+        return None
+    if value["last"] >= index:
+        found.fault(REGISTER, "register.last_false", where, index=index, last=value["last"])
+        return None
+    _, cosigned_s = checkpoints.held.get(parsed.checkpoint, (None, None))
+    return _Proven(index, value, cosigned_s)
+
+
+def _verify_inclusion(parsed: proof.LogProof, checkpoints: _Checkpoints, *, where: str) -> None:
+    """Check a proof against its own checkpoint. Size and root come from there, never from the proof."""
+    head, _ = checkpoints.verify(parsed.checkpoint, where=where)
+    merkle.verify_inclusion(leaf=merkle.leaf_hash(parsed.extra), index=parsed.index, size=head.size,
+                            proof=parsed.hashes, root=head.root, where=where)
+
+
+def _gateway(certificate: Mapping[str, Any]) -> str:
+    return keys.gateway_id(bytes.fromhex(certificate["gateway_key"]))
+
+
+def _certificates(entries: Iterable[_Proven], policy: Policy, found: Findings) -> dict[int, Mapping[str, Any]]:
+    """Return register index -> certificate of every `enrol` that the platform key signed, ascending."""
+    signers = {policy.platform} if policy.platform is not None else set()
+    result: dict[int, Mapping[str, Any]] = {}
+    for entry in entries:
+        if entry.value["type"] != "enrol":
+            continue
+        certificate = entry.value["certificate"]
+        if found.holds(REGISTER, NO_ENTRY, _verify_certificate, certificate, signers, where=entry.where):
+            result[entry.index] = certificate
+    return result
+
+
+def _verify_certificate(certificate: Mapping[str, Any], signers: Collection[str], *, where: str) -> None:
+    signed.verify("certificate", certificate, signers=signers, where=where)
+    for name in ("gateway_key", "recovery_key"):
+        keys.check_public(bytes.fromhex(certificate[name]), where=where)
+
+
+def _of(proven: Mapping[int, _Proven], kind: str, gateway: str) -> list[_Proven]:
+    return [e for _, e in sorted(proven.items())
+            if e.value["type"] == kind and register.gateway_of(e.value) == gateway]
+
+
+def _check_chain(proven: Mapping[int, _Proven], gateway: str, uscc: str, family: Iterable[str],
+                 found: Findings) -> None:
+    """Every entry about this enterprise that is no head, from the newest head down, must be in the bundle.
+
+    So a second gateway, a revocation or an attestation cannot be left out. A register that lies in `last` is found
+    by whoever holds it whole; that limit is printed.
+    """
+    heads = _of(proven, "head", gateway)
+    if not heads:
+        found.fault(REGISTER, "register.no_head", "register", gateway=gateway)
+        return
+    chain: list[int] = []
+    at = heads[-1].value["last"]
+    while at != -1:
+        if at not in proven:
+            found.fault(REGISTER, "register.chain_broken", _where(at), index=at)
+            return
+        chain.append(at)
+        at = proven[at].value["last"]  # smaller than `at`: checked with the proof
+    chain.reverse()
+
+    known = set(family)
+    for index, entry in sorted(proven.items()):
+        kind, last = entry.value["type"], entry.value["last"]
+        if kind not in register.SHAPES:
+            found.remark(REGISTER, "register.unknown_type", entry.where, type=kind)
+            continue
+        ours = entry.value["certificate"]["uscc"] == uscc if kind == "enrol" \
+            else register.gateway_of(entry.value) in known
+        if not ours and index not in chain:
+            found.remark(REGISTER, "register.unrelated", entry.where)
+            continue
+        # Beyond the newest head entries may follow that no chain in this bundle reaches: they are used all the same.
+        reached = kind != "head" and (index in chain or index > heads[-1].index)
+        previous = max((i for i in chain if i < index), default=-1)
+        linked = kind == "head" and (index > heads[-1].index or last == previous)
+        if not ours or not (reached or linked):
+            found.fault(REGISTER, "register.last_false", entry.where, index=index, last=last)
+
+
+def _revoked_from(proven: Mapping[int, _Proven], gateway: str, certificate: Mapping[str, Any], policy: Policy,
+                  found: Findings) -> int | None:
+    """Return where the log ends: the smallest `from_size` that recovery or platform key signed. Others are faults."""
+    signers = {certificate["recovery_key"]} | ({policy.platform} if policy.platform is not None else set())
+    ends = []
+    for entry in _of(proven, "revoke", gateway):
+        revocation = entry.value["revocation"]
+        if found.holds(REGISTER, NO_ENTRY, signed.verify, "revocation", revocation, signers=signers,
+                       where=entry.where):
+            ends.append(revocation["from_size"])
+            found.remark(REGISTER, "register.revoked", entry.where, from_size=revocation["from_size"])
+    return min(ends, default=None)
+
+
+def _statements(proven: Mapping[int, _Proven], gateway: str, policy: Policy, found: Findings) -> frozenset[int]:
+    """Check attestations and demands. A signer that the policy does not know proves nothing: a remark."""
+    demanded: set[int] = set()
+    for kind, field_name, signers in (("attest", "attestation", policy.supervisors),
+                                      ("demand", "demand", policy.auditors)):
+        for entry in _of(proven, kind, gateway):
+            statement = entry.value[field_name]
+            if statement["key"] not in signers:
+                found.remark(REGISTER, "register.unknown_signer", entry.where, kind=kind, key=statement["key"])
+            elif found.holds(REGISTER, NO_ENTRY, signed.verify, field_name, statement, signers=signers,
+                             where=entry.where) and kind == "demand":
+                demanded |= set(statement["slots"])
+    return frozenset(demanded)

@@ -1,0 +1,231 @@
+"""Bytes in, verdict out: the numbered steps, joined. What fails a step is not used by later ones.
+
+    1 container         protocols.evidence.bundle, before this is called
+    2 policy            here: who is trusted for this gateway
+    3 register          register.py
+    4 checkpoint, key   log.py
+    5 tiles, entries    log.py
+    6 life of the log   history.py
+    7 time              bracket.py
+    8 rosters           rows.py
+    9 recount           recount.py; figures at an instant: figures.py
+   10 probes, levels    not computed yet
+
+No network, no clock, no file but the members of the bundle: the same bytes give the same verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from protocols.errors import VerificationError
+from protocols.evidence.bundle import README, Bundle
+from protocols.evidence.policy import Policy
+from verifier.proof import log as logs
+from verifier.proof import register as registers
+from verifier.proof.bracket import Brackets
+from verifier.proof.figures import Evidence
+from verifier.proof.findings import ALL_STEPS, CONTAINER, LOG, NO_ENTRY, POLICY, Finding, Findings
+from verifier.proof.history import COUNTED, Birth, History, Windows
+from verifier.proof.recount import Recount
+from verifier.proof.rows import Rosters, read_openings
+
+LIMITS = (
+    "limit.before_cosignature", "limit.declared", "limit.false_last", "limit.false_life", "limit.gateway_word",
+    "limit.rollback",
+)
+"""What no evidence of this format can prove; printed with every verdict."""
+
+LIMIT_GIVEN = "limit.given"
+LIMIT_SELF_MADE = "limit.self_made"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What the verdict rests on and how far it reaches.
+
+    trust: `independent` when the newest head of this gateway carries an independent co-signature, else `given`.
+    time: `anchored` when windows are bracketed by independent co-signatures. covered: [from, to) in seconds, UTC.
+    windows: in `covered`; windows_uncounted: of these, overlapped or with untrusted time. coverage_permille: windows
+    of all that should be there. delay_s: median and largest time from a window's end to its not-after.
+    enrolled: gateways of this enterprise in the register, None without one; a bundle shows one.
+    demanded, opened: slots that auditors demanded, and how many of these the bundle opens. limits: codes.
+    """
+
+    trust: str = "given"
+    time: str = "unanchored"
+    gateway: str | None = None
+    uscc: str | None = None
+    site: str | None = None
+    size: int | None = None
+    covered: tuple[int, int] | None = None
+    windows: int = 0
+    windows_uncounted: int = 0
+    outages: int = 0
+    missing_windows: int = 0
+    coverage_permille: int | None = None
+    delay_median_s: int | None = None
+    delay_max_s: int | None = None
+    devices: int | None = None
+    points: int | None = None
+    enrolled: int | None = None
+    demanded: int = 0
+    opened: int = 0
+    limits: tuple[str, ...] = (*LIMITS, LIMIT_GIVEN)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as docs/schemas/verify.schema.json describes it."""
+        return {
+            "trust": self.trust, "time": self.time, "gateway": self.gateway, "uscc": self.uscc, "site": self.site,
+            "size": self.size, "covered": None if self.covered is None else list(self.covered),
+            "windows": {"shown": self.windows, "not_counted": self.windows_uncounted},
+            "outages": {"shown": self.outages, "missing_windows": self.missing_windows},
+            "coverage_permille": self.coverage_permille,
+            "delay_s": {"median": self.delay_median_s, "max": self.delay_max_s},
+            "roster": {"devices": self.devices, "points": self.points},
+            "gateways": {"enrolled": self.enrolled, "shown": 1}, "levels": "not computed",
+            "openings": {"demanded": self.demanded, "answered": self.opened}, "limits": list(self.limits),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`valid` if no finding is a fault. `evidence` is what a valid bundle proves, None for an invalid one."""
+
+    valid: bool
+    findings: tuple[Finding, ...]
+    summary: Summary
+    evidence: Evidence | None
+
+
+def refused(error: VerificationError) -> Verdict:
+    """Return the verdict on a bundle whose container was refused (step 1)."""
+    found = Findings()
+    found.refuse(CONTAINER, error)
+    return _verdict(found, Summary(), None)
+
+
+def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None,
+           steps: Collection[int] = ALL_STEPS) -> Verdict:
+    """Judge an opened bundle under the checker's own policy.
+
+    Args:
+        anchor: what the checker kept and the claimant does not hold: a tlog-proof of a head of this gateway, or a
+            signed checkpoint of the gateway.
+        steps: the steps whose faults count. Only tests leave one out, to show that each is needed.
+    Every fault is found in one run, as far as later steps do not need what an earlier one refused.
+    """
+    found = Findings(steps)
+    readme = found.get(CONTAINER, NO_ENTRY, bundle.read, "README.txt")
+    if readme is not None and readme != README.encode():
+        found.remark(CONTAINER, "container.readme_differs", "README.txt")
+    claim = logs.read_claim(bundle, found)
+    if claim is None:
+        return _verdict(found, Summary(), None)
+
+    register = None
+    if policy.register is not None:
+        if bundle.numbered["register"] or claim.gateway not in policy.gateways:
+            register = registers.read(bundle, policy, claim.gateway, found)
+    elif bundle.numbered["register"]:
+        found.fault(POLICY, "policy.register_unknown", "register")
+    birth = _birth(bundle, claim, policy, register, found)
+    signers = None if birth is None else logs.verify_signature(bundle, claim, birth.first_key, found)
+    if birth is None or signers is None:
+        return _verdict(found, Summary(), None)
+    log = logs.read_tiles(bundle, claim, found)
+    if log is None:
+        return _verdict(found, Summary(), None)
+    if anchor is not None:
+        logs.check_anchor(log, anchor, policy, signers, found)
+    heads = logs.check_heads(log, register.heads, found) if register else ()
+    if register:
+        logs.check_forks(log, register.forks, signers, found)
+
+    history = History(log, birth, signers, register.ends_at if register else None, found)
+    brackets = Brackets(policy, heads, register.roots if register else {}, found)
+    rosters = Rosters(bundle, found)
+    windows = _walk(history, brackets, rosters, found)
+    last = rosters.last()
+    opened = read_openings(bundle, log.gateway, last, found)
+
+    covered = windows.covered()
+    shown = [o for o in history.outages if covered is not None and covered[0] < o.end_s <= covered[1]]
+    newest = register.heads[-1] if register and register.heads else None
+    independent = newest is not None and newest.cosigned_s is not None
+    limits = LIMITS if independent else (*LIMITS, LIMIT_GIVEN)
+    missing = sum(o.windows for o in shown)
+    certificate = register.certificate if register else history.certificate
+    summary = Summary(
+        trust="independent" if independent else "given", time="anchored" if brackets.anchored else "unanchored",
+        gateway=log.gateway, uscc=certificate["uscc"] if certificate else None,
+        site=certificate["site"] if certificate else None, size=log.checkpoint.size, covered=covered,
+        windows=len(windows), windows_uncounted=sum(state != COUNTED for state in windows.state),
+        outages=len(shown), missing_windows=missing,
+        coverage_permille=1000 * len(windows) // (len(windows) + missing) if windows else None,
+        delay_median_s=round(median(brackets.delays_s)) if brackets.delays_s else None,
+        delay_max_s=max(brackets.delays_s, default=None),
+        devices=None if last is None else sum(row.alive for row in last.devices),
+        points=None if last is None else sum(row.alive for row in last.points),
+        enrolled=len(register.gateways) if register else None,
+        demanded=len(register.demanded) if register else 0,
+        opened=len(register.demanded & opened.keys()) if register else 0,
+        limits=tuple(sorted(limits)) if register else tuple(sorted((*limits, LIMIT_SELF_MADE))))
+    evidence = None
+    if not found.faults() and certificate is not None:
+        evidence = Evidence(
+            gateway=log.gateway, uscc=certificate["uscc"], site=certificate["site"],
+            enrol_index=register.enrol_index if register else None, anchored=brackets.anchored,
+            covered=covered, from_enrolment=log.first == 0, windows=windows, outages=tuple(history.outages),
+            rosters=rosters, opened=opened, log=log)
+    return _verdict(found, summary, evidence)
+
+
+def _verdict(found: Findings, summary: Summary, evidence: Evidence | None) -> Verdict:
+    valid = not found.faults()
+    return Verdict(valid=valid, findings=found.sorted(), summary=summary, evidence=evidence if valid else None)
+
+
+def _birth(bundle: Bundle, claim: logs.Claim, policy: Policy, register: registers.Register | None,
+           found: Findings) -> Birth | None:
+    """Step 2: say who is trusted for this gateway: a key that the policy lists, or what the register proves."""
+    listed = policy.gateways.get(claim.gateway)
+    if listed is not None:
+        platform = frozenset() if policy.platform is None else frozenset({policy.platform})
+        return Birth(register.certificate if register else None, listed.public, platform)
+    if register is not None:
+        return Birth(register.certificate, bytes.fromhex(register.certificate["gateway_key"]))
+    if policy.register is not None and bundle.numbered["register"]:
+        return None  # step 3 has said why
+    found.fault(POLICY, "policy.gateway_unknown", "checkpoint", gateway=claim.gateway)
+    return None
+
+
+def _walk(history: History, brackets: Brackets, rosters: Rosters, found: Findings) -> Windows:
+    """Steps 6 to 9, one entry at a time. Returns the windows that hold."""
+    windows = Windows()
+    recount: Recount | None = None
+    current: int | None = None
+    for value in history.walk():
+        if value["type"] == "roster":
+            rosters.take(value)
+        if value["type"] != "window":
+            continue
+        if value["roster"] != current:
+            current = value["roster"]
+            rows = rosters.current(value["roster"])
+            recount = None if rows is None else Recount(rows, found)
+        bracket = brackets.of(value)
+        if recount is None or not recount.holds(value) or bracket is None:
+            continue
+        taken = windows.take_back(value["start_s"])
+        if taken:
+            found.remark(LOG, "window.overlapped", f"entry/{taken[-1]}", seq=taken[-1], last=taken[0],
+                         windows=len(taken))
+        windows.add(value, not_before_s=bracket.not_before_s, not_after_s=bracket.not_after_s, state=bracket.state)
+    brackets.close()
+    rosters.close()
+    return windows
