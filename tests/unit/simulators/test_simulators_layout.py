@@ -23,7 +23,7 @@ from simulators.layout import (
 )
 from simulators.ledger import expected
 
-SEEDS = range(40)
+SEEDS = range(16)
 
 
 def test_the_default_plant_is_the_one_that_is_promised() -> None:
@@ -39,7 +39,7 @@ def test_the_default_plant_is_the_one_that_is_promised() -> None:
 def test_a_seed_is_a_plant() -> None:
     assert draw_layout(5) == draw_layout(5)
     assert len({draw_layout(seed).devices for seed in SEEDS}) == len(SEEDS)
-    assert len({draw_numbers(seed) for seed in SEEDS}) > 30
+    assert len({draw_numbers(seed) for seed in SEEDS}) > 12
 
 
 @pytest.mark.parametrize("seed", SEEDS)
