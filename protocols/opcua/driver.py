@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from asyncua import ua as _ua
 from asyncua.client.client import Client
-from asyncua.client.ua_client import UASocketProtocol
+from asyncua.client.ua_client import UaClientState, UASocketProtocol
 from asyncua.client.ua_session import UaSession
+from asyncua.common.shortcuts import Shortcuts
 from asyncua.common.utils import Buffer, ServiceError
 from asyncua.crypto import security_policies
 from asyncua.crypto.uacrypto import CertProperties
@@ -49,6 +50,8 @@ SESSION_TIMEOUT_S = 60.0
 RESUME_S = 50.0
 """For so long after a loss the session on the server is taken up again: what it queued meanwhile is not lost."""
 CHANNEL_LIFETIME_S = 3600.0
+STEADY_S = 5.0
+"""A connection that held for so long starts its pauses anew; one that fails at once is not pressed."""
 EVENTS_PER_ROUND = 50
 
 READ_ONLY_REQUESTS: tuple[type, ...] = (
@@ -92,6 +95,7 @@ class _Client(Client):
         super().__init__(endpoint.url, timeout=endpoint.timeout_s)
         self.our_session = _Session(self.uaclient)
         self.uaclient.session = self.our_session
+        self.nodes = Shortcuts(self.our_session)  # else they would keep the session made above, which may write
         self.name = self.description = "Tallystick"
         self.product_uri = "urn:tallystick"
         self.session_timeout = int(SESSION_TIMEOUT_S * 1000)
@@ -178,24 +182,39 @@ class _Link:
         self.item_batch, self.read_batch = (
             session.batch_size(n if isinstance(n, int) and n > 0 else None) for n in stated)
 
-    async def resume(self, username: str | None, password: str | None) -> None:
-        """Take the session up again over a new channel; the server kept what it could not send."""
+    async def resume(self, username: str | None, password: str | None) -> bool:
+        """Take the session up again over a new channel; the server kept what it could not send.
+
+        False when there is none to take up: the server restarted, or has another certificate. Raises OSError when the
+        server cannot be reached, so that it is worth another try.
+        """
         client = self.client
         client.disconnect_socket()
         await client.connect_socket()
         await client.send_hello()
-        await client.open_secure_channel()
-        client.our_session.rebind_authentication_token()
-        await client.activate_session(username, password)
+        try:
+            await client.open_secure_channel()
+            client.our_session.rebind_authentication_token()
+            await client.activate_session(username, password)
+        except (OSError, ua.UaError):
+            return False
+        return True
+
+    def drop(self) -> None:
+        """Let go without a word: the server has no such session, or cannot be asked."""
+        self.client.disconnect_socket()
 
     async def close(self) -> None:
         """Delete subscription and session and close, in CLOSE_S at most, whatever the server does."""
         client = self.client
-        with suppress(TimeoutError, OSError, ua.UaError, RuntimeError):
+        if client.uaclient.state is UaClientState.DISCONNECTED:
+            return
+        with suppress(Exception):  # the session ends by its time-out if not by us
             async with asyncio.timeout(CLOSE_S):
                 if self.subscription_id:
                     await client.our_session.delete_subscriptions([self.subscription_id])
-                await client.close_session()
+                if client.our_session.has_session:
+                    await client.close_session()
                 await client.close_secure_channel()
         client.disconnect_socket()
 
@@ -243,48 +262,51 @@ class OpcUaDriver:
     async def run(self) -> None:
         """Collect until cancelled. Reconnects for ever; on cancel deletes what it made on the server."""
         link: _Link | None = None
-        attempt = 0
+        attempt = -1
         loop = asyncio.get_running_loop()
         try:
             while True:
                 cap_s = session.BACKOFF_REFUSED_CAP_S
+                since_s = float("inf")
                 try:
-                    link = await self._connected(link)
-                    self._tell_back(loop.time())
-                    attempt = 0
+                    if link is not None and not await self._resumed(link):
+                        link.drop()
+                        link = None
+                    if link is None:
+                        link = await self._subscribed()
+                    since_s = loop.time()
+                    self._tell_back(since_s)
                     await self._serve(link)
-                except _UNREACHABLE as error:
+                except OSError as error:  # refused, reset, timed out: the session may outlive it
                     cap_s = session.BACKOFF_UNREACHABLE_CAP_S
                     self._tell_lost(self._problem_of(error), loop.time())
-                except (DeviceError, ConfigError, ua.UaError, codec.UndecodableError, ValueError) as error:
+                except AssertionError:
+                    raise
+                except Exception as error:  # what asyncua raises on a hostile answer has no end
                     self._tell_lost(self._problem_of(error), loop.time())
                     if link is not None:
                         await link.close()
                         link = None
                 if link is not None and link.lost_s is None:
                     link.lost_s = loop.time()
+                attempt = 0 if loop.time() - since_s > STEADY_S else attempt + 1
                 await asyncio.sleep(session.backoff_s(attempt, cap_s, self._rng))
-                attempt += 1
         finally:
             if link is not None:
                 await link.close()
 
-    async def _connected(self, link: _Link | None) -> _Link:
-        """Return a live link: the old session taken up again while the server still has it, else a new one."""
+    async def _resumed(self, link: _Link) -> bool:
+        """Take a lost session up again while the server still has it."""
         now_s = asyncio.get_running_loop().time()
-        if link is not None:
-            if link.lost_s is not None and now_s - link.lost_s < RESUME_S:
-                try:
-                    await link.resume(self._endpoint.username, await self._password())
-                except ConnectionRefusedError:
-                    raise
-                except (TimeoutError, OSError, ua.UaError):
-                    pass  # restarted, or another certificate: the way of a first connect finds out and says so
-                else:
-                    link.lost_s = None
-                    link.heard_s = now_s
-                    return link
-            await link.close()
+        if link.lost_s is None or now_s - link.lost_s >= RESUME_S:
+            return False
+        if not await link.resume(self._endpoint.username, await self._password()):
+            return False
+        link.lost_s, link.heard_s = None, now_s
+        return True
+
+    async def _subscribed(self) -> _Link:
+        """Return a new session with its subscription."""
         link = await self._open()
         try:
             await link.learn()
@@ -621,7 +643,8 @@ class OpcUaDriver:
             return Problem.of(end.name, "opcua.timeout", endpoint=end.url, timeout_s=end.timeout_s)
         if isinstance(error, OSError):
             return Problem.of(end.name, "opcua.unreachable", endpoint=end.url, why=error.strerror or error)
-        return Problem.of(end.name, "opcua.protocol_error", endpoint=end.url, why=error)
+        return Problem.of(end.name, "opcua.protocol_error", endpoint=end.url,
+                          why=f"{type(error).__name__}: {error}"[:200])
 
     # Commissioning
 
@@ -634,7 +657,9 @@ class OpcUaDriver:
                 return await self._check_points(link)
             finally:
                 await link.close()
-        except (*_UNREACHABLE, DeviceError, ConfigError, ua.UaError, codec.UndecodableError, ValueError) as error:
+        except AssertionError:
+            raise
+        except Exception as error:  # what asyncua raises on a hostile answer has no end
             problem = self._problem_of(error)
             return [CheckResult(int(device), False, problem.code, problem.args) for device in self._devices]
 
@@ -660,7 +685,9 @@ class OpcUaDriver:
                     read_text=lambda nodes: self._texts(link, nodes))
             finally:
                 await link.close()
-        except (*_UNREACHABLE, ua.UaError, codec.UndecodableError, ValueError) as error:
+        except (AssertionError, DeviceError):
+            raise
+        except Exception as error:  # what asyncua raises on a hostile answer has no end
             raise DeviceError(self._problem_of(error)) from error
 
     async def _parents(self, link: _Link, nodes: Sequence[NodeId]) -> list[NodeId | None]:
@@ -687,9 +714,6 @@ class OpcUaDriver:
         items = await link.read([(node, "") for node in nodes])
         texts = dict(items.texts)
         return [texts.get(row, "") if status >> 30 == 0 else "" for row, status in enumerate(items.status)]
-
-
-_UNREACHABLE = (OSError, TimeoutError)
 
 
 def _acknowledgement(link: _Link, number: int) -> Any:

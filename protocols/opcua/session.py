@@ -135,6 +135,10 @@ def _after(number: int) -> int:
     return number % (2**32 - 1) + 1
 
 
+IDLE_TOGETHER = 0.8
+"""Share of its period after which a silent device is read with others."""
+
+
 class IdleDevices:
     """Which devices were silent for `idle_read_s`, and which of their points to read next.
 
@@ -155,9 +159,14 @@ class IdleDevices:
         self._heard_s[devices] = now_s
 
     def due(self, now_s: float, usable: Sequence[bool]) -> list[int]:
-        """Return one point (position) of each idle device and start its next period. `usable`: by point."""
-        chosen = []
-        for device in np.flatnonzero(now_s - self._heard_s >= self._idle_read_s).tolist():
+        """Return one point (position) of each idle device and start its next period. `usable`: by point.
+
+        Those that become idle a little later come along, so that one request serves many.
+        """
+        chosen: list[int] = []
+        if now_s < self.next_due_s():
+            return chosen
+        for device in np.flatnonzero(now_s - self._heard_s >= self._idle_read_s * IDLE_TOGETHER).tolist():
             points = self._points_of[device]
             for step in range(len(points)):
                 point = points[(self._turn[device] + step) % len(points)]

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from protocols.opcua.target import OpcUaEndpoint, OpcUaPoint, parse_address
 from protocols.samples import PollBatch, SampleBatch
 
-URI = "urn:test:plant"
 SERVER_URI = "urn:test:server"
 
 
@@ -87,13 +86,47 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@asynccontextmanager
-async def plant(port: int, *, names: Sequence[str] = ("a", "b", "c"), pki: Path | None = None,
-                trusted_clients: Path | None = None, shift_namespaces: int = 0) -> AsyncIterator[Any]:
-    """Run a server with one double per name below Objects. `pki`: encrypted only, with a certificate made there.
+class Plant:
+    """A server with variables in one namespace; several plants may share a server, each with its own namespace."""
 
-    Yields the server; `server.nodes_by_name[name]` is each variable. `shift_namespaces` registers others first.
-    """
+    def __init__(self, server: Any, port: int, uri: str, index: int) -> None:
+        self.server, self.port, self.uri, self.index = server, port, uri, index
+        self.nodes: dict[str, Any] = {}
+        self._before: set[Any] = set()
+        if server is not None:
+            self._before = {*self._activated(), *self.subscriptions}
+
+    async def add(self, names: Sequence[str]) -> None:
+        """Add a double 0.0, 1.0, ... per name below Objects."""
+        for position, name in enumerate(names):
+            self.nodes[name] = await self.server.nodes.objects.add_variable(
+                ua.NodeId(name, self.index), name, float(position))
+
+    async def write(self, name: str, value: Any) -> None:
+        await self.nodes[name].write_value(value)
+
+    def points(self, names: Sequence[str], devices: Sequence[int] | None = None) -> list[OpcUaPoint]:
+        """Return points 100, 101, ... on the named nodes; on device 0, 1, ... unless told."""
+        return [OpcUaPoint(point_index=100 + position, device_index=devices[position] if devices else position,
+                           address=parse_address(f"nsu={self.uri};s={name}"))
+                for position, name in enumerate(names)]
+
+    def _activated(self) -> list[Any]:
+        return [s for s in self.server.iserver._external_sessions.values() if s.is_activated()]
+
+    @property
+    def sessions(self) -> list[Any]:
+        """Sessions made since this plant was; tests that swallow the closing leave theirs to the server's time-out."""
+        return [s for s in self._activated() if s not in self._before]
+
+    @property
+    def subscriptions(self) -> list[int]:
+        return [s for s in self.server.iserver.subscription_service.subscriptions if s not in self._before]
+
+
+@asynccontextmanager
+async def serving(port: int, pki: Path | None = None) -> AsyncIterator[Any]:
+    """Run a server without variables. `pki`: encrypted only, with a certificate made there. Takes some 2 s to start."""
     server = Server()
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/test")
@@ -102,14 +135,14 @@ async def plant(port: int, *, names: Sequence[str] = ("a", "b", "c"), pki: Path 
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
     else:
         await secure(server, pki)
-    for number in range(shift_namespaces):
-        await server.register_namespace(f"urn:test:other:{number}")
-    index = await server.register_namespace(URI)
-    server.nodes_by_name = {
-        name: await server.nodes.objects.add_variable(ua.NodeId(name, index), name, float(position))
-        for position, name in enumerate(names)}
     async with server:
         yield server
+
+
+async def plant_on(server: Any, uri: str, names: Sequence[str] = ("a", "b", "c")) -> Plant:
+    made = Plant(server, server.endpoint.port, uri, await server.register_namespace(uri))
+    await made.add(names)
+    return made
 
 
 async def secure(server: Any, pki: Path) -> None:
@@ -137,12 +170,6 @@ def endpoint(port: int, folder: Path, **changes: Any) -> OpcUaEndpoint:
     return OpcUaEndpoint(**(settings | changes))
 
 
-def points(names: Sequence[str], devices: Sequence[int] | None = None) -> list[OpcUaPoint]:
-    return [OpcUaPoint(point_index=100 + position, device_index=devices[position] if devices else position,
-                       address=parse_address(f"nsu={URI};s={name}"))
-            for position, name in enumerate(names)]
-
-
 @asynccontextmanager
 async def running(driver: Any) -> AsyncIterator[asyncio.Task[None]]:
     """Run a driver; on leaving, cancel it and see that it closes within 2 s."""
@@ -155,3 +182,77 @@ async def running(driver: Any) -> AsyncIterator[asyncio.Task[None]]:
         assert done, "the driver did not close within 2 s"
         if not task.cancelled() and task.exception() is not None:
             raise AssertionError("the driver ended with an error") from task.exception()
+
+
+class Proxy:
+    """A TCP proxy before a server: cuts, swallows, and keeps what the client sent."""
+
+    def __init__(self, target_port: int) -> None:
+        self.port = 0
+        self.swallows = False
+        self.refuses = False
+        self.sent: list[bytearray] = []
+        self._target_port = target_port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Proxy]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            self.cut()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuses:
+            writer.transport.abort()
+            return
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers |= {writer, up_writer}
+        self.sent.append(bytearray())
+        for source, sink, kept in ((reader, up_writer, self.sent[-1]), (up_reader, writer, None)):
+            task = asyncio.create_task(self._pump(source, sink, kept))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, kept: bytearray | None) -> None:
+        try:
+            while data := await source.read(65536):
+                if kept is not None:
+                    kept += data
+                if not self.swallows:
+                    sink.write(data)
+                    await sink.drain()
+        except OSError:
+            pass
+        finally:
+            sink.transport.abort()
+
+
+def request_types(stream: bytes) -> set[int]:
+    """Return the numeric type ids of all services in an unsecured client stream (one chunk per message)."""
+    found, at = set(), 0
+    while at + 8 <= len(stream):
+        kind, size = stream[at:at + 3], int.from_bytes(stream[at + 4:at + 8], "little")
+        if kind == b"MSG":
+            assert stream[at + 3:at + 4] == b"F", "a request in several chunks"
+            body = stream[at + 24:at + size]
+            assert body[0] == 1, "a four-byte node id"
+            found.add(int.from_bytes(body[2:4], "little"))
+        at += size
+    return found

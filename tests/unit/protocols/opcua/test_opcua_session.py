@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.opcua import session
+from protocols.opcua.session import ChunkGuard, IdleDevices, Retries, Sequence32
+
+
+@pytest.mark.parametrize(("stated", "size"), [(None, 50), (0, 50), (1, 1), (100, 100), (1000, 1000), (10**6, 1000)])
+def test_batches_are_small_unless_the_server_says_more(stated: int | None, size: int) -> None:
+    assert session.batch_size(stated) == size
+
+
+def test_batches_keep_order_and_lose_nothing() -> None:
+    assert [list(b) for b in session.batches(range(7), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_keep_alives_come_every_five_seconds_and_an_orphan_lives_a_minute() -> None:
+    assert session.keep_alive_counts(500) == (10, 120)
+    assert session.keep_alive_counts(60_000) == (1, 12)
+    assert session.stale_after_s(500, 10, 5) == 20
+
+
+@given(attempt=st.integers(0, 10**6), seed=st.integers())
+def test_backoff_stays_below_its_cap(attempt: int, seed: int) -> None:
+    pause_s = session.backoff_s(attempt, session.BACKOFF_REFUSED_CAP_S, random.Random(seed))
+    assert 0.25 <= pause_s <= 30.0
+
+
+def chunk(size: int, kind: bytes = b"F") -> bytes:
+    return b"MSG" + kind + size.to_bytes(4, "little") + bytes(size - 8)
+
+
+@given(cuts=st.lists(st.integers(1, 40), max_size=60))
+def test_guard_follows_the_stream_however_it_is_cut(cuts: list[int]) -> None:
+    stream = chunk(30, b"C") + chunk(9) + chunk(8) + chunk(100)
+    guard, at = ChunkGuard(), 0
+    for cut in cuts:
+        assert guard.is_within_limits(stream[at:at + cut])
+        at += cut
+    assert guard.is_within_limits(stream[at:])
+    if at <= len(stream):
+        assert not guard.is_within_limits(b"MSGF" + (7).to_bytes(4, "little")), "a size below the header's own"
+
+
+def test_guard_refuses_a_huge_chunk_before_it_arrives() -> None:
+    assert not ChunkGuard().is_within_limits(b"MSGF" + (session.CHUNK_BYTES_MAX + 1).to_bytes(4, "little"))
+
+
+def test_guard_refuses_endless_messages_but_not_many() -> None:
+    piece = session.CHUNK_BYTES_MAX
+    guard = ChunkGuard()
+    assert all(guard.is_within_limits(chunk(piece)) for _ in range(20))
+    guard = ChunkGuard()
+    allowed = [guard.is_within_limits(chunk(piece, b"C")) for _ in range(9)]
+    assert allowed == [True] * 8 + [False]
+
+
+def test_sequence_names_what_is_missing() -> None:
+    numbers = Sequence32()
+    assert numbers.missing(1, is_keep_alive=True) == []
+    assert numbers.missing(1, is_keep_alive=False) == []
+    assert numbers.missing(2, is_keep_alive=False) == []
+    assert numbers.missing(5, is_keep_alive=False) == [3, 4]
+    assert numbers.missing(8, is_keep_alive=True) == [6, 7], "a keep-alive tells what was lost before it"
+    assert numbers.missing(8, is_keep_alive=False) == []
+    assert numbers.missing(7, is_keep_alive=False) == [], "a repeat moves nothing"
+    assert numbers.missing(9, is_keep_alive=False) == []
+    numbers.skip()
+    assert numbers.missing(11, is_keep_alive=False) == []
+
+
+def test_sequence_wraps_to_one_and_never_counts_zero() -> None:
+    numbers = Sequence32()
+    last = 2**32 - 1
+    assert numbers.missing(2**31, is_keep_alive=False) == []
+    assert numbers.missing(last - 1, is_keep_alive=False) == []
+    assert numbers.missing(2, is_keep_alive=False) == [last, 1]
+
+
+def test_idle_devices_are_read_in_turn() -> None:
+    idle = IdleDevices([[0, 1, 2], [3]], 10.0, now_s=0.0)
+    usable = [True, False, True, True]
+    assert idle.due(9.9, usable) == [], "nobody is due: nobody comes along"
+    assert idle.due(10.0, usable) == [0, 3]
+    assert idle.due(10.0, usable) == [], "its period starts again"
+    idle.heard(np.array([1]), 15.0)
+    assert idle.next_due_s() == 20.0
+    assert idle.due(20.0, usable) == [2], "the next usable point"
+    assert idle.due(30.0, usable) == [0, 3]
+    assert idle.due(50.0, [False] * 4) == []
+    idle.heard(np.array([0]), 51.9)
+    assert idle.due(60.0, usable) == [2, 3], "one that is nearly due comes along"
+
+
+def test_refused_points_are_told_once_and_tried_for_ever() -> None:
+    retries = Retries(random.Random(1))
+    assert retries.failed(4, "BadNodeIdUnknown", 0.0)
+    assert not retries.failed(4, "BadNodeIdUnknown", 10.0)
+    assert retries.failed(4, "BadUserAccessDenied", 30.0)
+    now_s, tries = 30.0, 0
+    while now_s < 86_400:
+        now_s = retries.next_due_s()
+        assert retries.due(now_s) == [4]
+        retries.failed(4, "BadUserAccessDenied", now_s)
+        tries += 1
+    assert 280 < tries < 600, "a pause of 150 to 300 s in the long run"
+    assert retries.mended(4)
+    assert not retries.mended(4)
+    assert retries.due(10**9) == []
+    assert len(retries) == 0
