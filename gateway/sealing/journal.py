@@ -287,6 +287,10 @@ class Journal:
         except VerificationError as error:
             raise self._broken(str(error)) from error
         self._cut()
+        # What was read may be a rename that a crash can still undo, and from now on bytes may leave.
+        self.disk.sync(CURRENT)
+        if self.checkpoint is not None:
+            self.disk.sync(self._checkpoint)
 
     def _read_log(self, log: str) -> list[bytes]:
         """Return every sealed entry of a branch that is not in force. Raises EvidenceError when it does not verify."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gateway.sealing.journal import Journal
-from protocols.errors import EvidenceError, Problem
+from protocols.errors import EvidenceError, Problem, VerificationError
 from protocols.evidence import jcs
 from protocols.evidence.roster import ROW_BYTES_MAX, rows_root
 
@@ -24,12 +24,25 @@ def changed(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
 
 
 def apply_lines(devices: list[Row], points: list[Row], lines: bytes, *, where: str) -> None:
-    """Put changed rows into the two lists, in place. Raises EvidenceError `journal.broken` where a slot has a gap."""
-    for line in lines.splitlines():
-        row = jcs.decode(line, where=where, bytes_max=ROW_BYTES_MAX)
-        rows, slot = (points, row["point"]) if "point" in row else (devices, row["slot"])
-        if slot > len(rows):
-            raise EvidenceError(Problem.of(where, "journal.broken", reason=f"slot {slot} follows {len(rows) - 1}"))
+    """Put changed rows into the two lists, in place. Raises EvidenceError `journal.broken` for rows that are not ours.
+
+    What the rows say is judged by the roots of the roster entry, not here.
+    """
+    def broken(reason: str) -> EvidenceError:
+        return EvidenceError(Problem.of(where, "journal.broken", reason=reason))
+
+    if not lines.endswith(b"\n"):
+        raise broken("the last row is cut")
+    for line in lines[:-1].split(b"\n"):
+        try:
+            row = jcs.decode(line, where=where, bytes_max=ROW_BYTES_MAX)
+        except VerificationError as error:
+            raise broken("a row cannot be read") from error
+        is_point = isinstance(row, dict) and "point" in row
+        slot = row.get("point" if is_point else "slot") if isinstance(row, dict) else None
+        rows = points if is_point else devices
+        if type(slot) is not int or not 0 <= slot <= len(rows):
+            raise broken(f"slot {slot} follows {len(rows) - 1}")
         rows[slot : slot + 1] = [row]
 
 
