@@ -38,7 +38,7 @@ bench: $(VENV)/.dev
 # The environment. A stamp says which libraries stand in it; dev holds all of demo, so that one serves both.
 # --no-build-isolation: the builder is locked like the rest, and nothing is fetched that has no hash.
 PIP_INSTALL = PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
-EDITABLE = $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+EDITABLE = PYTHONWARNINGS="ignore:Editable installation" $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 
 $(VENV)/.demo: requirements/demo.txt requirements/build.txt pyproject.toml | $(BIN)/pip
 	@echo "installing the libraries of the demo into $(VENV)"

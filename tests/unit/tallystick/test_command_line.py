@@ -58,13 +58,13 @@ def raises(error: BaseException) -> object:
 # The table of commands.
 
 def test_every_command_of_a_room_is_in_the_table() -> None:
-    """A room that writes `foo_arguments` or `foo_command` wants the command foo to be offered."""
+    """A room that writes `foo_command` wants the command foo to be offered."""
     written = set()
     for file in source_files():
         module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         if file.name == "commands.py" or module in {room.module for room in cli.COMMANDS.values()}:
             written |= {(node.name.rsplit("_", 1)[0], module) for node in tree(file).body
-                        if isinstance(node, ast.FunctionDef) and node.name.endswith(("_arguments", "_command"))
+                        if isinstance(node, ast.FunctionDef) and node.name.endswith("_command")
                         and not node.name.startswith("_")}
     assert ("explain", "tallystick.__main__") in written
     assert written == {(command, cli.COMMANDS[command].module) for command in OFFERED}
@@ -249,10 +249,11 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        for arguments, status in (["explain"], 141), (["--help"], 0):  # argparse itself overlooks the closed pipe
+        for arguments, statuses in (["explain"], {141}), (["--help"], {0, 141}):  # newer argparse overlooks the pipe
             done = subprocess.run([sys.executable, "-m", "tallystick", *arguments], cwd=ROOT, stdout=writer,
                                   stderr=subprocess.PIPE, timeout=60, check=False)
-            assert (done.returncode, done.stderr) == (status, b"")
+            assert done.returncode in statuses
+            assert done.stderr == b""
     finally:
         os.close(writer)
 
