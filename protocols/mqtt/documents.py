@@ -1,0 +1,179 @@
+"""Plain JSON payloads: one document in, the values at its pointers out. Pure.
+
+Sources: RFC 8259 (JSON), RFC 6901 (JSON pointer).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from protocols.errors import DeviceError, Problem
+from protocols.mqtt.columns import Columns, Decoded, of_integer, of_text
+from protocols.mqtt.target import INTEGER_RANGE, MqttPoint
+from protocols.samples import GOOD, NO_SOURCE_TIME, NOT_LIVE
+
+MAX_PAYLOAD_BYTES = 256 * 1024
+DEPTH_MAX = 32
+"""Objects and arrays within each other. The parser's own limit depends on what called it; this one does not."""
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """One point with its pointer taken apart. is_raw: a text that is the whole payload need not be JSON."""
+
+    point_index: int
+    device_index: int
+    tokens: tuple[str, ...]
+    type: str
+    is_raw: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentTally:
+    """What became of one document. devices: those of which at least one pointer was found in it, in order.
+
+    A pointer that leads nowhere is no sample: nothing was received for it.
+    """
+
+    delivered: int
+    undecodable: int
+    devices: tuple[int, ...]
+
+
+class Topic:
+    """The points of one topic, ready to read documents."""
+
+    def __init__(self, name: str, points: Iterable[MqttPoint]) -> None:
+        self.name = name
+        self.readers = tuple(_Reader(p.point_index, p.device_index, p.address.tokens, p.type,
+                                     p.type == "string" and p.address.pointer == "") for p in points)
+        self.devices = tuple(sorted({r.device_index for r in self.readers}))
+        self._needs_json = any(not r.is_raw for r in self.readers)
+
+    def add(self, payload: bytes, received_ns: int, *, is_retained: bool, columns: Columns) -> DocumentTally:
+        """Add the values of one message to `columns`; a retained one is marked as not live.
+
+        Raises: DeviceError if the payload is too large or no JSON; then nothing was added, and every point of this
+            topic counts as one sample lost.
+        """
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise DeviceError(Problem.of(self.name, "mqtt.payload_too_large", size=len(payload), max=MAX_PAYLOAD_BYTES))
+        document = self._parse(payload) if self._needs_json else None
+        quality = GOOD | NOT_LIVE if is_retained else GOOD
+        before, undecodable = len(columns), 0
+        found_devices: set[int] = set()
+        for reader in self.readers:
+            found = _raw_text(payload) if reader.is_raw else resolve(document, reader.tokens)
+            if found is _ABSENT:
+                continue
+            found_devices.add(reader.device_index)
+            try:
+                value = decode(found, reader.type)
+            except ValueError:
+                undecodable += 1
+            else:
+                columns.add(reader.point_index, received_ns, NO_SOURCE_TIME, value, quality)
+        return DocumentTally(len(columns) - before, undecodable, tuple(sorted(found_devices)))
+
+    def _parse(self, payload: bytes) -> Any:
+        if is_too_deep(payload):
+            raise DeviceError(Problem.of(self.name, "mqtt.too_deep", max=DEPTH_MAX))
+        try:
+            return json.loads(payload.decode("utf-8-sig"), object_pairs_hook=_object)
+        except _DuplicateKeyError as error:
+            raise DeviceError(Problem.of(self.name, "mqtt.duplicate_key", key=error.args[0])) from error
+        except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or a number of thousands of digits
+            raise DeviceError(Problem.of(self.name, "mqtt.not_json")) from error
+
+
+class _DuplicateKeyError(ValueError):
+    """An object has one name twice: readers would disagree on which of the two values was measured."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = sorted(name for name, _ in pairs)
+        twice = next(one for one, other in itertools.pairwise(names) if one == other)
+        raise _DuplicateKeyError(twice[:100].encode("utf-8", "backslashreplace").decode("utf-8"))
+    return result
+
+
+def _raw_text(payload: bytes) -> str | bytes:
+    try:
+        return payload.decode("utf-8")
+    except UnicodeDecodeError:
+        return payload  # which is not a text, and is refused as one
+
+
+def is_too_deep(payload: bytes) -> bool:
+    """Whether the brackets of a JSON text nest deeper than DEPTH_MAX. What is no JSON may be either."""
+    if payload.count(b"[") + payload.count(b"{") <= DEPTH_MAX:
+        return False
+    # Escaped backslashes go first, then escaped quotes: what is left of quotes opens or closes a text.
+    text = np.frombuffer(payload.replace(b"\\\\", b"").replace(b'\\"', b""), dtype=np.uint8)
+    outside = np.cumsum(text == ord('"')) % 2 == 0
+    opening = ((text == ord("[")) | (text == ord("{"))) & outside
+    closing = ((text == ord("]")) | (text == ord("}"))) & outside
+    return bool(np.max(np.cumsum(opening.astype(np.int64) - closing.astype(np.int64)), initial=0) > DEPTH_MAX)
+
+
+def resolve(document: Any, tokens: Sequence[str]) -> Any:
+    """Follow a pointer. Returns `_ABSENT` where it leads nowhere."""
+    here = document
+    for token in tokens:
+        if isinstance(here, dict):
+            here = here.get(token, _ABSENT)
+            if here is _ABSENT:
+                return _ABSENT
+        elif isinstance(here, list) and _is_index(token) and int(token) < len(here):
+            here = here[int(token)]
+        else:
+            return _ABSENT
+    return here
+
+
+def _is_index(token: str) -> bool:
+    """RFC 6901, section 4: digits without leading zeros. The length keeps int() out of trouble."""
+    return token.isascii() and token.isdigit() and len(token) < 10 and (token[0] != "0" or len(token) == 1)
+
+
+def decode(value: object, type_: str) -> Decoded | None:
+    """Return a JSON value as one of JSON_TYPES; None for null, and for the NaN and infinities that JSON lacks.
+
+    Raises: ValueError if the value is not of this type. A number written as a text is a text.
+    """
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if type_ == "bool":
+        if isinstance(value, bool) or (isinstance(value, int | float) and value in (0, 1)):
+            return Decoded(float(value))
+    elif type_ in INTEGER_RANGE:
+        low, high = INTEGER_RANGE[type_]
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return of_integer(value)
+    elif type_ in ("float32", "float64"):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            # An integer that no float64 holds is rounded: the owner asked for a float.
+            with contextlib.suppress(OverflowError):
+                return Decoded(float(value))
+    elif type_ == "string":
+        if isinstance(value, str):
+            return of_text(value)
+    elif type_ == "datetime" and isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        return Decoded(float(round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)))
+    raise ValueError(f"not a {type_}")

@@ -1,0 +1,43 @@
+# Written by hand: what this room and its tests use of the generated module, typed.
+from typing import Literal
+
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer, RepeatedScalarFieldContainer
+from google.protobuf.message import Message
+
+class Payload(Message):
+    class PropertyValue(Message):
+        type: int
+        is_null: bool
+        int_value: int
+        long_value: int
+        def WhichOneof(self, oneof_group: Literal["value"]) -> str | None: ...  # noqa: N802  # protobuf's own name
+
+    class PropertySet(Message):
+        @property
+        def keys(self) -> RepeatedScalarFieldContainer[str]: ...
+        @property
+        def values(self) -> RepeatedCompositeFieldContainer[Payload.PropertyValue]: ...
+
+    class Metric(Message):
+        name: str
+        alias: int
+        timestamp: int
+        datatype: int
+        is_historical: bool
+        is_transient: bool
+        is_null: bool
+        int_value: int
+        long_value: int
+        float_value: float
+        double_value: float
+        boolean_value: bool
+        string_value: str
+        bytes_value: bytes
+        @property
+        def properties(self) -> Payload.PropertySet: ...
+        def WhichOneof(self, oneof_group: Literal["value"]) -> str | None: ...  # noqa: N802  # protobuf's own name
+
+    timestamp: int
+    seq: int
+    @property
+    def metrics(self) -> RepeatedCompositeFieldContainer[Payload.Metric]: ...
