@@ -1,0 +1,83 @@
+"""From configuration and roster to drivers: one for each connection, its points aimed at their slots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from config.gateway import Endpoint, GatewayConfig, Point
+from gateway.commissioning.roster import Roster
+from protocols.modbus.target import ModbusAddress, ModbusEndpoint, ModbusPoint
+from protocols.mqtt.target import JsonAddress, MqttEndpoint, MqttPoint, SparkplugAddress, SparkplugPoint
+from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint, OpcUaPoint
+from protocols.samples import Sink
+from protocols.terms.check import CheckResult
+
+
+class Driver(Protocol):
+    """What every driver can do. None of the three shares a base class with another."""
+
+    async def run(self) -> None:
+        """Collect until cancelled."""
+
+    async def check(self) -> list[CheckResult]:
+        """Dry-connect, and say of each device whether it passes."""
+
+    def plan(self) -> list[dict[str, str]]:
+        """Return the requests that would be sent, as rows of text. No network."""
+
+
+def build_drivers(config: GatewayConfig, roster: Roster, sink: Sink,
+                  clock_ns: Callable[[], int] = time.time_ns) -> dict[str, Driver]:
+    """Return connection name -> driver, in the order of the file. A connection without a point has no driver.
+
+    Only the libraries of the protocols in use are loaded. The roster must hold every device and point of `config`
+    (gateway/commissioning/roster.py, `evolve`).
+    Raises: ConfigError with what the first connection that cannot be collected says.
+    """
+    devices, slots = roster.device_slots(), roster.point_slots()
+    connection_of = {device.id: device.connection for device in config.devices}
+    aimed: dict[str, list[tuple[int, int, Point]]] = {name: [] for name in config.endpoints}
+    for point in config.points:
+        device = devices[point.device]
+        slot = slots[device, point.address.canonical]
+        aimed[connection_of[point.device]].append((slot, device, point))
+    return {name: _driver(config.endpoints[name], points, sink, clock_ns) for name, points in aimed.items() if points}
+
+
+def _driver(endpoint: Endpoint, aimed: list[tuple[int, int, Point]], sink: Sink,
+            clock_ns: Callable[[], int]) -> Driver:
+    # Each library costs a second of start-up on an industrial PC: only what is used is imported.
+    if isinstance(endpoint, ModbusEndpoint):
+        from protocols.modbus.driver import Driver as ModbusDriver
+
+        return ModbusDriver(endpoint, [_modbus(*a) for a in aimed], sink, clock_ns)
+    if isinstance(endpoint, OpcUaEndpoint):
+        from protocols.opcua.driver import OpcUaDriver
+
+        return OpcUaDriver(endpoint, [_opcua(*a) for a in aimed], sink, clock_ns)
+    assert isinstance(endpoint, MqttEndpoint)
+    from protocols.mqtt.driver import Driver as MqttDriver
+
+    return MqttDriver(endpoint, [_mqtt(*a) for a in aimed], sink, clock_ns)
+
+
+def _modbus(slot: int, device: int, point: Point) -> ModbusPoint:
+    assert isinstance(point.address, ModbusAddress)
+    return ModbusPoint(point_index=slot, device_index=device, address=point.address, order=point.order,
+                       scale=point.scale, offset=point.offset, where=point.where)
+
+
+def _opcua(slot: int, device: int, point: Point) -> OpcUaPoint:
+    assert isinstance(point.address, OpcUaAddress)
+    return OpcUaPoint(point_index=slot, device_index=device, address=point.address, type=point.type or "")
+
+
+def _mqtt(slot: int, device: int, point: Point) -> MqttPoint | SparkplugPoint:
+    if isinstance(point.address, SparkplugAddress):
+        return SparkplugPoint(point_index=slot, device_index=device, address=point.address, type=point.type or "",
+                              where=point.where)
+    assert isinstance(point.address, JsonAddress)
+    return MqttPoint(point_index=slot, device_index=device, address=point.address, type=point.type or "",
+                     where=point.where)
