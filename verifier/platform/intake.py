@@ -1,0 +1,223 @@
+"""What the platform checks before it stores: every entry that a gateway submits, against all that came before it.
+
+Pure: state and bytes in, new state and what is to be stored out, or a VerificationError that names the cause. The
+whole-bundle verifier in `verifier/proof` is a second reader of the same rules; nothing here is needed to trust a
+bundle. Left to that verifier: time (`seen`, brackets) and probes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from protocols.errors import Problem, VerificationError
+from protocols.evidence import column, entry, keys, note, signed
+from protocols.evidence.checkpoint import Checkpoint, parse_text
+from protocols.evidence.merkle import leaf_hash
+from protocols.evidence.tiles import Tile
+from verifier.platform.edge import Edge
+from verifier.platform.roster import Roster, apply_rows
+
+OVERLAPPING = ("clock_back", "clone", "rollback")
+"""After an outage with one of these reasons a window may start earlier than the last one ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogState:
+    """One gateway's log as far as it was accepted. Times are seconds; `None` means: not seen yet.
+
+    `certificate` is what the register's `enrol` holds. `key_history`: (first entry that the key signs for, public
+    key). `window_end_s`: end of the last window; `resume_s`: where the next one must start, past an outage;
+    `overlap`: it may start earlier.
+    """
+
+    gateway: str
+    certificate: Mapping[str, Any]
+    key_history: tuple[tuple[int, bytes], ...]
+    edge: Edge = field(default_factory=Edge)
+    life: int = -1
+    len_s: int | None = None
+    roster_seq: int | None = None
+    roster: Roster = field(default_factory=Roster)
+    window_end_s: int | None = None
+    resume_s: int | None = None
+    overlap: bool = False
+    last_window: Mapping[str, Any] | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of entries accepted."""
+        return self.edge.size
+
+    def key_at(self, size: int) -> note.VerifierKey:
+        """Return the key that signs a checkpoint of `size`: the last one that entered before it."""
+        public = next(key for first, key in reversed(self.key_history) if first < size or first == 0)
+        return note.VerifierKey(keys.gateway_origin(self.gateway), note.ED25519, public)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A batch that holds. `tiles`: hash tiles that became full. `rosters`: seq -> rows. `new_keys`: rotated in."""
+
+    state: LogState
+    first: int
+    entries: tuple[bytes, ...]
+    checkpoint: bytes
+    head: Checkpoint
+    tiles: tuple[tuple[Tile, bytes], ...]
+    rosters: Mapping[int, str]
+    new_keys: tuple[bytes, ...]
+
+
+def first_state(certificate: Mapping[str, Any]) -> LogState:
+    """Return the state of a gateway that was enrolled and has submitted nothing."""
+    public = bytes.fromhex(certificate["gateway_key"])
+    return LogState(gateway=keys.gateway_id(public), certificate=certificate, key_history=((0, public),))
+
+
+def read_checkpoint(data: bytes, state: LogState) -> tuple[Checkpoint, note.Note]:
+    """Parse a checkpoint of this gateway; its signature is checked by `require_signed` when the key is known.
+
+    Raises: VerificationError of notes, or `intake.origin`.
+    """
+    signed_note = note.parse(data, where="checkpoint")
+    head = parse_text(signed_note.text, where="checkpoint")
+    if head.origin != keys.gateway_origin(state.gateway):
+        raise VerificationError(Problem.of("checkpoint", "intake.origin", origin=head.origin[:100]))
+    return head, signed_note
+
+
+class RootDiffersError(VerificationError):
+    """The entries are sound, yet together with what is stored they do not give the checkpoint's root."""
+
+
+def accept(state: LogState, first: int, entries: Sequence[bytes], checkpoint: bytes, rosters: Mapping[int, str]
+           ) -> Accepted:
+    """Check that `entries` continue the log of `state` and that `checkpoint` covers exactly them.
+
+    `rosters`: the changed rows of every `roster` entry among them. Raises: VerificationError; RootDiffersError.
+    """
+    if first != state.size or not entries:
+        raise VerificationError(Problem.of("first", "intake.not_contiguous", first=first, size=state.size))
+    head, signed_note = read_checkpoint(checkpoint, state)
+    if head.size != first + len(entries):
+        raise VerificationError(Problem.of("checkpoint", "intake.checkpoint_size", size=head.size,
+                                           expected=first + len(entries)))
+    after, used, new_keys = state, set[int](), []
+    tiles: list[tuple[Tile, bytes]] = []
+    for offset, data in enumerate(entries):
+        seq = first + offset
+        value = entry.decode(data, seq=seq)
+        after = _step(after, value, rosters)
+        if value["type"] == "roster":
+            used.add(seq)
+        elif value["type"] == "key":
+            new_keys.append(bytes.fromhex(value["rotation"]["new_key"]))
+        edge, full = after.edge.grow([leaf_hash(data)])
+        tiles += full
+        after = replace(after, edge=edge)
+    if rosters.keys() - used:
+        raise VerificationError(Problem.of("rosters", "intake.roster_unasked", seq=min(rosters.keys() - used)))
+    # The key may have changed within this batch, so the signature comes last; nothing was stored so far.
+    note.require_signed(signed_note, after.key_at(head.size), where="checkpoint")
+    if after.edge.root() != head.root:
+        raise RootDiffersError(Problem.of("checkpoint", "intake.root", size=head.size))
+    return Accepted(state=after, first=first, entries=tuple(entries), checkpoint=checkpoint, head=head,
+                    tiles=tuple(tiles), rosters={seq: rosters[seq] for seq in sorted(used)}, new_keys=tuple(new_keys))
+
+
+def _step(state: LogState, value: Mapping[str, Any], rosters: Mapping[int, str]) -> LogState:
+    """Return the state after one entry (its edge unchanged). Raises VerificationError."""
+    seq, kind = value["seq"], value["type"]
+    where = entry.name(seq)
+    if value["gateway"] != state.gateway:
+        raise VerificationError(Problem.of(where, "intake.other_gateway", gateway=value["gateway"]))
+    if value["life"] != state.life:
+        raise VerificationError(Problem.of(where, "intake.life", life=value["life"], expected=state.life))
+    if (kind == "enrolment") != (seq == 0) or (seq == 1 and kind != "start"):
+        raise VerificationError(Problem.of(where, "intake.order", type=kind))
+    match kind:
+        case "enrolment":
+            if value["certificate"] != state.certificate:
+                raise VerificationError(Problem.of(where, "intake.certificate"))
+        case "start":
+            if 3600 % value["rule"]["len_s"]:
+                raise VerificationError(Problem.of(where, "intake.len", len_s=value["rule"]["len_s"]))
+            state = replace(state, len_s=value["rule"]["len_s"])
+        case "roster":
+            state = _roster(state, value, rosters, where)
+        case "window":
+            state = _window(state, value, where)
+        case "outage":
+            state = _outage(state, value, where)
+        case "key":
+            state = _key(state, value, where)
+    return replace(state, life=seq) if kind in entry.LIFE_TYPES else state
+
+
+def _roster(state: LogState, value: Mapping[str, Any], rosters: Mapping[int, str], where: str) -> LogState:
+    rows = rosters.get(value["seq"])
+    if rows is None:
+        raise VerificationError(Problem.of(where, "intake.roster_missing"))
+    after = apply_rows(state.roster, rows, where=f"roster/{value['seq']}")
+    after.check_roots(value, where=where)
+    return replace(state, roster=after, roster_seq=value["seq"])
+
+
+def _window(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
+    start_s, len_s = value["start_s"], value["len_s"]
+    if len_s != state.len_s or start_s % len_s:
+        raise VerificationError(Problem.of(where, "intake.window_grid", start_s=start_s, len_s=len_s))
+    if state.roster_seq is None or value["roster"] != state.roster_seq:
+        raise VerificationError(Problem.of(where, "intake.window_roster", roster=value["roster"]))
+    wanted = state.resume_s
+    if wanted is not None and not (start_s == wanted or (state.overlap and start_s < wanted)):
+        raise VerificationError(Problem.of(where, "intake.window_gap", start_s=start_s, expected=wanted))
+    samples = value["samples"]
+    if samples["received"] != samples["counted"] + sum(samples["discarded"].values()):
+        raise VerificationError(Problem.of(where, "intake.conservation"))
+    _columns(state.roster, value["columns"], where)
+    end_s = start_s + len_s
+    return replace(state, window_end_s=end_s, resume_s=end_s, overlap=False, last_window=value)
+
+
+def _columns(roster: Roster, columns: Mapping[str, str], where: str) -> None:
+    """Lengths, tombstones, nesting. Raises VerificationError."""
+    slots = {"connected": len(roster.devices)}
+    bits = {name: column.unpack(columns[name], slots.get(name, len(roster.owners)), where=where, name=name)
+            for name in column.NAMES}
+    for name, value in bits.items():
+        if value & ~(roster.alive_devices if name == "connected" else roster.alive_points):
+            raise VerificationError(Problem.of(where, "intake.tombstone", name=name))
+    for inner, outer in (("changing", "producing"), ("producing", "sampled")):
+        if bits[inner] & ~bits[outer]:
+            raise VerificationError(Problem.of(where, "intake.nesting", inner=inner, outer=outer))
+    silent = ((1 << len(roster.devices)) - 1) & ~bits["connected"]
+    if bits["producing"] & roster.points_of(silent):
+        raise VerificationError(Problem.of(where, "intake.nesting", inner="producing", outer="connected"))
+
+
+def _outage(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
+    start_s, end_s, overlapping = value["start_s"], value["end_s"], value["reason"] in OVERLAPPING
+    resume_s = state.resume_s
+    if resume_s is not None and start_s not in (resume_s, state.window_end_s) and not (
+            overlapping and start_s < resume_s):
+        raise VerificationError(Problem.of(where, "intake.outage_start", start_s=start_s, expected=resume_s))
+    if end_s < start_s and not overlapping:
+        raise VerificationError(Problem.of(where, "intake.outage_end", start_s=start_s, end_s=end_s))
+    if state.len_s and value["missing"]["windows"] != max(-(-(end_s - start_s) // state.len_s), 0):
+        raise VerificationError(Problem.of(where, "intake.outage_windows", windows=value["missing"]["windows"]))
+    return replace(state, resume_s=end_s, overlap=overlapping)
+
+
+def _key(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
+    rotation, seq = value["rotation"], value["seq"]
+    current = state.key_history[-1][1]
+    signed.verify("rotation", rotation, signers=[current.hex()], where=where)
+    if (rotation["gateway"], rotation["seq"], rotation["root"]) != (state.gateway, seq, state.edge.root().hex()):
+        raise VerificationError(Problem.of(where, "intake.rotation"))
+    new = keys.check_public(bytes.fromhex(rotation["new_key"]), where=where)
+    if any(new == key for _, key in state.key_history):
+        raise VerificationError(Problem.of(where, "intake.key_again"))
+    return replace(state, key_history=(*state.key_history, (seq, new)))

@@ -1,0 +1,420 @@
+"""The platform without HTTP: enrolment, intake, what is read back, and the register, joined over one store.
+
+For each gateway one batch at a time is checked, in a thread; what holds is committed by the store's writer, and only
+then answered. States of gateways are kept in memory while there is room, else rebuilt from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sqlite3
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from typing import Any
+
+from config.platform import PlatformConfig, parsed_policy
+from protocols import exchange
+from protocols.errors import EvidenceError, Problem, TallystickError, VerificationError
+from protocols.evidence import jcs, keys, note, signed
+from protocols.evidence.merkle import EMPTY_ROOT
+from protocols.evidence.tiles import WIDTH, Tile, join_entries
+from verifier.platform import enrolment, intake
+from verifier.platform.figures import figures
+from verifier.platform.intake import Accepted, LogState, RootDiffersError
+from verifier.platform.refusal import ConflictError, RefusalError
+from verifier.platform.register import Appended, Entry, Register
+from verifier.platform.roster import apply_rows
+from verifier.platform.store import Store, lock
+
+CHECKERS = 2
+SLOTS_IN_MEMORY_MAX = 2_000_000
+"""Devices and points of the states that are kept in memory."""
+STATES_IN_MEMORY_MAX = 4_096
+FORKS_MAX = 16
+"""Forks of one gateway that enter the register; more of the same key prove nothing more."""
+
+
+class Service:
+    """One platform on its data folder. Build it inside the event loop; `close` it at the end."""
+
+    def __init__(self, config: PlatformConfig, *, clock_s: Callable[[], int]) -> None:
+        """Take the lock, open the store, load the register. Raises EvidenceError, ConfigError."""
+        self.config = config
+        self.clock_s = clock_s
+        self._key = keys.load(config.platform_key_file)
+        register_key = keys.load(config.register_key_file)
+        vkey = note.VerifierKey(config.origin, note.ED25519, keys.public_bytes(register_key))
+        self.quorum = parsed_policy(config, vkey)
+        self.policy_text = config.policy_text(vkey)
+        self._lock = lock(config.data_dir)
+        try:
+            self.store = Store(config.data_dir)
+        except BaseException:
+            os.close(self._lock)
+            raise
+        try:
+            connection = self.store.connect()
+            self.register = Register(
+                self.store, connection, origin=config.origin, key=register_key,
+                policy_sha256=hashlib.sha256(self.policy_text.encode()).hexdigest())
+            connection.close()
+        except BaseException:
+            self.close()
+            raise
+        self._checkers = ThreadPoolExecutor(CHECKERS, thread_name_prefix="platform-check")
+        self._states: OrderedDict[str, LogState] = OrderedDict()
+        self._turns: dict[str, asyncio.Lock] = {}
+
+    def close(self) -> None:
+        """Finish what waits and give the lock back."""
+        if hasattr(self, "_checkers"):
+            self._checkers.shutdown()
+        self.store.close()
+        os.close(self._lock)
+
+    @property
+    def platform_key(self) -> str:
+        """The public key that signs certificates, 64 hex."""
+        return keys.public_bytes(self._key).hex()
+
+    def policy(self) -> dict[str, Any]:
+        """Return the policy file that a checker may start from; whom to trust stays the checker's decision."""
+        return {"register": str(self.register.vkey), "platform": self.platform_key, "witnesses": self.policy_text,
+                "independent": self.config.independent}
+
+    # Enrolment.
+
+    async def enrol(self, request: Any) -> dict[str, Any]:
+        """Return ENROL_ANSWER when the certificate is durable in the register. Raises RefusalError."""
+        await asyncio.to_thread(enrolment.check_request, request)
+        async with self.register.turn:
+            certificate, appended = await self.store.write(lambda connection: enrolment.enrol(
+                connection, self.register, request, key=self._key, now_s=self.clock_s()))
+            if appended is not None:
+                self.register.applied(appended)
+        policy = self.policy()
+        return {"certificate": certificate, **policy}
+
+    # Intake.
+
+    async def submit(self, gateway: str, request: Any) -> dict[str, Any]:
+        """Check and store a SUBMIT_REQUEST, durable when this returns its SUBMIT_ANSWER.
+
+        Raises: RefusalError 400, 403, 404 or 422; ConflictError when the logs differ.
+        """
+        first, entries, checkpoint, rosters = await self._check(_unpack, request)
+        return await self.take(gateway, first, entries, checkpoint, rosters)
+
+    async def take(self, gateway: str, first: int, entries: Sequence[bytes], checkpoint: bytes,
+                   rosters: Mapping[int, str]) -> dict[str, Any]:
+        """Take in a batch whose form was checked; the limit on entries is the caller's. Like `submit`."""
+        if not await self.store.read(lambda c: c.execute("SELECT 1 FROM gateways WHERE id = ?", (gateway,)).fetchone()):
+            raise RefusalError.of(404, gateway, "platform.unknown_gateway", gateway=gateway)
+        async with self._turns.setdefault(gateway, asyncio.Lock()):
+            state, revoked_from = await self._state(gateway)
+            try:
+                if first == state.size and entries:
+                    accepted = await self._check(intake.accept, state, first, entries, checkpoint, rosters)
+                    if revoked_from is not None and accepted.head.size > revoked_from:
+                        raise RefusalError.of(403, gateway, "platform.revoked", from_size=revoked_from)
+                    await self._keep(accepted)
+                else:
+                    await self._repeated(state, first, entries, checkpoint)
+            except RootDiffersError as error:
+                raise ConflictError(await self.size(gateway)) from error
+            except VerificationError as error:
+                status = 403 if error.problems[0].code in ("note.unsigned", "note.bad_signature") else 422
+                raise RefusalError.because(status, error) from error
+        return await self._answer(gateway)
+
+    async def _check(self, work: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._checkers, work, *args)
+
+    async def _keep(self, accepted: Accepted) -> None:
+        state, gateway = accepted.state, accepted.state.gateway
+        shown = None
+        if state.last_window is not None:
+            shown = json.dumps(asdict(await self._check(figures, state.roster, state.last_window)))
+        await self.store.write(lambda connection: self._store(connection, accepted, shown))
+        self._states[gateway] = replace(state, last_window=None)
+        self._states.move_to_end(gateway)
+        while len(self._states) > STATES_IN_MEMORY_MAX or (
+                len(self._states) > 1 and sum(s.roster.slots for s in self._states.values()) > SLOTS_IN_MEMORY_MAX):
+            self._states.popitem(last=False)
+
+    def _store(self, connection: sqlite3.Connection, accepted: Accepted, shown: str | None) -> None:
+        """Write an accepted batch within the writer's transaction."""
+        state = accepted.state
+        changed = connection.execute(
+            "UPDATE gateways SET size = ?, root = ?, checkpoint = ?, state = ?, figures = coalesce(?, figures),"
+            " received_s = ? WHERE id = ? AND size = ?",
+            (accepted.head.size, accepted.head.root, accepted.checkpoint, _dump(state), shown, self.clock_s(),
+             state.gateway, accepted.first)).rowcount
+        if changed != 1:
+            raise EvidenceError(Problem.of(state.gateway, "log.broken", reason="the stored size changed meanwhile"))
+        for public in accepted.new_keys:
+            if connection.execute("SELECT 1 FROM keys WHERE public = ?", (public,)).fetchone():
+                raise RefusalError.of(422, state.gateway, "platform.duplicate_key")
+            connection.execute("INSERT INTO keys (public, gateway) VALUES (?, ?)", (public, state.gateway))
+        self.store.append(connection, f"g/{state.gateway}", accepted.first, accepted.entries, accepted.tiles)
+        connection.execute("INSERT INTO checkpoints (gateway, size, root, note) VALUES (?, ?, ?, ?)",
+                           (state.gateway, accepted.head.size, accepted.head.root, accepted.checkpoint))
+        connection.executemany("INSERT INTO rosters (gateway, seq, rows) VALUES (?, ?, ?)",
+                               [(state.gateway, seq, zlib.compress(rows.encode(), 1))
+                                for seq, rows in accepted.rosters.items()])
+
+    async def _repeated(self, state: LogState, first: int, entries: Sequence[bytes], checkpoint: bytes) -> None:
+        """Let a batch pass that is stored already, byte for byte; register a fork; else the logs differ.
+
+        Raises: VerificationError if the checkpoint is not the gateway's, ConflictError.
+        """
+        head, signed_note = intake.read_checkpoint(checkpoint, state)
+        conflict = ConflictError(await self.size(state.gateway))
+        if not 0 < head.size <= state.size:
+            raise conflict
+        note.require_signed(signed_note, state.key_at(head.size), where="checkpoint")
+
+        def stored(connection: sqlite3.Connection) -> tuple[bytes, bytes, list[bytes]] | None:
+            row = connection.execute("SELECT root, note FROM checkpoints WHERE gateway = ? AND size = ?",
+                                     (state.gateway, head.size)).fetchone()
+            inside = row is not None and first + len(entries) == head.size
+            return row and (bytes(row["root"]), bytes(row["note"]), self.store.entries(
+                connection, f"g/{state.gateway}", first, head.size, state.size) if inside else [])
+        found = await self.store.read(stored)
+        if found is None:
+            raise conflict
+        root, kept, same = found
+        if root != head.root:
+            await self._fork(state, kept, checkpoint, head.size)
+            raise conflict
+        if first + len(entries) != head.size or same != list(entries):
+            raise conflict
+
+    async def _fork(self, state: LogState, kept: bytes, other: bytes, size: int) -> None:
+        """Put two checkpoints of one size with different roots into the register, once."""
+        own = [self._bare(data, state.key_at(size)) for data in (kept, other)]
+        name = f"fork/{state.gateway}/{hashlib.sha256(note.parse(own[1].encode(), where='').text.encode()).hexdigest()}"
+
+        def write(connection: sqlite3.Connection) -> Appended | None:
+            count = connection.execute("SELECT count(*) AS n FROM register WHERE type = 'fork' AND gateway = ?",
+                                       (state.gateway,)).fetchone()["n"]
+            if count >= FORKS_MAX or connection.execute("SELECT 1 FROM meta WHERE name = ?", (name,)).fetchone():
+                return None
+            connection.execute("INSERT INTO meta (name, value) VALUES (?, '')", (name,))
+            return self.register.append(connection, [Entry(
+                uscc=state.certificate["uscc"], gateway=state.gateway,
+                value={"type": "fork", "gateway": state.gateway, "checkpoints": own})])
+        await self._registered(write)
+
+    async def _registered(self, write: Callable[[sqlite3.Connection], Appended | None]) -> Appended | None:
+        async with self.register.turn:
+            appended = await self.store.write(write)
+            if appended is not None:
+                self.register.applied(appended)
+            return appended
+
+    @staticmethod
+    def _bare(data: bytes, key: note.VerifierKey) -> str:
+        """Return a checkpoint with the gateway's signature only: others would make it as long as one likes."""
+        signed_note = note.parse(data, where="checkpoint")
+        line = next(s for s in signed_note.signatures if (s.name, s.key_id) == (key.name, key.key_id))
+        return note.format_note(signed_note.text, [line]).decode()
+
+    async def _state(self, gateway: str) -> tuple[LogState, int | None]:
+        """Return the state of a gateway, and the size at which its log was revoked. The caller holds its turn."""
+        def load(connection: sqlite3.Connection) -> tuple[LogState | None, int | None]:
+            row = connection.execute("SELECT * FROM gateways WHERE id = ?", (gateway,)).fetchone()
+            known = self._states.get(gateway)
+            if known is not None and known.size == row["size"]:
+                return None, row["revoked_from"]
+            return self._load(connection, row), row["revoked_from"]
+        loaded, revoked_from = await self.store.read(load)
+        if loaded is not None:
+            self._states[gateway] = loaded
+        return self._states[gateway], revoked_from
+
+    def _load(self, connection: sqlite3.Connection, row: sqlite3.Row) -> LogState:
+        """Rebuild a state from what is stored. Raises EvidenceError `log.broken` if it does not fit together."""
+        gateway = row["id"]
+        state = intake.first_state(jcs.decode(row["certificate"].encode(), where="store", bytes_max=65_535))
+        if row["size"] == 0:
+            return state
+        kept = json.loads(row["state"])
+        edge = self.store.edge(connection, f"g/{gateway}", row["size"], row["root"])
+        roster = state.roster
+        for item in connection.execute("SELECT seq, rows FROM rosters WHERE gateway = ? ORDER BY seq", (gateway,)):
+            roster = apply_rows(roster, zlib.decompress(item["rows"]).decode(), where=f"roster/{item['seq']}")
+        history = tuple((first, bytes.fromhex(public)) for first, public in kept.pop("key_history"))
+        return replace(state, edge=edge, roster=roster, key_history=history, **kept)
+
+    # Reading back.
+
+    async def size(self, gateway: str) -> dict[str, Any]:
+        """Return SIZE_ANSWER. Raises RefusalError 404."""
+        row = await self._row(gateway)
+        return {"size": row["size"], "root": (row["root"] or EMPTY_ROOT).hex(),
+                "checkpoint": row["checkpoint"] and row["checkpoint"].decode()}
+
+    async def tail(self, gateway: str, first: int) -> dict[str, Any]:
+        """Return TAIL_ANSWER: entries from `first` on, as many as the limits allow. Raises RefusalError 404, 422."""
+        row = await self._row(gateway)
+        size = row["size"]
+        if not 0 <= first <= size:
+            raise RefusalError.of(422, "first", "platform.beyond", first=first, size=size)
+        end = min(first + exchange.SUBMIT_ENTRIES_MAX, size)
+
+        def load(connection: sqlite3.Connection) -> tuple[list[bytes], list[dict[str, Any]]]:
+            entries: list[bytes] = []
+            total = 0
+            for data in self.store.entries(connection, f"g/{gateway}", first, end, _size(connection, gateway)):
+                if entries and total + len(data) > exchange.SUBMIT_BYTES_TARGET:
+                    break
+                total += len(data)
+                entries.append(data)
+            rows = connection.execute("SELECT seq, rows FROM rosters WHERE gateway = ? AND seq >= ? AND seq < ?"
+                                      " ORDER BY seq", (gateway, first, first + len(entries)))
+            return entries, [{"seq": r["seq"], "rows": zlib.decompress(r["rows"]).decode()} for r in rows]
+        entries, rosters = await self.store.read(load)
+        return {"first": first, "entries": [data.decode() for data in entries],
+                "checkpoint": (row["checkpoint"] or b"").decode(), "rosters": rosters}
+
+    async def proofs(self, gateway: str) -> dict[str, Any]:
+        """Return REGISTER_ANSWER. Raises RefusalError 404."""
+        await self._row(gateway)
+        proofs, newest = await self.store.read(lambda connection: (
+            self.register.proofs(connection, gateway), self.register.newest_cosigned(connection)))
+        return {"proofs": [data.decode() for data in proofs],
+                "register_checkpoint": newest.note.decode() if newest else None}
+
+    async def _answer(self, gateway: str) -> dict[str, Any]:
+        def load(connection: sqlite3.Connection) -> dict[str, Any]:
+            head = self.register.head_proof(connection, gateway)
+            newest = self.register.newest_cosigned(connection)
+            return {"size": _size(connection, gateway), "proof": head[0].decode() if head else None,
+                    "register_checkpoint": newest.note.decode() if newest else None}
+        return await self.store.read(load)
+
+    async def checkpoint(self, gateway: str | None) -> bytes | None:
+        """Return the newest checkpoint of a gateway's log, or of the register (None), co-signed where it is."""
+        if gateway is not None:
+            row = await self._row(gateway)
+            return row["checkpoint"] and bytes(row["checkpoint"])
+        newest = await self.store.read(self.register.newest_cosigned)
+        return newest.note if newest and newest.size == self.register.size else self.register.checkpoint
+
+    async def tile(self, gateway: str | None, tile: Tile) -> bytes | None:
+        """Return the bytes of a tile that the newest checkpoint covers, None if there is none."""
+        name = "register" if gateway is None else f"g/{gateway}"
+
+        def load(connection: sqlite3.Connection) -> bytes | None:
+            size = self.register.size_of(connection) if gateway is None else _size(connection, gateway)
+            count = size >> (8 * (tile.level or 0))
+            if tile.number < count // WIDTH:
+                return self.store.tile_file(name, tile).read_bytes() if tile.width == WIDTH else None
+            if tile.number != count // WIDTH or not tile.width <= count % WIDTH:
+                return None
+            first = tile.number * WIDTH
+            if tile.level is None:
+                return join_entries(self.store.entries(connection, name, first, first + tile.width, size))
+            row = connection.execute("SELECT root FROM gateways WHERE id = ?", (gateway,)).fetchone()
+            edge = self.register.edge if gateway is None else self.store.edge(connection, name, size, row["root"])
+            return edge.partial(tile.level, tile.width)
+        return await self.store.read(load)
+
+    async def gateways(self) -> list[dict[str, Any]]:
+        """Return what the page shows, one row a gateway, in the order of enrolment."""
+        def load(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+            return [{**dict(row), "figures": json.loads(row["figures"]) if row["figures"] else None}
+                    for row in connection.execute(PAGE_QUERY, (self.register.policy_sha256,))]
+        return await self.store.read(load)
+
+    async def _row(self, gateway: str) -> sqlite3.Row:
+        row: sqlite3.Row | None = await self.store.read(lambda connection: connection.execute(
+            "SELECT id, size, root, checkpoint FROM gateways WHERE id = ?", (gateway,)).fetchone())
+        if row is None:
+            raise RefusalError.of(404, gateway, "platform.unknown_gateway", gateway=gateway)
+        return row
+
+    # Revocation.
+
+    async def revoke(self, revocation: dict[str, Any]) -> int:
+        """Put a signed revocation into the register and return its index. Raises RefusalError."""
+        gateway = str(revocation.get("gateway"))
+        certificate = jcs.decode((await self.store.read(lambda connection: _certificate(connection, gateway))).encode(),
+                                 where="store", bytes_max=65_535)
+        try:
+            signed.verify("revocation", revocation, signers=[self.platform_key, certificate["recovery_key"]],
+                          where="revocation")
+        except TallystickError as error:
+            raise RefusalError.because(422, error) from error
+
+        def write(connection: sqlite3.Connection) -> Appended:
+            if not connection.execute("SELECT 1 FROM keys WHERE public = ? AND gateway = ?",
+                                      (bytes.fromhex(revocation["gateway_key"]), gateway)).fetchone():
+                raise RefusalError.of(422, "gateway_key", "platform.not_its_key", gateway=gateway)
+            connection.execute(
+                "UPDATE gateways SET revoked_from = min(coalesce(revoked_from, ?), ?) WHERE id = ?",
+                (revocation["from_size"], revocation["from_size"], gateway))
+            return self.register.append(connection, [Entry(
+                uscc=certificate["uscc"], gateway=gateway, value={"type": "revoke", "revocation": revocation})])
+        appended = await self._registered(write)
+        assert appended is not None
+        return appended.first
+
+    def sign_revocation(self, gateway: str, gateway_key: str, from_size: int) -> dict[str, Any]:
+        """Return a revocation signed by the platform key."""
+        return signed.sign("revocation", {"gateway": gateway, "gateway_key": gateway_key, "from_size": from_size},
+                           self._key)
+
+
+PAGE_QUERY = """
+SELECT id, uscc, site, enrolled_s, size, figures, received_s, revoked_from, supersedes,
+  (SELECT min(c.time_s) FROM cosigned c WHERE c.policy = ?1 AND c.size >
+    (SELECT max(r.idx) FROM register r WHERE r.gateway = g.id AND r.type = 'head' AND r.idx <
+      (SELECT max(n.size) FROM cosigned n WHERE n.policy = ?1))) AS cosigned_s
+FROM gateways g ORDER BY enrol_index LIMIT 10000
+"""
+
+
+def _size(connection: sqlite3.Connection, gateway: str) -> int:
+    return int(connection.execute("SELECT size FROM gateways WHERE id = ?", (gateway,)).fetchone()["size"])
+
+
+def _certificate(connection: sqlite3.Connection, gateway: str) -> str:
+    row = connection.execute("SELECT certificate FROM gateways WHERE id = ?", (gateway,)).fetchone()
+    if row is None:
+        raise RefusalError.of(404, gateway, "platform.unknown_gateway", gateway=gateway)
+    return str(row["certificate"])
+
+
+def _dump(state: LogState) -> str:
+    """Return what cannot be read back from the log in a moment; the rest is rebuilt by `_load`."""
+    return json.dumps({
+        "key_history": [[first, public.hex()] for first, public in state.key_history], "life": state.life,
+        "len_s": state.len_s, "roster_seq": state.roster_seq, "window_end_s": state.window_end_s,
+        "resume_s": state.resume_s, "overlap": state.overlap})
+
+
+def _unpack(request: Any) -> tuple[int, list[bytes], bytes, dict[int, str]]:
+    """Check the form of a SUBMIT_REQUEST. Raises RefusalError 400."""
+    try:
+        exchange.SUBMIT_REQUEST.look(request, "", _refuse)
+        entries = [text.encode() for text in request["entries"]]
+        rosters = {item["seq"]: item["rows"] for item in request["rosters"]}
+        if len(rosters) != len(request["rosters"]):
+            raise RefusalError.of(400, "rosters", "intake.roster_twice")
+        for rows in rosters.values():
+            rows.encode()
+        return request["first"], entries, request["checkpoint"].encode(), rosters
+    except UnicodeEncodeError as error:
+        raise RefusalError.of(400, "request", "json.unreadable", reason=error.reason) from error
+
+
+def _refuse(code: str, place: str, expected: str) -> None:
+    raise RefusalError.of(400, "request", code, place=place, **({"expected": expected} if expected else {}))

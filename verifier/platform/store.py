@@ -1,0 +1,303 @@
+"""What is durable: one SQLite database, and beside it the full tiles of every log as files.
+
+The order of durable steps. Entries go into the table `tail`, with checkpoint, rosters and state, in one transaction:
+that commit is the moment from which a batch is kept, and the only one an answer waits for. When 256 entries of a log
+are together, their tile is written as a file and synced before the transaction that drops them from `tail` commits; a
+crash in between leaves a file that no checkpoint covers yet, and it is written again. So a partial tile is never a
+file, and nothing has to be mended at start.
+
+Writes queue up for one thread and share a commit (WAL, synchronous=FULL): what waits for the disk is the group, not
+each request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from protocols.errors import EvidenceError, Problem
+from protocols.evidence import tiles
+from protocols.evidence.merkle import leaf_hash
+from protocols.evidence.tiles import WIDTH, Tile
+from verifier.platform.edge import Edge, subtree_root
+
+log = logging.getLogger(__name__)
+
+GROUP_JOBS_MAX = 500
+READERS = 4
+BUSY_TIMEOUT_S = 30.0
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE tokens (sha256 TEXT PRIMARY KEY, uscc TEXT NOT NULL, site TEXT, expires_s INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE gateways (
+    id TEXT PRIMARY KEY, uscc TEXT NOT NULL, site TEXT NOT NULL, certificate TEXT NOT NULL,
+    token_sha256 TEXT NOT NULL UNIQUE, k_sha256 TEXT NOT NULL, supersedes TEXT UNIQUE, enrol_index INTEGER NOT NULL,
+    enrolled_s INTEGER NOT NULL, size INTEGER NOT NULL DEFAULT 0, root BLOB, checkpoint BLOB, state TEXT,
+    figures TEXT, received_s INTEGER, head_size INTEGER NOT NULL DEFAULT 0, revoked_from INTEGER);
+CREATE INDEX gateways_uscc ON gateways (uscc);
+CREATE TABLE keys (public BLOB PRIMARY KEY, gateway TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE tail (log TEXT NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (log, seq));
+CREATE TABLE checkpoints (gateway TEXT NOT NULL, size INTEGER NOT NULL, root BLOB NOT NULL, note BLOB NOT NULL,
+    PRIMARY KEY (gateway, size)) WITHOUT ROWID;
+CREATE TABLE rosters (gateway TEXT NOT NULL, seq INTEGER NOT NULL, rows BLOB NOT NULL, PRIMARY KEY (gateway, seq));
+CREATE TABLE register (idx INTEGER PRIMARY KEY, type TEXT NOT NULL, uscc TEXT, gateway TEXT, last INTEGER NOT NULL);
+CREATE INDEX register_chain ON register (uscc, idx) WHERE type <> 'head';
+CREATE INDEX register_heads ON register (gateway, idx) WHERE type = 'head';
+CREATE TABLE cosigned (size INTEGER NOT NULL, policy TEXT NOT NULL, note BLOB NOT NULL, time_s INTEGER NOT NULL,
+    PRIMARY KEY (policy, size)) WITHOUT ROWID;
+"""
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Callable[[sqlite3.Connection], Any]
+    done: Future[Any]
+
+
+class Store:
+    """The database and the tile files of one platform. Made for one process: see `lock`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create. Raises EvidenceError `platform.schema` for a database of a newer version."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder = folder
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        connection = self.connect()
+        try:
+            _migrate(connection, folder)
+        finally:
+            connection.close()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="platform-read")
+        self._writer = threading.Thread(target=self._write_loop, name="platform-write", daemon=True)
+        self._writer.start()
+
+    def close(self) -> None:
+        """Finish what waits, then close."""
+        self._jobs.put(None)
+        self._writer.join()
+        self._readers.shutdown()
+        for connection in self._opened:
+            connection.close()
+
+    async def write(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Run `work` in the writer's transaction and return its result when it is durable.
+
+        Whatever `work` raises undoes its own changes only. Raises: EvidenceError `platform.storage` when the commit
+        fails: then nothing of the group is kept.
+        """
+        job = _Job(work, Future())
+        self._jobs.put(job)
+        result: Result = await asyncio.wrap_future(job.done)
+        return result
+
+    async def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Run `work` in a thread, within one read transaction."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self.connect()
+            self._opened.append(connection)
+        connection.execute("BEGIN")
+        try:
+            return work(connection)
+        finally:
+            connection.execute("ROLLBACK")
+
+    def connect(self) -> sqlite3.Connection:
+        """Open a connection of one's own; any thread may use it, one at a time."""
+        connection = sqlite3.connect(self.folder / "platform.sqlite", timeout=BUSY_TIMEOUT_S, isolation_level=None,
+                                     check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    def _write_loop(self) -> None:
+        connection = self.connect()
+        try:
+            while (job := self._jobs.get()) is not None:
+                group, ending = [job], False
+                while len(group) < GROUP_JOBS_MAX:
+                    try:
+                        other = self._jobs.get_nowait()
+                    except queue.Empty:
+                        break
+                    if other is None:
+                        ending = True
+                        break
+                    group.append(other)
+                self._commit(connection, group)
+                if ending:
+                    return
+        finally:
+            connection.close()
+
+    def _commit(self, connection: sqlite3.Connection, group: Sequence[_Job]) -> None:
+        """Run the jobs of one group, commit, and only then tell anybody."""
+        outcomes: list[tuple[_Job, Any, BaseException | None]] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in group:
+                connection.execute("SAVEPOINT job")
+                try:
+                    outcomes.append((job, job.work(connection), None))
+                except BaseException as error:
+                    connection.execute("ROLLBACK TO job")
+                    outcomes.append((job, None, error))
+                connection.execute("RELEASE job")
+            connection.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            log.exception("the database did not take %d jobs", len(group))
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            failure = EvidenceError(Problem.of(str(self.folder), "platform.storage", reason=error))
+            outcomes = [(job, None, failure) for job in group]
+        for job, result, problem in outcomes:
+            if job.done.cancelled():
+                continue
+            if isinstance(problem, sqlite3.Error | OSError):
+                problem = EvidenceError(Problem.of(str(self.folder), "platform.storage", reason=problem))
+            if problem is None:
+                job.done.set_result(result)
+            else:
+                job.done.set_exception(problem)
+
+    # Logs: `register`, and `g/<id>` for each gateway.
+
+    def append(self, connection: sqlite3.Connection, name: str, size: int, entries: Sequence[bytes],
+               full: Sequence[tuple[Tile, bytes]]) -> None:
+        """Add `entries` behind the first `size` of a log, with the hash tiles that became `full`."""
+        connection.executemany("INSERT INTO tail (log, seq, data) VALUES (?, ?, ?)",
+                               [(name, size + i, data) for i, data in enumerate(entries)])
+        for number in range(size // WIDTH, (size + len(entries)) // WIDTH):
+            first = number * WIDTH
+            rows = connection.execute("SELECT data FROM tail WHERE log = ? AND seq >= ? AND seq < ? ORDER BY seq",
+                                      (name, first, first + WIDTH)).fetchall()
+            self._write_tile(name, Tile(None, number, WIDTH), tiles.join_entries([row["data"] for row in rows]))
+            connection.execute("DELETE FROM tail WHERE log = ? AND seq >= ? AND seq < ?", (name, first, first + WIDTH))
+        for tile, data in full:
+            self._write_tile(name, tile, data)
+
+    def entries(self, connection: sqlite3.Connection, name: str, first: int, end: int, size: int) -> list[bytes]:
+        """Return entries [first, end) of a log of `size`. Raises EvidenceError `log.broken`."""
+        result: list[bytes] = []
+        edge = size - size % WIDTH
+        for number in range(first // WIDTH, -(-min(end, edge) // WIDTH)):
+            whole = tiles.split_entries(self._tile(name, Tile(None, number, WIDTH)), Tile(None, number, WIDTH),
+                                        where=name)
+            result += whole[max(first - number * WIDTH, 0) : end - number * WIDTH]
+        rows = connection.execute("SELECT data FROM tail WHERE log = ? AND seq >= ? AND seq < ? ORDER BY seq",
+                                  (name, max(first, edge), end)).fetchall()
+        result += [row["data"] for row in rows]
+        if len(result) != end - first:
+            raise EvidenceError(Problem.of(name, "log.broken", reason=f"entries {first} to {end} are not all there"))
+        return result
+
+    def edge(self, connection: sqlite3.Connection, name: str, size: int, root: bytes | None) -> Edge:
+        """Rebuild the edge of a log from its tail and tiles. Raises EvidenceError `log.broken` if `root` differs."""
+        levels: list[tuple[bytes, ...]] = []
+        level = 0
+        while level == 0 or size >> (8 * level):
+            count = size >> (8 * level)
+            first = count - count % WIDTH
+            if level == 0:
+                levels.append(tuple(leaf_hash(e) for e in self.entries(connection, name, first, count, size)))
+            else:
+                levels.append(tuple(subtree_root(self.hashes(name, Tile(level - 1, n, WIDTH)))
+                                    for n in range(first, count)))
+            level += 1
+        edge = Edge(size, tuple(levels))
+        if size and edge.root() != root:
+            raise EvidenceError(Problem.of(name, "log.broken", reason="the tiles do not give the checkpoint's root"))
+        return edge
+
+    def hashes(self, name: str, tile: Tile) -> list[bytes]:
+        """Return the hashes of a full hash tile. Raises EvidenceError `log.broken`."""
+        data = self._tile(name, tile)
+        if len(data) != 32 * WIDTH:
+            raise EvidenceError(Problem.of(name, "log.broken", reason=f"{tile.path} is cut"))
+        return tiles.split_hashes(data, tile, where=name)
+
+    def tile_file(self, name: str, tile: Tile) -> Path:
+        """Return where a full tile lies."""
+        return self.folder / "logs" / name / tile.path
+
+    def _tile(self, name: str, tile: Tile) -> bytes:
+        try:
+            return self.tile_file(name, tile).read_bytes()
+        except OSError as error:
+            raise EvidenceError(Problem.of(name, "log.broken", reason=f"{tile.path}: {error.strerror}")) from error
+
+    def _write_tile(self, name: str, tile: Tile, data: bytes) -> None:
+        path = self.tile_file(name, tile)
+        fresh = [folder for folder in path.parents if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".part")
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        for folder in [path.parent, *(f.parent for f in fresh)]:
+            _sync_folder(folder)
+
+
+def lock(folder: Path) -> int:
+    """Take the lock on a data folder and return its descriptor. Raises EvidenceError `platform.in_use`."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise EvidenceError(Problem.of(str(folder), "platform.in_use")) from error
+    return descriptor
+
+
+def _migrate(connection: sqlite3.Connection, folder: Path) -> None:
+    with _transaction(connection):
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise EvidenceError(Problem.of(str(folder), "platform.schema", version=version, known=SCHEMA_VERSION))
+        if version < 1:
+            for statement in filter(str.strip, SCHEMA.split(";")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,55 @@
+"""Runs an aiohttp application until SIGTERM or Ctrl-C, and says on stdout, in one line of JSON, when it listens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from config.listening import Listening
+from protocols.errors import ConfigError, Problem
+
+log = logging.getLogger(__name__)
+
+IDLE_TIMEOUT_S = 30.0
+"""A connection without a request, or with half a head of one, is closed after this."""
+SHUTDOWN_TIMEOUT_S = 5.0
+HEAD_BYTES_MAX = 8190
+
+
+def serve(make: Callable[[], web.Application], where: Listening, ready: Mapping[str, Any]) -> None:
+    """Listen and answer until told to end. `make` is called inside the loop; `ready` is printed with the URL.
+
+    Raises: ConfigError when certificate or address cannot be used.
+    """
+    asyncio.run(_serve(make, where, ready))
+
+
+async def _serve(make: Callable[[], web.Application], where: Listening, ready: Mapping[str, Any]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    context = where.ssl_context()
+    runner = web.AppRunner(make(), keepalive_timeout=IDLE_TIMEOUT_S, max_line_size=HEAD_BYTES_MAX,
+                           max_field_size=HEAD_BYTES_MAX, access_log=None, handle_signals=False,
+                           auto_decompress=False, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, where.host, where.port, ssl_context=context)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(Problem.of(f"{where.host}:{where.port}", "platform.config_bind",
+                                         reason=error.strerror or error)) from error
+        port = runner.addresses[0][1]
+        print(json.dumps({"ready": True, "url": where.url(port), **ready}, ensure_ascii=False), flush=True)
+        await stop.wait()
+        log.info("asked to end")
+    finally:
+        await runner.cleanup()
