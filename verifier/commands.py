@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from verifier.proof.verify import Verdict
 
 EXIT_INVALID = 1
-EXIT_UNREADABLE = 2
 
 POLICY_VARIABLE = "TALLYSTICK_POLICY"
 POLICY_PLACES = ("/etc/tallystick/policy.json", "~/.config/tallystick/policy.json")
@@ -45,8 +44,6 @@ def verify_command(args: argparse.Namespace, say: Say) -> int:
         print(json.dumps(as_json(verdict, say), ensure_ascii=False, indent=2, sort_keys=True))
     else:
         print("\n".join(as_text(verdict, say)))
-    if any(finding.code == "container.unreadable" for finding in verdict.findings):
-        return EXIT_UNREADABLE
     return 0 if verdict.valid else EXIT_INVALID
 
 
@@ -88,14 +85,19 @@ def _read(path: Path, bytes_max: int) -> bytes:
 
 
 def judge(bundle: Path, policy: Policy, anchor: bytes | None) -> Verdict:
-    """Open a bundle and verify it. What the container refuses is a verdict too (`container.*`)."""
-    from protocols.errors import VerificationError
+    """Open a bundle and verify it. A zip that breaks a rule is a verdict too (`container.*`).
+
+    Raises: ConfigError if the file cannot be read or is no zip at all: there is nothing to judge then.
+    """
+    from protocols.errors import ConfigError, Problem, VerificationError
     from protocols.evidence.bundle import open_bundle
     from verifier.proof.verify import refused, verify
 
     try:
         opened = open_bundle(bundle)
     except VerificationError as error:
+        if any(problem.code == "container.unreadable" for problem in error.problems):
+            raise ConfigError(Problem(str(bundle), p.code, p.args) for p in error.problems) from error
         return refused(error)
     return verify(opened, policy, anchor=anchor)
 
