@@ -34,7 +34,13 @@ from protocols.errors import ConfigError, DeviceError, Problem
 from protocols.opcua import codec, session
 from protocols.opcua.commission import judge, plan_rows
 from protocols.opcua.nameplate import read_nameplates
-from protocols.opcua.pki import OwnCertificate, check_server_certificate, own_certificate, server_spki_sha256
+from protocols.opcua.pki import (
+    OWN_CERTIFICATE,
+    OwnCertificate,
+    check_server_certificate,
+    own_certificate,
+    server_spki_sha256,
+)
 from protocols.opcua.target import SECURITY_POLICIES, Nameplate, OpcUaAddress, OpcUaEndpoint, OpcUaPoint
 from protocols.samples import BAD, Sink
 from protocols.terms.check import CheckResult
@@ -70,6 +76,12 @@ _TOO_MUCH = frozenset((ua.StatusCodes.BadTooManyOperations, ua.StatusCodes.BadRe
                        ua.StatusCodes.BadTcpMessageTooLarge))
 _REFUSED_LOGIN = frozenset((ua.StatusCodes.BadUserAccessDenied, ua.StatusCodes.BadIdentityTokenRejected,
                             ua.StatusCodes.BadIdentityTokenInvalid))
+
+_DISTRUST = frozenset((ua.StatusCodes.BadCertificateUntrusted, ua.StatusCodes.BadSecurityChecksFailed,
+                       ua.StatusCodes.BadCertificateInvalid, ua.StatusCodes.BadCertificateUseNotAllowed,
+                       ua.StatusCodes.BadCertificateUriInvalid, ua.StatusCodes.BadCertificateTimeInvalid))
+"""How a server says that it does not take our certificate."""
+
 
 class _Session(UaSession):
     """A session that sends reading requests only, and leaves publishing to the driver."""
@@ -197,12 +209,9 @@ class _Link:
             client.our_session.rebind_authentication_token()
             await client.activate_session(username, password)
         except (OSError, ua.UaError):
+            client.disconnect_socket()
             return False
         return True
-
-    def drop(self) -> None:
-        """Let go without a word: the server has no such session, or cannot be asked."""
-        self.client.disconnect_socket()
 
     async def close(self) -> None:
         """Delete subscription and session and close, in CLOSE_S at most, whatever the server does."""
@@ -270,7 +279,7 @@ class OpcUaDriver:
                 since_s = float("inf")
                 try:
                     if link is not None and not await self._resumed(link):
-                        link.drop()
+                        await link.close()
                         link = None
                     if link is None:
                         link = await self._subscribed()
@@ -303,6 +312,14 @@ class OpcUaDriver:
         if not await link.resume(self._endpoint.username, await self._password()):
             return False
         link.lost_s, link.heard_s = None, now_s
+        try:
+            # What was sent into the dead line is fetched now: the next keep-alive that would tell may be seconds away.
+            for _ in range(session.Sequence32.MISSING_MAX):
+                if not await self._republish(link, link.sequence.expected):
+                    break
+                link.sequence.skip()
+        except ua.UaStatusCodeError:
+            return False  # the session is there, its subscription is not
         return True
 
     async def _subscribed(self) -> _Link:
@@ -339,8 +356,7 @@ class OpcUaDriver:
                 await client.open_secure_channel()
             except (ConnectionError, TimeoutError) as error:
                 if end.is_secured:  # servers that do not trust us hang up without a word
-                    raise DeviceError(Problem.of(end.name, "opcua.channel_refused", endpoint=end.url,
-                                                 file=end.pki_dir / "own.der")) from error
+                    raise DeviceError(self._channel_refused(type(error).__name__)) from error
                 raise
             await client.create_session()
             self._refuse_clear_password(client)
@@ -636,6 +652,8 @@ class OpcUaDriver:
         if isinstance(error, DeviceError | ConfigError):
             return error.problems[0]
         if isinstance(error, ua.UaStatusCodeError):
+            if error.code in _DISTRUST:
+                return self._channel_refused(ua.StatusCode(error.code).name)
             code = "opcua.login_refused" if error.code in _REFUSED_LOGIN else "opcua.refused"
             return Problem.of(end.name, code, endpoint=end.url, status=ua.StatusCode(error.code).name,
                               user=end.username or "anonymous")
@@ -645,6 +663,10 @@ class OpcUaDriver:
             return Problem.of(end.name, "opcua.unreachable", endpoint=end.url, why=error.strerror or error)
         return Problem.of(end.name, "opcua.protocol_error", endpoint=end.url,
                           why=f"{type(error).__name__}: {error}"[:200])
+
+    def _channel_refused(self, status: str) -> Problem:
+        return Problem.of(self._endpoint.name, "opcua.channel_refused", endpoint=self._endpoint.url, status=status,
+                          file=self._endpoint.pki_dir / OWN_CERTIFICATE)
 
     # Commissioning
 

@@ -126,8 +126,13 @@ class Sequence32:
         self._next = expected if is_keep_alive else _after(number)
         return missed
 
+    @property
+    def expected(self) -> int:
+        """The number of the next notification."""
+        return self._next
+
     def skip(self) -> None:
-        """A notification arrived whose number could not be read."""
+        """The expected notification arrived by another way, or its number could not be read."""
         self._next = _after(self._next)
 
 
