@@ -75,6 +75,11 @@ class Sealer:
         """Id of this gateway, "" before it is enrolled."""
         return self.journal.history.gateway
 
+    @property
+    def public_keys(self) -> list[bytes]:
+        """Raw public halves of the key ring."""
+        return [bytes.fromhex(public) for public in self._ring]
+
     def roster_rows(self) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
         """Return device and point rows of the last sealed roster, in slot order: what a newer one has to continue."""
         return tuple(self._devices), tuple(self._points)

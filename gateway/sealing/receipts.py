@@ -1,0 +1,195 @@
+"""What the platform answers, verified and kept: proofs of the register, and the newest `seen`.
+
+Of the heads of this gateway are kept: the first in every ten minutes, the first after each outage, and the newest.
+Leaving heads out only makes the time before which a window must have been sealed later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.sealing.journal import Journal
+from gateway.sealing.sealer import Event
+from protocols.errors import Problem, VerificationError
+from protocols.evidence import checkpoint, keys, merkle, note, policy, proof, register
+from protocols.evidence.encoding import to_base64
+from protocols.evidence.jcs import INTEGER_MAX
+
+FOLDER = "register"
+KEEP_EVERY_S = 600
+RECEIPTS_BYTES_MAX = 256 * 1024 * 1024
+"""Beyond it the oldest heads go; the rest of the chain stays, and so do all entries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whom this gateway believes, told once at enrolment: register, platform key, witnesses."""
+
+    register: note.VerifierKey
+    platform: str
+    quorum: policy.Quorum
+    independent: frozenset[str]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Trust:
+        """Read an ENROL_ANSWER. Raises VerificationError `vkey.malformed` or of the witness policy."""
+        where = "enrolment"
+        return cls(note.parse_verifier_key(answer["register"], where=where), answer["platform"],
+                   policy.parse_quorum(answer["witnesses"], where=where), frozenset(answer["independent"]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    index: int
+    size: int
+    time_s: int
+    kept: bool
+
+
+class Receipts:
+    """The proofs of one gateway. Methods block on the disk; one thread at a time."""
+
+    def __init__(self, journal: Journal, gateway: str, trust: Trust, event: Event) -> None:
+        self._journal = journal
+        self._disk = journal.disk
+        self._gateway = gateway
+        self._trust = trust
+        self._event = event
+        self.seen: Mapping[str, Any] | None = None
+        self._indexes = {int(name.removesuffix(".proof")) for name in self._disk.names(FOLDER)}
+        self._bytes = sum(self._disk.size(_path(index)) for index in self._indexes)
+        self._newest: _Head | None = None
+        self._complete = 0
+        for index in sorted(self._indexes, reverse=True):
+            value = register.decode(self._proof(index).extra, where=_path(index))
+            if value["type"] == "head":
+                self._newest = _Head(index, value["size"], 0, True)
+                self._note_complete(value)
+                break
+
+    @property
+    def proven(self) -> int:
+        """Size that the newest co-signed head covers, 0 while none is kept or its chain has a hole."""
+        return self._complete
+
+    def take(self, proofs: list[bytes], register_checkpoint: bytes | None, *, now_s: int) -> None:
+        """Verify and keep what the platform sent; what does not verify is told by an event and not kept.
+
+        Raises: OSError.
+        """
+        for data in proofs:
+            try:
+                self._take_proof(data, now_s)
+            except VerificationError as error:
+                self._event("sealing.proof_refused", "register", reason=error.problems[0].code)
+        if register_checkpoint is not None:
+            try:
+                self._take_seen(register_checkpoint)
+            except VerificationError as error:
+                self._event("sealing.proof_refused", "register", reason=error.problems[0].code)
+        newest = self._newest
+        if newest is not None and self._complete != newest.size:
+            self._note_complete(register.decode(self._proof(newest.index).extra, where=_path(newest.index)))
+
+    def _take_proof(self, data: bytes, now_s: int) -> None:
+        where = "register proof"
+        parsed = proof.parse(data, where=where)
+        value = register.decode(parsed.extra, where=where)
+        head, cosigned = self._verify_checkpoint(parsed.checkpoint, where)
+        merkle.verify_inclusion(leaf=merkle.leaf_hash(parsed.extra), index=parsed.index, size=head.size,
+                                proof=parsed.hashes, root=head.root, where=where)
+        if parsed.index in self._indexes:
+            return
+        if value["type"] == "head" and value["gateway"] == self._gateway:
+            if value["size"] > self._journal.size or \
+                    self._journal.tree.root(value["size"]).hex() != value["root"]:
+                # Somebody else seals with our key, or our journal was set back: a person must look.
+                self._event("sealing.head_differs", where, size=value["size"])
+                return
+            times = [c.time_s for c in cosigned if c.public in self._independent]
+            self._keep_head(parsed.index, value["size"], min(times, default=now_s), data)
+        else:
+            self._store(parsed.index, data)
+
+    def _keep_head(self, index: int, size: int, time_s: int, data: bytes) -> None:
+        newest = self._newest
+        if newest is not None and size <= newest.size:
+            return
+        kept = newest is None or newest.time_s // KEEP_EVERY_S != time_s // KEEP_EVERY_S or \
+            newest.size <= self._journal.history.outage < size
+        self._store(index, data)
+        if newest is not None and not newest.kept:
+            self._disk.remove(_path(newest.index))
+            self._indexes.discard(newest.index)
+        self._newest = _Head(index, size, time_s, kept)
+        self._thin()
+
+    def _store(self, index: int, data: bytes) -> None:
+        self._disk.replace(_path(index), data)
+        self._indexes.add(index)
+        self._bytes += len(data)
+
+    def _thin(self) -> None:
+        """Let the oldest heads go while the receipts are beyond their budget."""
+        newest = self._newest
+        for index in sorted(self._indexes):
+            if self._bytes <= RECEIPTS_BYTES_MAX or newest is None or index == newest.index:
+                return
+            kind = register.decode(self._proof(index).extra, where=_path(index))["type"]
+            if kind == "head":
+                self._bytes -= self._disk.size(_path(index))
+                self._disk.remove(_path(index))
+                self._indexes.discard(index)
+
+    def _take_seen(self, data: bytes) -> None:
+        head, cosigned = self._verify_checkpoint(data, "register checkpoint")
+        if self.seen is not None and self.seen["size"] == head.size and self.seen["root"] != head.root.hex():
+            raise VerificationError(Problem.of("register checkpoint", "sealing.register_split", size=head.size))
+        names = self._independent
+        usable = [c for c in cosigned if c.public in names and c.time_s <= INTEGER_MAX]
+        if not usable or not head.size:
+            return
+        newest = max(usable, key=lambda c: c.time_s)
+        if self.seen is None or (head.size, newest.time_s) > (self.seen["size"], self.seen["time_s"]):
+            self.seen = {"size": head.size, "root": head.root.hex(), "witness": names[newest.public],
+                         "time_s": newest.time_s, "signature": to_base64(newest.signature)}
+
+    @property
+    def _independent(self) -> dict[bytes, str]:
+        return {key.public: name for name, key in self._trust.quorum.witnesses.items()
+                if name in self._trust.independent}
+
+    def _verify_checkpoint(self, data: bytes, where: str) -> tuple[checkpoint.Checkpoint, list[note.Cosignature]]:
+        signed = note.parse(data, where=where)
+        head = checkpoint.parse_text(signed.text, where=where)
+        if head.origin != self._trust.register.name:
+            raise VerificationError(Problem.of(where, "sealing.other_register", origin=head.origin))
+        note.require_signed(signed, self._trust.register, where=where)
+        cosigned = note.cosignatures(signed, self._trust.quorum.witnesses.values(), where=where)
+        if not self._trust.quorum.holds({c.public for c in cosigned}):
+            raise VerificationError(Problem.of(where, "sealing.no_quorum"))
+        return head, cosigned
+
+    def _proof(self, index: int) -> proof.LogProof:
+        return proof.parse(self._disk.read(_path(index)) or b"", where=_path(index))
+
+    def _note_complete(self, head: Mapping[str, Any]) -> None:
+        """Note the size of `head` if every entry of its chain is kept, and the enrolment of this gateway is in it."""
+        enrolled, at = False, head["last"]
+        while at >= 0:
+            if at not in self._indexes:
+                return
+            value = register.decode(self._proof(at).extra, where=_path(at))
+            if value["type"] == "enrol":
+                enrolled |= keys.gateway_id(bytes.fromhex(value["certificate"]["gateway_key"])) == self._gateway
+            if value["last"] >= at:
+                return
+            at = value["last"]
+        if enrolled:
+            self._complete = head["size"]
+
+
+def _path(index: int) -> str:
+    return f"{FOLDER}/{index}.proof"
