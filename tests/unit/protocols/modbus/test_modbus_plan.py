@@ -77,6 +77,12 @@ def test_bits_and_overlaps_share_a_read() -> None:
     assert {p.point_index for p in requests[0].points} == {0, 1, 2, 3}
 
 
+def test_a_short_value_inside_a_long_one_does_not_shorten_the_read() -> None:
+    held = points("1/holding/0 float64", "1/holding/1 uint16", "1/holding/12 uint16")
+    assert spans(make_requests(held, endpoint(max_gap=8))) == [("holding", 0, 13)]
+    assert spans(make_requests(held, endpoint(max_gap=7))) == [("holding", 0, 4), ("holding", 12, 1)]
+
+
 def test_tables_units_and_devices_never_share_a_read() -> None:
     one = points("1/holding/0 uint16", "1/input/0 uint16", "2/holding/0 uint16", "1/coil/0", "1/discrete/0")
     other = points("1/holding/1 uint16", device=1)

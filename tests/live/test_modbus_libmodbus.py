@@ -1,0 +1,205 @@
+"""The driver against libmodbus, a Modbus stack in C that shares nothing with pymodbus."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from protocols.modbus.driver import Driver
+from tests.support.programs import need
+from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
+
+pytestmark = pytest.mark.live
+
+SOURCE = Path(__file__).with_name("modbus_libserver.c")
+UNIT = 17
+
+
+@pytest.fixture(scope="session")
+def server_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile our small server around libmodbus."""
+    need("gcc", "pkg-config")
+    asked = subprocess.run(["pkg-config", "--cflags", "--libs", "libmodbus"], capture_output=True, text=True)
+    if asked.returncode:
+        reason = "libmodbus-dev is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    program = tmp_path_factory.mktemp("libmodbus") / "modbus_libserver"
+    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-o", str(program), str(SOURCE), *shlex.split(asked.stdout)],
+                   check=True, timeout=60)
+    return program
+
+
+@asynccontextmanager
+async def process(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a program that ends with its standard input; end it by its id otherwise."""
+    child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE,
+                                                 stdout=asyncio.subprocess.PIPE)
+    try:
+        yield child
+    finally:
+        assert child.stdin is not None
+        child.stdin.close()
+        try:
+            await asyncio.wait_for(child.wait(), 2)
+        except TimeoutError:
+            with suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+
+
+async def line_of(child: asyncio.subprocess.Process) -> str:
+    assert child.stdout is not None
+    return (await asyncio.wait_for(child.stdout.readline(), 10)).decode().strip()
+
+
+POINTS = [
+    point(0, f"{UNIT}/holding/100", "float32"), point(1, f"{UNIT}/holding/102", "float32", order="CDAB"),
+    point(2, f"{UNIT}/holding/104", "float32", order="BADC"), point(3, f"{UNIT}/holding/106", "float32", order="DCBA"),
+    point(4, f"{UNIT}/holding/108", "int32"), point(5, f"{UNIT}/holding/110:4", "string"),
+    point(6, f"{UNIT}/input/299", "uint16"), point(7, f"{UNIT}/coil/102"), point(8, f"{UNIT}/coil/103"),
+    point(9, f"{UNIT}/discrete/297"), point(10, f"{UNIT}/holding/120", "uint16"),
+    point(11, f"{UNIT}/holding/128.7"), point(12, f"{UNIT}/holding/128.0"),
+]
+TRUE = {0: 21.5, 1: -0.25, 2: 1e6, 3: 3.5, 4: -7.0, 6: 897.0, 7: 1.0, 8: 0.0, 9: 1.0, 11: 1.0, 12: 0.0}
+
+
+def judge(sink: Recording) -> None:
+    """Every value is what the C program holds; the request counter only ever rises."""
+    assert {i: set(v) for i, v in sink.values.items() if i not in (5, 10)} == {i: {v} for i, v in TRUE.items()}
+    assert set(sink.texts[5]) == {"PUMP 7"}
+    counted = sink.values[10]
+    assert all(a < b for a, b in pairwise(counted))
+    assert set(sink.replies) == {0}
+
+
+async def test_all_tables_and_orders_over_tcp(server_program: Path) -> None:
+    sink = Recording()
+    async with process(str(server_program), "tcp") as child:
+        port = int((await line_of(child)).split()[1])
+        driver = Driver(endpoint(port), POINTS, sink)
+        assert len(driver.plan()) == 4
+        async with running(driver):
+            await until(lambda: len(sink.values.get(12, [])) >= 20)
+            assert "LMB" in (await driver.identify(UNIT))["server_id"]  # no 43/14 there; its function 17 says LMB3.1.6
+        [result] = await driver.check()
+    judge(sink)
+    assert sink.events == []
+    assert (result.ok, result.code) == (True, "modbus.check_ok")
+    assert "LMB" in dict(result.args)["identity"]
+
+
+async def test_what_it_refuses_is_found_by_bisecting(server_program: Path) -> None:
+    sink = Recording()
+    points = [point(a, f"{UNIT}/input/{a}", "uint16") for a in range(90, 120)]
+    async with process(str(server_program), "tcp") as child:
+        driver = Driver(endpoint(int((await line_of(child)).split()[1])), points, sink)
+        [result] = await driver.check()
+        async with running(driver):
+            await until(lambda: set(sink.values) == set(range(100, 120)))
+            await until(lambda: sink.codes().count("modbus.points_refused") == 10)
+    assert (result.code, dict(result.args)["points"], dict(result.args)["exception"]) == (
+        "modbus.check_refused", "10", "2")
+    assert all(set(v) == {3.0 * a} for a, v in sink.values.items())
+
+
+async def test_it_comes_back_when_the_server_was_killed(server_program: Path) -> None:
+    sink = Recording()
+    async with process(str(server_program), "tcp") as child:
+        port = int((await line_of(child)).split()[1])
+        driver = Driver(endpoint(port), POINTS[:1], sink)
+        async with running(driver):
+            await until(lambda: len(sink.values.get(0, [])) >= 3)
+            child.kill()
+            await child.wait()
+            await until(lambda: "modbus.lost" in sink.codes())
+    assert set(sink.values[0]) == {21.5}
+
+
+@asynccontextmanager
+async def serial_line(tmp_path: Path) -> AsyncIterator[tuple[Path, Path]]:
+    """Two ends of a serial line made of pseudo terminals."""
+    need("socat")
+    ends = tmp_path / "near", tmp_path / "far"
+    child = await asyncio.create_subprocess_exec(
+        "socat", *(f"pty,rawer,link={end}" for end in ends), stdin=asyncio.subprocess.DEVNULL)
+    try:
+        await until(lambda: all(end.exists() for end in ends), what="the serial line")
+        yield ends
+    finally:
+        with suppress(ProcessLookupError):
+            child.terminate()
+        await child.wait()
+
+
+async def test_rtu_over_tcp_through_a_serial_gateway(server_program: Path, tmp_path: Path) -> None:
+    """libmodbus as RTU unit 17 on a serial line, and a gateway that carries its bytes over TCP.
+
+    No dead unit beside it: a libmodbus server waits for the answer of any other unit that was asked on its line, and
+    takes the next request for it.
+    """
+    sink = Recording()
+    async with serial_line(tmp_path) as (near, far):
+        async with process(str(server_program), "rtu", str(far)) as child:
+            assert await line_of(child) == "ready"
+            async with gateway(near) as port:
+                at = endpoint(port, protocol="modbus_rtu_over_tcp", timeout_s=0.5)
+                driver = Driver(at, POINTS, sink)
+                [result] = await driver.check()
+                async with running(driver):
+                    await until(lambda: len(sink.values.get(12, [])) >= 10)
+    judge(sink)
+    assert (result.ok, result.code) == (True, "modbus.check_ok")
+    assert sink.events == []
+
+
+@asynccontextmanager
+async def gateway(device: Path) -> AsyncIterator[int]:
+    """Carry bytes between TCP and a serial line and understand none of them, as cheap serial gateways do."""
+    line = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    clients: list[asyncio.StreamWriter] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.append(writer)
+        while data := await reader.read(1000):
+            os.write(line, data)
+        clients.remove(writer)
+        writer.close()
+
+    def back() -> None:
+        data = os.read(line, 1000)
+        for client in clients:
+            client.write(data)
+
+    asyncio.get_running_loop().add_reader(line, back)
+    server = await asyncio.start_server(carry, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        asyncio.get_running_loop().remove_reader(line)
+        os.close(line)
+
+
+async def test_a_serial_line(server_program: Path, tmp_path: Path) -> None:
+    pytest.importorskip("serial", reason="pyserial is not installed")
+    sink = Recording()
+    async with serial_line(tmp_path) as (near, far):
+        async with process(str(server_program), "rtu", str(far)) as child:
+            assert await line_of(child) == "ready"
+            at = endpoint(0, protocol="modbus_rtu", endpoint=f"serial://{near}", baudrate=19200, parity="N")
+            driver = Driver(at, POINTS, sink)
+            [result] = await driver.check()
+            async with running(driver):
+                await until(lambda: len(sink.values.get(12, [])) >= 10)
+    judge(sink)
+    assert (result.ok, result.code) == (True, "modbus.check_ok")
