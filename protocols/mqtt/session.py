@@ -35,6 +35,10 @@ ASK_PAUSE_MAX_NS = 300 * NS_PER_S
 
 SEQ_END = 256
 
+WHY = ("before_birth", "connected", "connection_lost", "death", "gap", "in_death", "no_sequence", "queue_full", "rebirth",
+       "repeat", "silent", "unknown_alias", "unreadable")
+"""Why an effect: words for the caller, which finds sentences for them."""
+
 
 class Kind(StrEnum):
     """Message types of a node and of its devices that a host receives."""
@@ -69,7 +73,10 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A message of this node was dropped or could not be read, so that a birth or death may have been missed."""
+    """A message of this node was dropped or could not be read, so that a birth or death may have been missed.
+
+    why: queue_full or unreadable.
+    """
 
     why: str
 
@@ -97,7 +104,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """`count` samples leave uncounted. reason: one of terms.DISCARD_REASONS; why: for people."""
+    """`count` samples leave uncounted. reason: one of terms.DISCARD_REASONS; why: one of WHY."""
 
     reason: str
     count: int
@@ -182,12 +189,12 @@ class NodeSession:
             case Connected():
                 return replace(self, wanted="connected", ask_after_ns=now_ns + CONNECT_GRACE_NS), ()
             case Disconnected():
-                gone, effects = self._forget("connection lost")
+                gone, effects = self._forget("connection_lost")
                 return NodeSession(points=gone.points, may_ask=gone.may_ask, silence_ns=gone.silence_ns), effects
             case Missed(why):
                 return self._lose(why, now_ns)
             case Unexplained():
-                return self._ask("unknown alias", now_ns)
+                return self._ask("unknown_alias", now_ns)
 
     def _message(self, message: Message, now_ns: int) -> Step:
         if message.kind is Kind.NBIRTH:
@@ -196,8 +203,8 @@ class NodeSession:
             return self._node_death(message)
         seq = message.frame.seq
         if seq is None or seq >= SEQ_END:
-            lost, effects = self._lose("no sequence number", now_ns)
-            return lost, (*_discard("undecodable", [message], "no sequence number"), *effects)
+            lost, effects = self._lose("no_sequence", now_ns)
+            return lost, (*_discard("undecodable", [message], "no_sequence"), *effects)
         if not self.online:
             return self._hold(message, now_ns)
         ahead = (seq - self.next_seq) % SEQ_END
@@ -208,19 +215,19 @@ class NodeSession:
             return self._hold(message, now_ns)
         if self.behind < REPEATS_MAX:
             return replace(self, behind=self.behind + 1), _discard("not_live", [message], "repeat")
-        lost, effects = self._lose("sequence number behind", now_ns)
-        return lost, (*_discard("undecodable", [message], "sequence number behind"), *effects)
+        lost, effects = self._lose("gap", now_ns)
+        return lost, (*_discard("undecodable", [message], "gap"), *effects)
 
     def _node_birth(self, message: Message, now_ns: int) -> Step:
         frame = message.frame
         if self.online and frame.sent_ms and (frame.sent_ms, frame.bd_seq) == (self.birth_ms, self.bd_seq):
-            return self, _discard("not_live", [message], "repeated birth")
+            return self, _discard("not_live", [message], "repeat")
         table = alias_table(frame, self.points.get("", {}))
         # What a node sends after its birth may have overtaken it, on another topic; the rest is of the life before.
         after = tuple(h for h in self.held if h.message.frame.sent_ms >= frame.sent_ms)
         before = [h.message for h in self.held if h.message.frame.sent_ms < frame.sent_ms]
         # Every device has to be born again, and those that are not were lost.
-        effects = (*_discard("undecodable", before, "before a birth"), *self._offline("rebirth"),
+        effects = (*_discard("undecodable", before, "before_birth"), *self._offline("rebirth"),
                    Online(""), Deliver(message, table))
         born = replace(
             self, online=True, bd_seq=frame.bd_seq, birth_ms=frame.sent_ms, next_seq=((frame.seq or 0) + 1) % SEQ_END,
@@ -228,7 +235,7 @@ class NodeSession:
         return born._drained(effects, now_ns)
 
     def _node_death(self, message: Message) -> Step:
-        discards = _discard("not_live", [message], "in a death")
+        discards = _discard("not_live", [message], "in_death")
         known = self.bd_seq is not None and message.frame.bd_seq is not None
         if not self.online or (known and message.frame.bd_seq != self.bd_seq):
             return self, discards  # the will of an older session, published after the node came back
@@ -245,19 +252,19 @@ class NodeSession:
         if message.kind is Kind.DDEATH:
             left = {name: table for name, table in self.tables.items() if name != device}
             gone = (Offline((device,), "death"),) if device in self.tables else ()
-            return replace(turn, tables=left), (*_discard("not_live", [message], "in a death"), *gone)
+            return replace(turn, tables=left), (*_discard("not_live", [message], "in_death"), *gone)
         known = self.tables.get(device)
         if known is not None:
             return turn, (Deliver(message, known),)
-        asking, effects = turn._ask("data before the birth of a device", now_ns)
-        return asking, (*_discard("undecodable", [message], "before a birth"), *effects)
+        asking, effects = turn._ask("before_birth", now_ns)
+        return asking, (*_discard("undecodable", [message], "before_birth"), *effects)
 
     def _hold(self, message: Message, now_ns: int) -> Step:
         if any(h.message.frame.seq == message.frame.seq for h in self.held):
             return self, _discard("not_live", [message], "repeat")
         if len(self.held) >= HELD_MAX:
-            lost, effects = self._lose("messages are missing", now_ns)
-            return lost, (*effects, *_discard("undecodable", [message], "messages are missing"))
+            lost, effects = self._lose("gap", now_ns)
+            return lost, (*effects, *_discard("undecodable", [message], "gap"))
         return replace(self, held=(*self.held, Held(message, now_ns + HOLD_NS))), ()
 
     def _drained(self, effects: tuple[Effect, ...], now_ns: int) -> Step:
@@ -271,7 +278,7 @@ class NodeSession:
 
     def _tick(self, now_ns: int) -> Step:
         if self.held and now_ns >= self.held[0].until_ns:
-            return self._lose("messages are missing" if self.online else "data before birth", now_ns)
+            return self._lose("gap" if self.online else "before_birth", now_ns)
         if self.online and self.silence_ns is not None and now_ns >= self.heard_ns + self.silence_ns:
             return self._lose("silent", now_ns)
         if self.wanted and now_ns >= self.ask_after_ns:

@@ -1,0 +1,325 @@
+"""From messages to the sink: finds the topic or node a message belongs to, and makes one batch of many. No sockets.
+
+`now_ns` is any clock that never goes back; `received_ns` is UTC as this gateway stamps it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from protocols.errors import DeviceError, Problem
+from protocols.mqtt import codec
+from protocols.mqtt.codec import POINT_TYPE
+from protocols.mqtt.columns import Columns
+from protocols.mqtt.documents import Topic
+from protocols.mqtt.inbox import Dropped, Incoming
+from protocols.mqtt.session import (
+    NS_PER_S,
+    AskRebirth,
+    Connected,
+    Deliver,
+    Discard,
+    Disconnected,
+    Event,
+    Kind,
+    Message,
+    Missed,
+    NodeSession,
+    Offline,
+    Online,
+    Tick,
+    Unexplained,
+)
+from protocols.mqtt.target import SPARKPLUG_NAMESPACE, MqttEndpoint, MqttPoint, Point, SparkplugPoint
+from protocols.samples import Sink
+
+TELL_PAUSE_NS = 600 * NS_PER_S
+"""The same trouble with the same topic is told at most once in this time."""
+
+TELL_TOPICS_MAX = 10_000
+NAMED_MAX = 5
+
+TOLD_WHY = ("before_birth", "gap", "no_sequence", "silent", "unreadable")
+"""What a person can do something about; deaths and rebirths are everyday life."""
+
+Node = tuple[str, str]
+
+
+class Router:
+    """All points of one connection. Everything is called from one thread."""
+
+    def __init__(self, endpoint: MqttEndpoint, points: Sequence[Point], sink: Sink, ask: Callable[[str, str], None]
+                 ) -> None:
+        """ask: sends a rebirth request to group and node; called only if the endpoint allows it."""
+        self._sink = sink
+        self._ask = ask
+        self._qos = endpoint.qos
+        by_topic: dict[str, list[MqttPoint]] = {}
+        metrics: dict[Node, dict[str, dict[str, SparkplugPoint]]] = {}
+        for point in points:
+            if isinstance(point, MqttPoint):
+                by_topic.setdefault(point.address.topic, []).append(point)
+            else:
+                at = point.address
+                metrics.setdefault((at.group, at.node), {}).setdefault(at.device, {})[at.metric] = point
+        self._topics = {name: Topic(name, group) for name, group in by_topic.items()}
+        self._metrics = metrics
+        silence_ns = None if endpoint.silence_s is None else round(endpoint.silence_s * NS_PER_S)
+        self._sessions = {
+            node: NodeSession(
+                points={device: {name: p.point_index for name, p in named.items()} for device, named in below.items()},
+                may_ask=endpoint.rebirth == "auto", silence_ns=silence_ns)
+            for node, below in metrics.items()}
+        self._members: dict[tuple[str, str, str], tuple[int, ...]] = {
+            (*node, device): tuple(sorted({p.device_index for p in named.values()}))
+            for node, below in metrics.items() for device, named in below.items()}
+        self._alive: dict[int, set[tuple[str, str, str]]] = {}
+        self._columns = Columns()
+        self._discards: Counter[str] = Counter()
+        self._told_ns: dict[tuple[str, str], int] = {}
+        self._wakes: dict[Node, int] = {}
+
+    @property
+    def filters(self) -> list[str]:
+        """What to subscribe to. Commands are left out: we would hear our own."""
+        return [*self._topics, *(
+            f"{SPARKPLUG_NAMESPACE}/{group}/{kind}/{node}" + ("/+" if kind.startswith("D") else "")
+            for group, node in self._sessions for kind in Kind)]
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Group and node of every edge node."""
+        return list(self._sessions)
+
+    def points_of(self, subscription: str) -> int:
+        """Return how many points a subscription serves."""
+        if subscription in self._topics:
+            return len(self._topics[subscription].readers)
+        _, group, _, node, *device = subscription.split("/")
+        return sum(len(named) for name, named in self._metrics[group, node].items() if bool(name) == bool(device))
+
+    def devices_of(self, subscription: str) -> set[int]:
+        """Return the devices that a subscription serves."""
+        if subscription in self._topics:
+            return set(self._topics[subscription].devices)
+        _, group, _, node, *device = subscription.split("/")
+        return {p.device_index for name, named in self._metrics[group, node].items() if bool(name) == bool(device)
+                for p in named.values()}
+
+    @property
+    def wake_ns(self) -> int | None:
+        """When `tick` is due next; None: not before something happens."""
+        return min(self._wakes.values(), default=None)
+
+    # What a message is
+
+    def source_of(self, topic: str) -> str:
+        """Return a name for whoever sent this: one of a bounded set, whatever topics a stranger invents."""
+        address = _node_of(topic)
+        if address is not None and address[:2] in self._sessions:
+            return "/".join(address[:2])
+        return topic if topic in self._topics else ""
+
+    def samples_in(self, topic: str, payload: bytes | None) -> int:
+        """Return how many samples a message counts for if it is not looked into."""
+        if topic in self._topics:
+            return len(self._topics[topic].readers)
+        try:
+            return codec.parse(payload or b"", where=topic).samples if payload is not None else 1
+        except DeviceError:
+            return 1
+
+    # What happens
+
+    def connected(self, now_ns: int) -> None:
+        """Subscriptions are in place."""
+        for node in self._sessions:
+            self._step(node, Connected(), 0, now_ns)
+
+    def disconnected(self, received_ns: int, now_ns: int) -> None:
+        """The broker is gone: every Sparkplug device below it is no longer known to be connected."""
+        for node in self._sessions:
+            self._step(node, Disconnected(), received_ns, now_ns)
+
+    def tick(self, received_ns: int, now_ns: int) -> None:
+        """Let time pass for the nodes for which it matters."""
+        for node in [node for node, wake_ns in self._wakes.items() if wake_ns <= now_ns]:
+            self._step(node, Tick(), received_ns, now_ns)
+
+    def dropped(self, dropped: Mapping[str, Dropped], received_ns: int, now_ns: int) -> None:
+        """Count what a full queue lost. A node may have lost a birth or a death: its session starts again."""
+        for source, lost in dropped.items():
+            self._discards["queue_full"] += lost.samples
+            self._tell(Problem.of(source, "mqtt.queue_full", messages=lost.messages, samples=lost.samples), now_ns)
+            group, _, node = source.partition("/")
+            if (group, node) in self._sessions and source not in self._topics:
+                self._step((group, node), Missed("queue_full"), received_ns, now_ns)
+
+    def receive(self, item: Incoming, now_ns: int) -> None:
+        """Take one message."""
+        topic = self._topics.get(item.topic)
+        if topic is not None:
+            self._document(topic, item, now_ns)
+            return
+        address = _node_of(item.topic)
+        if address is None or address[:2] not in self._sessions:
+            self._discards["unknown_point"] += 1  # a broker that sends what nobody subscribed to
+            return
+        group, node, kind, device = address
+        if item.payload is None:
+            self._unreadable((group, node), kind, item, now_ns)
+            return
+        try:
+            frame = codec.parse(item.payload, where=item.topic)
+        except DeviceError as error:
+            self._tell(error.problems[0], now_ns)
+            self._unreadable((group, node), kind, item, now_ns)
+            return
+        if item.is_retained:
+            # Sparkplug retains nothing of this; what is retained nevertheless tells of another day.
+            self._discards["not_live"] += frame.samples
+            self._tell(Problem.of(item.topic, "mqtt.retained_sparkplug"), now_ns)
+            return
+        self._step((group, node), Message(kind, device, frame, item.received_ns), item.received_ns, now_ns)
+
+    def flush(self) -> None:
+        """Hand over what came together since the last call."""
+        batch = self._columns.take()
+        if batch is not None:
+            self._sink.samples(batch)
+        for reason, count in sorted(self._discards.items()):
+            if count:
+                self._sink.discarded(reason, count)
+        self._discards.clear()
+
+    # Plain JSON
+
+    def _document(self, topic: Topic, item: Incoming, now_ns: int) -> None:
+        devices: Iterable[int] = topic.devices
+        try:
+            if item.payload is None:
+                raise DeviceError(Problem.of(topic.name, "mqtt.payload_too_large", size="-",
+                                             max=codec.MAX_PAYLOAD_BYTES))
+            tally = topic.add(item.payload, item.received_ns, is_retained=item.is_retained, columns=self._columns)
+        except DeviceError as error:
+            self._discards["undecodable"] += len(topic.readers)
+            self._tell(error.problems[0], now_ns)
+        else:
+            self._discards["undecodable"] += tally.undecodable
+            if tally.undecodable:
+                self._tell(Problem.of(topic.name, "mqtt.wrong_type", count=tally.undecodable), now_ns)
+            if len(topic.devices) > 1:
+                # A topic that many devices share tells of those only which it has something of.
+                devices = tally.devices
+        if not item.is_retained and devices:
+            self._sink.answered(tuple(devices), item.received_ns)
+
+    # Sparkplug
+
+    def _unreadable(self, node: Node, kind: Kind, item: Incoming, now_ns: int) -> None:
+        self._discards["undecodable"] += 1
+        if kind in (Kind.NBIRTH, Kind.NDEATH):  # all others are missed in the sequence
+            self._step(node, Missed("unreadable"), item.received_ns, now_ns)
+
+    def _step(self, node: Node, event: Event, received_ns: int, now_ns: int) -> None:
+        session, effects = self._sessions[node].step(event, now_ns=now_ns)
+        unexplained = False
+        for effect in effects:
+            match effect:
+                case Deliver():
+                    unexplained |= self._deliver(node, session, effect, now_ns)
+                case Discard(reason, count, why):
+                    self._discards[reason] += count
+                    self._explain(node, why, now_ns)
+                case Online(device):
+                    self._born((*node, device), received_ns)
+                case Offline(devices, why):
+                    self._died(node, devices, received_ns)
+                    self._explain(node, why, now_ns)
+                case AskRebirth():
+                    self._ask(*node)
+        self._sessions[node] = session
+        if unexplained:
+            self._step(node, Unexplained(), received_ns, now_ns)
+            return
+        if session.wake_ns is None:
+            self._wakes.pop(node, None)
+        else:
+            self._wakes[node] = session.wake_ns
+
+    def _deliver(self, node: Node, session: NodeSession, effect: Deliver, now_ns: int) -> bool:
+        """Return whether the message used aliases that no birth explained."""
+        message = effect.message
+        points = session.points.get(message.device, {})
+        tally = codec.add_metrics(message.frame, effect.table, points, message.received_ns, self._columns)
+        self._discards["unknown_point"] += tally.unknown_point
+        self._discards["undecodable"] += tally.undecodable
+        where = "/".join((*node, message.device)) if message.device else "/".join(node)
+        if tally.undecodable:
+            self._tell(Problem.of(where, "mqtt.metrics_undecodable", count=tally.undecodable), now_ns)
+        if message.kind in (Kind.NBIRTH, Kind.DBIRTH) and points:
+            self._compare(where, self._metrics[node][message.device], effect.table, now_ns)
+        return tally.strangers > 0
+
+    def _compare(self, where: str, wanted: Mapping[str, SparkplugPoint], table: codec.AliasTable, now_ns: int) -> None:
+        """Tell what the ledger has and the birth lacks, or has as something else."""
+        missing = [name for name in wanted if name not in table.by_name]
+        if missing:
+            self._tell(Problem.of(where, "mqtt.metrics_missing", count=len(missing), named=named(missing)), now_ns)
+        others = [name for name, point in wanted.items() if point.type and name in table.by_name
+                  and POINT_TYPE.get(table.by_name[name].datatype, "-") != point.type]
+        if others:
+            self._tell(Problem.of(where, "mqtt.metric_types_differ", count=len(others), named=named(others)), now_ns)
+
+    def _born(self, place: tuple[str, str, str], received_ns: int) -> None:
+        fresh = []
+        for device in self._members.get(place, ()):
+            alive = self._alive.setdefault(device, set())
+            if not alive:
+                fresh.append(device)
+            alive.add(place)
+        if fresh:
+            self._sink.online(fresh, received_ns)
+
+    def _died(self, node: Node, devices: Iterable[str], received_ns: int) -> None:
+        """A device of the roster is gone when nothing of it is left: its metrics may come from several places."""
+        gone = []
+        for place in ((*node, device) for device in devices):
+            for device in self._members.get(place, ()):
+                alive = self._alive.get(device, set())
+                if place in alive:
+                    alive.discard(place)
+                    if not alive:
+                        gone.append(device)
+        if gone:
+            self._sink.offline(sorted(gone), received_ns)
+
+    def _explain(self, node: Node, why: str, now_ns: int) -> None:
+        if why in TOLD_WHY:
+            self._tell(Problem.of("/".join(node), f"mqtt.node_{why}"), now_ns)
+
+    def _tell(self, problem: Problem, now_ns: int) -> None:
+        key = (problem.code, problem.where)
+        if now_ns < self._told_ns.get(key, now_ns):
+            return
+        if len(self._told_ns) >= TELL_TOPICS_MAX:
+            self._told_ns.clear()
+        self._told_ns[key] = now_ns + TELL_PAUSE_NS
+        self._sink.event(problem.code, problem.where, **dict(problem.args))
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first of these names for a person."""
+    return ", ".join(names[:NAMED_MAX]) + (", ..." if len(names) > NAMED_MAX else "")
+
+
+def _node_of(topic: str) -> tuple[str, str, Kind, str] | None:
+    """Return group, node, message type and device of a Sparkplug topic that a host receives, else None."""
+    parts = topic.split("/")
+    if parts[0] != SPARKPLUG_NAMESPACE or len(parts) not in (4, 5) or parts[2] not in Kind.__members__:
+        return None
+    kind, device = Kind(parts[2]), parts[4] if len(parts) == 5 else ""
+    if kind.startswith("D") != bool(device):
+        return None
+    return parts[1], parts[3], kind, device
