@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gateway.counting.kernel import Columns
 from gateway.counting.registry import Registry
+from gateway.counting.window import ClosedWindow
 from protocols.terms.basis import NOT_COUNTED_REASONS, Basis, DeviceFacts, reason_alone
 from protocols.terms.vocabulary import ROLES
 
@@ -24,14 +25,18 @@ FRESHNESS_S_MAX = 7 * 86_400
 Mask = NDArray[np.bool_]
 
 
-class RecentWindows:
+class Recent:
     """The columns of the windows of the last days, in order of their arrival. Packed: 4 bits a point and window."""
 
     def __init__(self) -> None:
         self._windows: deque[tuple[int, Columns]] = deque()
 
-    def add(self, end_s: int, columns: Columns) -> None:
+    def add(self, window: ClosedWindow) -> None:
         """Add a window that was sealed."""
+        self.add_columns(window.start_s + window.len_s, window.columns)
+
+    def add_columns(self, end_s: int, columns: Columns) -> None:
+        """Add the columns of a window that ends at `end_s`, read from the journal after a start."""
         self._windows.append((end_s, columns))
         while self._windows[0][0] <= end_s - FRESHNESS_S_MAX:
             self._windows.popleft()
@@ -40,6 +45,11 @@ class RecentWindows:
     def last_end_s(self) -> int | None:
         """End of the window that was added last."""
         return self._windows[-1][0] if self._windows else None
+
+    def figures(self, registry: Registry, basis: Basis | None = None, at_s: int | None = None) -> LocalFigures:
+        """Return the figures at `at_s` (the end of the last window) under a basis (the default one)."""
+        at_s = at_s if at_s is not None else self.last_end_s or 0
+        return figures(registry, self, at_s, basis or Basis(key="local", version="1"))
 
     def union(self, at_s: int, freshness_s: int) -> Columns:
         """Return the OR of the windows with at_s - freshness_s < end <= at_s."""
@@ -57,19 +67,20 @@ class RecentWindows:
 class LocalFigures:
     """What this gateway would claim at `at_s` under one basis.
 
-    alive = counted + the sum of not_counted, which names every reason that occurs. reasons: device slot -> why it is
-    not counted, None if it is; tombstones are left out. devices, points: stage -> number.
+    configured = counted + the sum of not_counted, which names every reason that occurs. reasons: device slot -> why
+    it is not counted; tombstones are left out. devices, points: stage -> number.
     """
 
     at_s: int
+    configured: int
     counted: int
     not_counted: Mapping[str, int]
-    reasons: Mapping[int, str | None]
+    reasons: Mapping[int, str]
     devices: Mapping[str, int]
     points: Mapping[str, int]
 
 
-def figures(registry: Registry, recent: RecentWindows, at_s: int, basis: Basis) -> LocalFigures:
+def figures(registry: Registry, recent: Recent, at_s: int, basis: Basis) -> LocalFigures:
     """Count the devices of `registry` by the windows that end in (at_s - basis.freshness_s, at_s]."""
     columns = recent.union(at_s, basis.freshness_s)
     sampled, producing, changing = (
@@ -81,7 +92,8 @@ def figures(registry: Registry, recent: RecentWindows, at_s: int, basis: Basis) 
     not_counted = {reason: n for reason in NOT_COUNTED_REASONS
                    if (n := sum(found == reason for found in reasons.values()))}
     return LocalFigures(
-        at_s=at_s, counted=sum(reason is None for reason in reasons.values()), not_counted=not_counted, reasons=reasons,
+        at_s=at_s, configured=len(reasons), counted=sum(reason is None for reason in reasons.values()),
+        not_counted=not_counted, reasons={slot: reason for slot, reason in reasons.items() if reason is not None},
         devices={"configured": int(registry.device_alive.sum()), "connected": int(connected.sum()),
                  "producing": int(_fold(registry, producing & in_roles).sum()),
                  "changing": int(_fold(registry, changing & in_roles).sum())},

@@ -7,8 +7,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -37,6 +36,9 @@ class Link(Protocol):
     async def register(self, gateway: str) -> dict[str, Any]:
         """Return a REGISTER_ANSWER."""
 
+    async def close(self) -> None:
+        """End the session."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
@@ -52,7 +54,7 @@ class Address:
 
 
 class HttpLink:
-    """A session with the platform. Use as an asynchronous context manager."""
+    """A session with the platform. It opens with the first request; close it on the same event loop."""
 
     def __init__(self, address: Address) -> None:
         """Raises: ConfigError `sealing.ca_file` when the CA file cannot be used."""
@@ -67,15 +69,11 @@ class HttpLink:
                                              reason=error)) from error
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> Self:
-        timeout = aiohttp.ClientTimeout(total=self._address.answer_s, connect=CONNECT_S)
-        self._session = aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
-        if self._session is not None:
-            await self._session.close()
+    async def close(self) -> None:
+        """Close the session; the next request opens another."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     async def enrol(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send an ENROL_REQUEST; return the ENROL_ANSWER. Raises: DeviceError."""
@@ -104,7 +102,9 @@ class HttpLink:
 
     async def _ask(self, method: str, path: str, shape: Object, body: Mapping[str, Any] | None = None, *,
                    conflict: Object | None = None) -> tuple[bool, dict[str, Any]]:
-        assert self._session is not None, "used outside of its context"
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=self._address.answer_s, connect=CONNECT_S)
+            self._session = aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
         data = None if body is None else await asyncio.to_thread(jcs.encode, dict(body))
         where = self._base
         try:

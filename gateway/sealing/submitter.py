@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.sealing import outbox as box
-from gateway.sealing.link import Link
+from gateway.sealing.link import Address, HttpLink, Link
 from gateway.sealing.outbox import Outbox
-from gateway.sealing.receipts import Receipts
+from gateway.sealing.receipts import Receipts, Trust
 from gateway.sealing.sealer import Event, Sealer
 from gateway.sealing.tail import verify_tail
 from protocols import exchange
@@ -20,23 +21,25 @@ from protocols.evidence import checkpoint as checkpoint_format
 from protocols.evidence import keys, note
 
 NS_PER_S = 1_000_000_000
+COMPARE_WAIT_S = 5.0
 
 
 class Submitter:
-    """Brings the journal of one gateway to its platform, in order and exactly once, and keeps the receipts.
+    """Brings the journal of one gateway to its platform, in order and exactly once, and keeps the receipts."""
 
-    `gateway`: its id, also before the journal has an entry (a new disk under an old key). Jitter needs no secrecy.
-    """
+    def __init__(self, address: Address, sealer: Sealer, enrolment: Mapping[str, Any], event: Event, *,
+                 link: Link | None = None, monotonic_ns: Callable[[], int] = time.monotonic_ns,
+                 wall_ns: Callable[[], int] = time.time_ns, rng: random.Random | None = None) -> None:
+        """`enrolment`: the ENROL_ANSWER that is kept from enrolling. `link`: instead of HTTP, for tests.
 
-    def __init__(self, link: Link, sealer: Sealer, receipts: Receipts, gateway: str, event: Event, *,
-                 monotonic_ns: Callable[[], int] = time.monotonic_ns, wall_ns: Callable[[], int] = time.time_ns,
-                 rng: random.Random | None = None) -> None:
-        self.outbox = Outbox(local=sealer.journal.size, proven=receipts.proven)
-        self._link = link
+        Raises: ConfigError `sealing.ca_file`; VerificationError when the enrolment cannot be read.
+        """
+        self._link: Link = link or HttpLink(address)
         self._sealer = sealer
         self._journal = sealer.journal
-        self._receipts = receipts
-        self._gateway = gateway
+        self._gateway = keys.gateway_id(bytes.fromhex(enrolment["certificate"]["gateway_key"]))
+        self._receipts = Receipts(sealer.journal, self._gateway, Trust.of(enrolment), event)
+        self.outbox = Outbox(local=sealer.journal.size, proven=self._receipts.proven)
         self._event = event
         self._monotonic_ns = monotonic_ns
         self._wall_ns = wall_ns
@@ -49,21 +52,36 @@ class Submitter:
         """The newest independently co-signed register checkpoint: what the next window carries."""
         return self._receipts.seen
 
-    def notify(self) -> None:
+    @property
+    def submitted(self) -> int | None:
+        """Entries that the platform has made durable, None before the first answer of this run."""
+        return self.outbox.remote
+
+    @property
+    def proven(self) -> int:
+        """Entries that a co-signed head covers, with proofs that are kept here."""
+        return self._receipts.proven
+
+    def grew(self) -> None:
         """Tell that the journal grew. Call it on the event loop."""
         self._wake.set()
 
+    async def close(self) -> None:
+        """End the session with the platform."""
+        await self._link.close()
+
     async def run(self) -> None:
         """Submit for ever. Raises: EvidenceError `sealing.platform_ahead` or `sealing.fork`: sealing must stop."""
-        while True:
-            self._wake.clear()
-            await self.work()
-            due = self.outbox.due_ns
-            wait_s = None if due is None else max(0.0, (due - self._monotonic_ns()) / NS_PER_S)
-            try:
-                await asyncio.wait_for(self._wake.wait(), wait_s)
-            except TimeoutError:
-                continue
+        try:
+            while True:
+                self._wake.clear()
+                await self.work()
+                due = self.outbox.due_ns
+                wait_s = None if due is None else max(0.0, (due - self._monotonic_ns()) / NS_PER_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), wait_s)
+        finally:
+            await self.close()
 
     async def work(self) -> None:
         """Do everything that can be done now: no waiting but for the platform's answers. Raises: as `run`."""
@@ -77,23 +95,31 @@ class Submitter:
                 following += self._step(await self._try(effect))
             effects = following
 
-    async def compare(self) -> int | None:
+    async def compare(self, wait_s: float = COMPARE_WAIT_S) -> int | None:
         """Ask the platform for its size before `Sealer.begin`; where it is ahead, take its copy of our log over.
 
-        Returns: the platform's size for the `start` entry, None if it cannot be reached: never a reason not to start.
-        Raises: EvidenceError `sealing.fork` or `sealing.tail_refused`; OSError.
+        wait_s: for the answer; a platform that cannot be reached is no reason not to start. One that is known to be
+        ahead is: what would be sealed now would be a second history, so taking over is not cut short.
+
+        Returns: the platform's size for the `start` entry, None if it cannot be reached.
+        Raises: EvidenceError `sealing.fork`, `sealing.tail_refused` or `sealing.platform_ahead`; OSError.
         """
         try:
-            answer = await self._link.size(self._gateway)
+            async with asyncio.timeout(wait_s):
+                answer = await self._link.size(self._gateway)
             size = int(answer["size"])
             agrees = self._agrees(answer)
-            if agrees is None:
-                await self._take_over(size)
-        except DeviceError as error:
+        except (DeviceError, TimeoutError) as error:
             self._tell_lost(error)
             return None
         if agrees is False:
             raise EvidenceError(Problem.of("platform", "sealing.fork", ours=self._journal.size, theirs=size))
+        if agrees is None:
+            try:
+                await self._take_over(size)
+            except DeviceError as error:
+                raise EvidenceError(Problem.of("platform", "sealing.platform_ahead", ours=self._journal.size,
+                                               theirs=size)) from error
         self.outbox = Outbox(local=self._journal.size, proven=self._receipts.proven, remote=size)
         return size
 
@@ -213,7 +239,7 @@ class Submitter:
         await asyncio.to_thread(self._sealer.reload)
         self._event("sealing.taken_over", "platform", common=tail.common, size=self._journal.size)
 
-    def _tell_lost(self, error: DeviceError | OSError) -> None:
+    def _tell_lost(self, error: DeviceError | OSError) -> None:  # TimeoutError is an OSError
         """Tell once that the platform does not answer as it should, until it does again."""
         if self._lost:
             return
@@ -221,5 +247,7 @@ class Submitter:
         if isinstance(error, DeviceError):
             problem = error.problems[0]
             self._event(problem.code, problem.where, **dict(problem.args))
+        elif isinstance(error, TimeoutError):
+            self._event("sealing.platform_unreachable", "platform", reason="no answer in time")
         else:
             self._event("sealing.disk_error", "receipts", start="-", reason=error.strerror or error)
