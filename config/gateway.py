@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
 from config.ledger import Device, PointRow, bad_uscc, read_ledger
-from config.loader import Section, read_toml
+from config.loader import Section, parse_toml, validate
 from protocols.errors import ConfigError, Problem
 from protocols.modbus.target import ModbusAddress, ModbusEndpoint, ModbusPoint
 from protocols.modbus.target import parse_address as parse_modbus
 from protocols.mqtt.target import (
     JsonAddress,
     MqttEndpoint,
+    MqttPoint,
     SparkplugAddress,
+    SparkplugPoint,
     parse_json_address,
     parse_sparkplug_address,
 )
@@ -34,6 +35,12 @@ Endpoint = ModbusEndpoint | OpcUaEndpoint | MqttEndpoint
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 WINDOW_POINTS_LONG = 25_000
 """Above this many points the default window is 300 s instead of 60 s."""
+
+COLUMN_BITS_MAX = 360_000
+"""Devices + 3 x points of one gateway: the columns of one window must fit one entry (evidence format, section 2)."""
+
+PROBLEMS_MAX = 1000
+"""A file that is wrong in every line says so a thousand times, then how many more there are."""
 
 
 class GatewayTable(Section):
@@ -134,6 +141,10 @@ class MqttTable(Section):
     qos: int = 1
     rebirth: Literal["auto", "never"] = "auto"
     primary_host_id: str | None = None
+    silence_s: float | None = None
+    timeout_s: float = 10.0
+    keepalive_s: int = 20
+    check_s: float = 10.0
 
 
 Connection = Annotated[OpcUaTable | ModbusTable | MqttTable, Field(discriminator="protocol")]
@@ -191,19 +202,17 @@ class GatewayConfig:
 
 def load_gateway(path: Path) -> GatewayConfig:
     """Read and check everything. Raises ConfigError with every problem of the TOML file and of both CSV files."""
-    raw, problems = read_toml(path, GatewayFile)
-    if raw is None:
+    tables, problems = parse_toml(path)
+    if tables is None:
         raise ConfigError(problems)
     base = path.resolve().parent
     file = path.name
-    if not codes.is_valid(raw.gateway.uscc):
-        problems.append(bad_uscc(f"{file}, gateway.uscc", raw.gateway.uscc))
-    if raw.window.len_s is not None and 3600 % raw.window.len_s:
-        problems.append(Problem.of(f"{file}, window.len_s", "config.window_len", value=raw.window.len_s))
-    problems += _url_problems(file, raw)
+    raw, problems = validate(tables, GatewayFile, file)
+    if raw is None:
+        problems += _ledger_problems_alone(tables, base)
+        raise ConfigError(_limited(problems, file))
+    problems += _table_problems(file, base, raw)
     names = [connection.name for connection in raw.connections]
-    problems += [Problem.of(f"{file}, connections", "config.double_name", name=name)
-                 for name in sorted({n for n in names if names.count(n) > 1})]
     protocols = {connection.name: connection.protocol for connection in raw.connections}
     ledger, found = read_ledger(base / raw.gateway.devices, base / raw.gateway.points, frozenset(names))
     problems += found
@@ -216,24 +225,22 @@ def load_gateway(path: Path) -> GatewayConfig:
             points += [point] if point else []
     problems += _overlaps(points)
     problems += _duplicates(points, {device.id: device.connection for device in ledger.devices})
-    if len(ledger.devices) + 3 * len(points) > 360_000:
-        problems.append(Problem.of(file, "config.too_many_bits", devices=len(ledger.devices), points=len(points)))
+    if len(ledger.devices) + 3 * len(points) > COLUMN_BITS_MAX:
+        problems.append(Problem.of(file, "config.too_many_bits", devices=len(ledger.devices), points=len(points),
+                                   limit=COLUMN_BITS_MAX))
     len_s = raw.window.len_s or (300 if len(points) > WINDOW_POINTS_LONG else 60)
     endpoints: dict[str, Endpoint] = {}
     for index, connection in enumerate(raw.connections):
+        where = f"{file}, connections[{index}]"
         try:
-            endpoint = _endpoint(connection, f"{file}, connections[{index}]", base,
-                                 base / raw.gateway.state_dir, len_s)
+            endpoints[connection.name] = _endpoint(connection, where, base, base / raw.gateway.state_dir, len_s)
         except ConfigError as error:
             problems += error.problems
-        else:
-            endpoints[connection.name] = endpoint
         owner = connection.server_device if isinstance(connection, OpcUaTable) else None
         if owner is not None and owner not in device_protocol:
-            problems.append(Problem.of(f"{file}, connections[{index}].server_device", "ledger.unknown_device",
-                                       value=owner, near="-"))
+            problems.append(Problem.of(f"{where}.server_device", "ledger.unknown_device", value=owner, near="-"))
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(_limited(problems, file))
     return GatewayConfig(
         file=path.resolve(), site=raw.gateway.site, uscc=raw.gateway.uscc, state_dir=base / raw.gateway.state_dir,
         ledger_date=raw.gateway.ledger_date.isoformat(), ledger_sha256=ledger.sha256, window=raw.window, len_s=len_s,
@@ -245,15 +252,74 @@ def load_gateway(path: Path) -> GatewayConfig:
         devices=ledger.devices, points=tuple(points))
 
 
+def _limited(problems: list[Problem], file: str) -> list[Problem]:
+    if len(problems) <= PROBLEMS_MAX:
+        return problems
+    return [*problems[:PROBLEMS_MAX], Problem.of(file, "config.more_problems", more=len(problems) - PROBLEMS_MAX)]
+
+
+def _ledger_problems_alone(tables: dict[str, Any], base: Path) -> list[Problem]:
+    """Check the ledger although the TOML file is wrong, with what can be read of it: one round of mending less."""
+    gateway = tables.get("gateway")
+    files = [(gateway if isinstance(gateway, dict) else {}).get(key, f"{key}.csv") for key in ("devices", "points")]
+    listed = tables.get("connections")
+    found = [table.get("name") if isinstance(table, dict) else None for table in listed] \
+        if isinstance(listed, list) else [None]
+    names = frozenset(name for name in found if isinstance(name, str))
+    if not all(isinstance(name, str) for name in files):
+        return []
+    problems = read_ledger(base / files[0], base / files[1], names)[1]
+    # A connection whose name cannot be read is not the fault of the rows that refer to it.
+    return [p for p in problems if p.code != "ledger.unknown_connection" or len(names) == len(found)]
+
+
+def _table_problems(file: str, base: Path, raw: GatewayFile) -> Iterator[Problem]:
+    """What is wrong in the TOML file beyond the types of its values."""
+    if not raw.gateway.uscc:
+        yield Problem.of(f"{file}, gateway.uscc", "config.uscc_empty")
+    elif not codes.is_valid(raw.gateway.uscc):
+        yield bad_uscc(f"{file}, gateway.uscc", raw.gateway.uscc)
+    if raw.window.len_s is not None and 3600 % raw.window.len_s:
+        yield Problem.of(f"{file}, window.len_s", "config.window_len", value=raw.window.len_s)
+    if len(set(raw.window.usable)) < len(raw.window.usable):
+        yield Problem.of(f"{file}, window.usable", "config.bad_value", value=raw.window.usable, reason="twice the same")
+    yield from _url_problems(file, raw)
+    names = [connection.name for connection in raw.connections]
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        yield Problem.of(f"{file}, connections", "config.double_name", name=name)
+    named = [("platform.ca_file", raw.platform.ca_file if raw.platform else None),
+             ("influx.token_file", raw.influx.token_file if raw.influx else None)]
+    for index, table in enumerate(raw.connections):
+        if not isinstance(table, ModbusTable):
+            named.append((f"connections[{index}].password_file", table.password_file))
+        if isinstance(table, MqttTable):
+            named.append((f"connections[{index}].ca_file", table.ca_file))
+    for place, path in named:
+        if path is not None and not _is_file(base, path):
+            yield Problem.of(f"{file}, {place}", "config.named_file", value=path[:200])
+
+
+def _is_file(base: Path, name: str) -> bool:
+    try:
+        return (base / name).is_file()
+    except ValueError:  # a NUL in the name
+        return False
+
+
 def _url_problems(file: str, raw: GatewayFile) -> Iterator[Problem]:
     """Plain HTTP only to this machine: counts are no secret, but a proxy in between could hold them back unseen."""
     urls = [("platform.url", raw.platform.url if raw.platform else None),
+            ("platform.proxy", raw.platform.proxy if raw.platform else None),
             ("influx.url", raw.influx.url if raw.influx else None)]
     for key, url in urls:
         if url is None:
             continue
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number, half an IPv6 address
+            good = False
+        if not good:
             yield Problem.of(f"{file}, {key}", "config.bad_url", value=url[:200])
         elif key == "platform.url" and parts.scheme == "http" and parts.hostname not in LOOPBACK:
             yield Problem.of(f"{file}, {key}", "config.plain_http", value=url[:200])
@@ -281,22 +347,28 @@ def _endpoint(table: OpcUaTable | ModbusTable | MqttTable, where: str, base: Pat
     return MqttEndpoint(
         name=table.name, protocol=table.protocol, endpoint=table.endpoint, username=table.username,
         password_file=path(table.password_file), ca_file=path(table.ca_file), client_id=table.client_id,
-        qos=table.qos, rebirth=table.rebirth, primary_host_id=table.primary_host_id, where=where)
+        qos=table.qos, rebirth=table.rebirth, primary_host_id=table.primary_host_id, silence_s=table.silence_s,
+        timeout_s=table.timeout_s, keepalive_s=table.keepalive_s, check_s=table.check_s, where=where)
 
 
 def _parsed(row: PointRow, protocol: str) -> tuple[Point | None, list[Problem]]:
     where = f"{row.where}, address"
+    if protocol in ("opc_ua", "sparkplug_b", "mqtt") and row.columns_of_modbus:
+        return None, [Problem.of(f"{row.where}, {column}", "ledger.modbus_only", protocol=protocol)
+                      for column in row.columns_of_modbus]
+    # A point is built once, slots follow with the roster: its own checks say what is wrong with type, order, scale.
     try:
         address: Address
         if protocol == "opc_ua":
             address = parse_opcua(row.address, where)
         elif protocol == "sparkplug_b":
             address = parse_sparkplug_address(row.address, where=where)
+            SparkplugPoint(point_index=0, device_index=0, address=address, type=row.type, where=f"{row.where}, type")
         elif protocol == "mqtt":
             address = parse_json_address(row.address, where=where)
+            MqttPoint(point_index=0, device_index=0, address=address, type=row.type, where=f"{row.where}, type")
         else:
             address = parse_modbus(row.address, row.type, where=where)
-            # Builds it once to check order, scale and offset; the slots follow with the roster.
             ModbusPoint(point_index=0, device_index=0, address=address, order=row.order, scale=row.scale,
                         offset=row.offset, where=row.where)
     except ConfigError as error:
@@ -325,8 +397,11 @@ def _overlaps(points: Iterable[Point]) -> Iterator[Problem]:
             ranges.setdefault((point.device, at.unit, at.table), []).append((at.address, at.end, point))
     for group in ranges.values():
         group.sort(key=lambda item: item[:2])
-        for (start, end, one), (other_start, other_end, other) in itertools.pairwise(group):
-            if other_start < end and (start, end) != (other_start, other_end):
-                yield Problem.of(f"{other.where}, address", "ledger.overlap", address=other.address.canonical,
-                                 first=one.where, other=one.address.canonical)
-
+        widest = group[0]
+        for here in group[1:]:
+            start, end, point = here
+            if start < widest[1] and (start, end) != widest[:2]:
+                yield Problem.of(f"{point.where}, address", "ledger.overlap", address=point.address.canonical,
+                                 first=widest[2].where, other=widest[2].address.canonical)
+            if end > widest[1]:
+                widest = here

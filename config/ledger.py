@@ -21,6 +21,9 @@ DEVICES_MAX = 120_000
 POINTS_MAX = 120_000
 TEXT_MAX = 200
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
+NEAR_AMONG_MAX = 2000
+"""Among more names than these none is suggested for a misspelt one: a file wrong in every line must not take hours."""
 
 DEVICE_COLUMNS = ("id", "name", "maker", "model", "serial", "asset", "class", "industry", "uscc", "region", "thing",
                   "deployment", "energy", "parent", "connection")
@@ -71,6 +74,8 @@ class PointRow:
     scale: float
     offset: float
     where: str
+    columns_of_modbus: tuple[str, ...] = ()
+    """Which of order, scale and offset are filled in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ def read_ledger(devices_file: Path, points_file: Path, connections: frozenset[st
     devices: list[Device] = []
     known: set[str] = set()  # also of rows that are refused: their points are not to blame
     raw = _read(devices_file, problems)
-    digest.update(raw + b"\0")
+    digest.update((raw or b"") + b"\0")
     for where, row in _rows(devices_file.name, raw, DEVICE_COLUMNS, DEVICE_COLUMNS_OPTIONAL, DEVICES_MAX, problems):
         found = list(_device_problems(where, row, connections))
         problems += found
@@ -98,7 +103,7 @@ def read_ledger(devices_file: Path, points_file: Path, connections: frozenset[st
             devices.append(_device(where, row))
     problems += _identity_problems(devices)
     raw = _read(points_file, problems)
-    digest.update(raw)
+    digest.update(raw or b"")
     points: list[PointRow] = []
     for where, row in _rows(points_file.name, raw, POINT_COLUMNS, POINT_COLUMNS_OPTIONAL, POINTS_MAX, problems):
         found = list(_point_problems(where, row, known))
@@ -107,7 +112,8 @@ def read_ledger(devices_file: Path, points_file: Path, connections: frozenset[st
             points.append(PointRow(
                 device=row["device"], id=row["id"], address=row["address"], type=row["type"], role=row["role"],
                 order=row.get("order", "") or "ABCD", scale=float(row.get("scale", "") or 1),
-                offset=float(row.get("offset", "") or 0), where=where))
+                offset=float(row.get("offset", "") or 0), where=where,
+                columns_of_modbus=tuple(c for c in POINT_COLUMNS_OPTIONAL if row.get(c))))
     seen: dict[tuple[str, str], str] = {}
     for point in points:
         first = seen.setdefault((point.device, point.id), point.where)
@@ -116,23 +122,25 @@ def read_ledger(devices_file: Path, points_file: Path, connections: frozenset[st
     return Ledger(tuple(devices), tuple(points), digest.hexdigest()), problems
 
 
-def _read(path: Path, problems: list[Problem]) -> bytes:
+def _read(path: Path, problems: list[Problem]) -> bytes | None:
+    """Return the bytes of a file, None if it cannot be read."""
     try:
         if path.stat().st_size > CSV_BYTES_MAX:
             problems.append(Problem.of(path.name, "config.too_large", limit=CSV_BYTES_MAX))
-            return b""
+            return None
         return path.read_bytes()
     except FileNotFoundError:
         problems.append(Problem.of(str(path), "config.no_file"))
-    except OSError as error:
-        problems.append(Problem.of(str(path), "config.unreadable", reason=error))
-    return b""
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        problems.append(Problem.of(str(path), "config.unreadable", reason=reason))
+    return None
 
 
-def _rows(name: str, raw: bytes, needed: tuple[str, ...], optional: tuple[str, ...], most: int,
+def _rows(name: str, raw: bytes | None, needed: tuple[str, ...], optional: tuple[str, ...], most: int,
           problems: list[Problem]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield (where, row) of every row with the right number of cells; report the header and the others."""
-    if not raw:
+    if raw is None:
         return
     try:
         text = raw.decode("utf-8-sig")
@@ -185,8 +193,8 @@ def _device_problems(where: str, row: Mapping[str, str], connections: frozenset[
     if row["class"]:
         classes = load_classification("equipment_jx_b").classes
         if row["class"] not in classes or classes[row["class"]].level == 1:
-            near = difflib.get_close_matches(row["class"], classes, 1)
-            yield Problem.of(at("class"), "ledger.bad_class", value=row["class"], near=near[0] if near else "-")
+            near = difflib.get_close_matches(row["class"][:80], classes, 1)
+            yield Problem.of(at("class"), "ledger.bad_class", value=row["class"][:80], near=near[0] if near else "-")
     if row["industry"] and not re.fullmatch("[A-T]?[0-9]{2,4}", row["industry"]):
         yield Problem.of(at("industry"), "ledger.bad_industry", value=row["industry"])
     if row["region"] and not re.fullmatch("[0-9]{6}", row["region"]):
@@ -228,21 +236,26 @@ def _identity_problems(devices: list[Device]) -> Iterator[Problem]:
         first = by_id.setdefault(device.id, device)
         if first is not device:
             yield Problem.of(f"{device.where}, id", "ledger.double_id", id=device.id, first=first.where)
+    done: set[str] = set()
     for device in by_id.values():
         if device.parent and device.parent not in by_id:
             yield Problem.of(f"{device.where}, parent", "ledger.unknown_parent", value=device.parent)
-        above, passed = device.parent, {device.id}
-        while above in by_id and above not in passed:
-            passed.add(above)
-            above = by_id[above].parent or ""
-        if above == device.id:
-            yield Problem.of(f"{device.where}, parent", "ledger.parent_circle", value=device.parent)
+        path: dict[str, None] = {}  # every device is walked over once, however long the chains are
+        at = device.id
+        while at in by_id and at not in done and at not in path:
+            path[at] = None
+            at = by_id[at].parent or ""
+        if at in path:
+            circle = list(path)[list(path).index(at):]
+            for name in circle:
+                yield Problem.of(f"{by_id[name].where}, parent", "ledger.parent_circle", value=by_id[name].parent)
+        done |= path.keys()
 
 
 def _point_problems(where: str, row: Mapping[str, str], devices: set[str]) -> Iterator[Problem]:
     if row["device"] not in devices:
-        near = difflib.get_close_matches(row["device"], devices, 1)
-        yield Problem.of(f"{where}, device", "ledger.unknown_device", value=row["device"][:64],
+        near = difflib.get_close_matches(row["device"][:64], devices, 1) if len(devices) <= NEAR_AMONG_MAX else []
+        yield Problem.of(f"{where}, device", "ledger.unknown_device", value=row["device"][:64] or "-",
                          near=near[0] if near else "-")
     if not ID.fullmatch(row["id"]):
         yield Problem.of(f"{where}, id", "ledger.bad_id", id=row["id"][:80])
@@ -251,7 +264,5 @@ def _point_problems(where: str, row: Mapping[str, str], devices: set[str]) -> It
     if row["role"] not in ROLES:
         yield Problem.of(f"{where}, role", "config.not_one_of", value=row["role"], known=", ".join(ROLES))
     for column in ("scale", "offset"):
-        try:
-            float(row.get(column, "") or 0)
-        except ValueError:
+        if row.get(column) and not NUMBER.fullmatch(row[column]):
             yield Problem.of(f"{where}, {column}", "ledger.no_number", value=row[column][:40])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -37,23 +37,38 @@ def load_toml(path: Path, model: type[Model]) -> Model:
 
 def read_toml(path: Path, model: type[Model]) -> tuple[Model | None, list[Problem]]:
     """Return the model, or None and the problems, for a caller that gathers problems of several files."""
+    raw, problems = parse_toml(path)
+    return (None, problems) if raw is None else validate(raw, model, str(path))
+
+
+def parse_toml(path: Path) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """Return the tables of a file as they stand there, or None and the one problem that kept them from being read."""
     try:
         if path.stat().st_size > TOML_BYTES_MAX:
             return None, [Problem.of(str(path), "config.too_large", limit=TOML_BYTES_MAX)]
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig")), []
     except FileNotFoundError:
         return None, [Problem.of(str(path), "config.no_file")]
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        return None, [Problem.of(str(path), "config.unreadable", reason=error)]
+    except UnicodeDecodeError:
+        return None, [Problem.of(str(path), "config.not_utf8")]
+    except tomllib.TOMLDecodeError as error:
+        return None, [Problem.of(str(path), "config.bad_toml", reason=error)]
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return None, [Problem.of(str(path), "config.unreadable", reason=reason or type(error).__name__)]
+
+
+def validate(raw: dict[str, Any], model: type[Model], where: str) -> tuple[Model | None, list[Problem]]:
+    """Return the model of tables that were parsed, or None and every problem of them. `where`: name of the file."""
     try:
         return model.model_validate(raw), []
     except ValidationError as error:
-        return None, [_problem(str(path), item, model) for item in error.errors(include_url=False)]
+        return None, [_problem(where, item, model, raw) for item in error.errors(include_url=False)]
 
 
-def _problem(file: str, item: Any, model: type[BaseModel]) -> Problem:
+def _problem(file: str, item: Any, model: type[BaseModel], raw: object) -> Problem:
     """Translate one pydantic error; its message stays the reason where we have no better sentence."""
-    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in item["loc"]).lstrip(".")
+    place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in _place(item["loc"], raw)).lstrip(".")
     where = f"{file}, {place}" if place else file
     match item["type"]:
         case "extra_forbidden":
@@ -78,6 +93,19 @@ def _problem(file: str, item: Any, model: type[BaseModel]) -> Problem:
         case _:
             reason = str(item["msg"]).removeprefix("Value error, ")
             return Problem.of(where, "config.bad_value", value=repr(item.get("input"))[:80], reason=reason)
+
+
+def _place(loc: tuple[int | str, ...], raw: object) -> list[int | str]:
+    """Return the way to a value as it stands in the file: pydantic adds the tag of a union, which no file has."""
+    place: list[int | str] = []
+    for position, step in enumerate(loc):
+        held = range(len(raw)) if isinstance(raw, list) else raw if isinstance(raw, dict) else ()
+        if step in held:
+            raw = cast(Any, raw)[step]
+        elif position < len(loc) - 1:
+            continue
+        place.append(step)
+    return place
 
 
 def _names(model: type[BaseModel], seen: frozenset[type] = frozenset()) -> set[str]:
