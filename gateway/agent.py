@@ -1,0 +1,266 @@
+"""The gateway as a process: the only place where clock, disk, network and drivers are real and joined.
+
+    drivers -> Intake (loop thread) -> windows -> sealer (one worker thread, disk) -> submitter (its own task)
+
+Counting never waits: drivers call `Intake`, which only touches arrays. What blocks on the disk runs in one thread, in
+order. The submitter and the exporter have their own queues; neither can hold a window open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.gateway import GatewayConfig
+from gateway.commissioning import roster as slots
+from gateway.commissioning.connect import Driver, build_drivers
+from gateway.commissioning.state import State, write_json
+from gateway.counting.figures import Recent
+from gateway.counting.registry import Ledger, Registry
+from gateway.counting.rule import Rule
+from gateway.counting.window import ClosedWindow, Gap, WindowClock, Windows
+from gateway.sealing.disk import RealDisk
+from gateway.sealing.journal import Journal
+from gateway.sealing.link import Address
+from gateway.sealing.sealer import Sealer, Software
+from gateway.sealing.submitter import Submitter
+from protocols.errors import ConfigError, Problem
+from protocols.samples import PollBatch, SampleBatch
+from protocols.terms.say import Say
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+STOP_S = 3.0
+EVENTS_KEPT = 50
+Result = TypeVar("Result")
+
+
+class Intake:
+    """What drivers deliver to: counts first, then hands a copy to the exporter. All calls come from the loop thread."""
+
+    def __init__(self, windows: Windows, clock: WindowClock, tell: Callable[..., None]) -> None:
+        self.windows = windows
+        self.export: Callable[[SampleBatch | PollBatch], None] | None = None
+        self._clock = clock
+        self._tell = tell
+
+    def samples(self, batch: SampleBatch | PollBatch) -> None:
+        """Count a batch."""
+        self.windows.samples(batch)
+        if self.export is not None:
+            self.export(batch)
+
+    def answered(self, device_index: Sequence[int] | NDArray[np.int64], received_ns: int) -> None:
+        """The protocol answered for these devices."""
+        self.windows.answered(device_index, received_ns)
+
+    def online(self, device_index: Sequence[int], received_ns: int) -> None:
+        """A birth."""
+        self.windows.online(device_index, received_ns)
+
+    def offline(self, device_index: Sequence[int], received_ns: int) -> None:
+        """A death."""
+        self.windows.offline(device_index, received_ns)
+
+    def discarded(self, reason: str, count: int) -> None:
+        """Samples that a driver received and could not deliver."""
+        self.windows.discarded(reason, count)
+
+    def event(self, code: str, where: str, **args: object) -> None:
+        """Something a person should read."""
+        self._tell(code, where, **args)
+
+
+class Agent:
+    """One gateway process. `run` collects, seals and submits until it is cancelled."""
+
+    def __init__(self, config: GatewayConfig, say: Say) -> None:
+        """Open the state folder. Raises: ConfigError when not enrolled; EvidenceError when the journal is broken."""
+        self.config = config
+        self._say = say
+        self._events: list[dict[str, Any]] = []
+        self.state = State(config.state_dir)
+        enrolment = self.state.enrolment()
+        if enrolment is None:
+            raise ConfigError(Problem.of(str(config.file), "agent.not_enrolled", config=config.file.name))
+        self._disk = ThreadPoolExecutor(1, "disk")
+        self.journal = Journal(RealDisk(self.state.journal_dir), where=str(self.state.journal_dir))
+        self.sealer = Sealer(self.journal, [self.state.gateway_key()], self.tell)
+        self.sealer.enrol(enrolment["certificate"])
+        self.roster = self._evolved()
+        self.clock = WindowClock()
+        self.rule = Rule(
+            len_s=config.len_s, grace_ms=config.window.grace_ms, max_source_age_s=config.window.max_source_age_s,
+            usable=tuple(config.window.usable), queued_samples=config.limits.queued_samples)
+        self.windows = Windows(self._registry(), self.rule, self.clock)
+        self.intake = Intake(self.windows, self.clock, self.tell)
+        self.recent = Recent()
+        self.submitter: Submitter | None = None
+        if config.platform is not None:
+            address = Address(url=config.platform.url, ca_file=config.platform_ca, proxy=config.platform.proxy,
+                              answer_s=config.platform.timeout_s)
+            self.submitter = Submitter(address, self.sealer, enrolment, self.tell)
+
+    def tell(self, code: str, where: str, **args: object) -> None:
+        """Log an event and keep it for the status page."""
+        log.warning("%s: %s", where, self._say(code, where=where, **args))
+        self._events.append({"time_s": int(time.time()), "code": code, "where": where,
+                             "message": self._say.english(code, where=where, **args)})
+        del self._events[:-EVENTS_KEPT]
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Collect, seal and submit until cancelled; then leave word of a clean stop."""
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await self._begin()
+            drivers = build_drivers(self.config, self.roster, self.intake, self.clock.now_ns)
+            async with contextlib.AsyncExitStack() as stack:
+                self._start_exporter(stack)
+                if self.submitter is not None:
+                    tasks.append(asyncio.create_task(self.submitter.run(), name="submitter"))
+                await self._until_open()
+                ready()
+                tasks += [asyncio.create_task(driver.run(), name=name) for name, driver in drivers.items()]
+                tasks.append(asyncio.create_task(self._tick(drivers), name="tick"))
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+                for task in done:
+                    task.result()  # a driver never returns; what it raises ends the gateway loudly
+        finally:
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=STOP_S)
+            await self._stop()
+
+    async def _begin(self) -> None:
+        """Compare sizes with the platform, take its tail over if it is ahead, and seal start, outage and roster."""
+        size = None
+        if self.submitter is not None:
+            size = await self.submitter.compare()
+        software = Software(version=version("tallystick"), sha256=await self._on_disk(software_digest))
+        await self._on_disk(self.sealer.begin, software=software, rule=self.rule, registry=self.windows.registry,
+                            opens_s=self.windows.opens_s, platform_size=size)
+
+    async def _until_open(self) -> None:
+        """Wait for the first window: what arrives before it would only be counted as late."""
+        await asyncio.sleep(max(0.0, self.windows.opens_s - self.clock.now_ns() / 1e9))
+
+    async def _tick(self, drivers: dict[str, Driver]) -> None:
+        while True:
+            sealed = False
+            for item in self.windows.tick():
+                sealed = True
+                if isinstance(item, Gap):
+                    self.sealer.gap(item)
+                    continue
+                seen = self.submitter.seen if self.submitter is not None else None
+                await self._on_disk(self.sealer.seal, item, seen)
+                self.recent.add(item)
+                self._report(item)
+            if sealed:
+                if self.submitter is not None:
+                    self.submitter.grew()
+                self._follow_server_keys(drivers)
+            await asyncio.sleep(TICK_S)
+
+    def _follow_server_keys(self, drivers: dict[str, Driver]) -> None:
+        """A server that showed another key changes the rows of the devices behind it, from the next window on."""
+        known = self.state.server_keys()
+        shown = dict(known)
+        for name, driver in drivers.items():
+            digest = getattr(driver, "server_spki_sha256", lambda: None)()
+            if digest is not None:
+                shown[name] = digest
+        if shown == known:
+            return
+        self.state.save_server_keys(shown)
+        self.roster = self._evolved()
+        self.windows.adopt(self._registry())
+
+    def _evolved(self) -> slots.Roster:
+        held = slots.evolve(
+            slots.load(self.state.roster_file), self.config, gateway=self.state.gateway_id(),
+            key=self.state.enterprise_key(), server_keys=self.state.server_keys())
+        # Written before it is sealed: a crash in between must not give a sealed slot to another device.
+        slots.save(held, self.state.roster_file)
+        return held
+
+    def _registry(self) -> Registry:
+        ledger = Ledger(sha256=self.config.ledger_sha256, date=self.config.ledger_date,
+                        rows=len(self.config.devices))
+        return Registry.of(self.roster.device_rows(), self.roster.point_rows(), ledger)
+
+    def _start_exporter(self, stack: contextlib.AsyncExitStack) -> None:
+        settings = self.config.influx
+        if settings is None:
+            return
+        from gateway.exporters.influx import InfluxExporter  # a library that only this option needs
+
+        token = "" if settings.token_file is None else \
+            (self.config.file.parent / settings.token_file).read_text(encoding="utf-8").strip()
+        exporter = InfluxExporter(settings, token, lambda: [
+            (self.roster.devices[point.row["device"]].id, point.id) for point in self.roster.points])
+        exporter.start()
+        self.intake.export = exporter.put
+        stack.callback(exporter.close)
+
+    def _report(self, window: ClosedWindow) -> None:
+        """Write status.json for `tallystick status` and the local page."""
+        figures = self.recent.figures(window.registry)
+        write_json(self.state.status_file, {
+            "gateway": self.sealer.gateway, "site": self.config.site, "uscc": self.config.uscc,
+            "written_s": int(time.time()), "len_s": self.config.len_s,
+            "window": {"start_s": window.start_s, "received": window.received, "counted": window.counted,
+                       "discarded": dict(window.discarded), "offset_ms": window.offset_ms,
+                       "step_ms": window.step_ms},
+            "devices": {"configured": figures.configured, "counted": figures.counted,
+                        "not_counted": [{"id": self.roster.devices[slot].id, "slot": slot, "reason": reason,
+                                         "name": self.roster.devices[slot].private["name"]}
+                                        for slot, reason in sorted(figures.reasons.items())]},
+            "log": {"size": self.journal.size,
+                    "submitted": self.submitter.submitted if self.submitter is not None else None,
+                    "proven": self.submitter.proven if self.submitter is not None else None},
+            "events": self._events})
+
+    async def _stop(self) -> None:
+        """Leave word that the stop was clean; the window it cuts becomes an outage at the next start."""
+        try:
+            await self._on_disk(self.sealer.stop)
+        except OSError as error:
+            log.warning("the clean stop could not be noted: %s", error)
+        finally:
+            self.journal.close()
+            self._disk.shutdown(wait=False)
+
+    async def _on_disk(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        """Run what blocks on the disk in the one thread for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, lambda: work(*args, **kwargs))
+
+
+def software_digest() -> str:
+    """Return the digest of every source file of gateway, config and protocols as installed: what `start` names."""
+    digest = hashlib.sha256()
+    for package in ("config", "gateway", "protocols"):
+        root = resources.files(package)
+        with resources.as_file(root) as folder:
+            for file in sorted(folder.rglob("*.py")):
+                digest.update(f"{package}/{file.relative_to(folder).as_posix()}\0".encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+async def run_gateway(config: GatewayConfig, say: Say, ready: Callable[[], None] = lambda: None) -> None:
+    """Run a gateway until cancelled."""
+    await Agent(config, say).run(ready)
