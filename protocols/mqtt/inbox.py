@@ -34,9 +34,7 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """A message on our own STATE topic."""
-
-    payload: bytes
+    """Somebody said on our own STATE topic that we are offline."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ ASK_PAUSE_MAX_NS = 300 * NS_PER_S
 
 SEQ_END = 256
 
-WHY = ("before_birth", "connected", "connection_lost", "death", "gap", "in_death", "no_sequence", "queue_full", "rebirth",
-       "repeat", "silent", "unknown_alias", "unreadable")
+WHY = ("before_birth", "connected", "connection_lost", "death", "gap", "in_death", "no_sequence", "queue_full",
+       "rebirth", "repeat", "silent", "unknown_alias", "unreadable")
 """Why an effect: words for the caller, which finds sentences for them."""
 
 
@@ -187,6 +187,8 @@ class NodeSession:
             case Tick():
                 return self._tick(now_ns)
             case Connected():
+                if self.online:
+                    return self, ()
                 return replace(self, wanted="connected", ask_after_ns=now_ns + CONNECT_GRACE_NS), ()
             case Disconnected():
                 gone, effects = self._forget("connection_lost")
