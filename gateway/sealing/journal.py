@@ -68,8 +68,10 @@ class _Pending:
 class Journal:
     """The log of one gateway on one disk. Reading is safe from any thread, writing is for one at a time."""
 
-    def __init__(self, disk: Disk, *, where: str = "journal") -> None:
+    def __init__(self, disk: Disk, *, where: str = "journal", writable: bool = True) -> None:
         """Lock and load the journal; cut off what no checkpoint covers.
+
+        writable: False reads beside a gateway that runs, without a lock and without changing anything.
 
         Raises: EvidenceError `journal.locked`, or `journal.broken` when what a checkpoint covers does not verify:
         nothing on the disk is changed then.
@@ -82,11 +84,13 @@ class Journal:
         self.branch = Branch()
         self._ends = array("Q")  # end of each entry's record in its segment
         self._pending: _Pending | None = None
-        disk.lock()
+        self._writable = writable
+        if writable:
+            disk.lock()
         try:
             self._load()
         except BaseException:
-            disk.unlock()
+            self.close()
             raise
 
     @property
@@ -96,7 +100,8 @@ class Journal:
 
     def close(self) -> None:
         """Let another process in."""
-        self.disk.unlock()
+        if self._writable:
+            self.disk.unlock()
 
     # Reading
 
@@ -187,6 +192,8 @@ class Journal:
 
         Raises: OSError as long as the disk refuses.
         """
+        if not self._writable:
+            raise ValueError("this journal was opened to read only")
         pending = self._pending
         if pending is None:
             return False
@@ -286,6 +293,8 @@ class Journal:
             self._check_signature(head)
         except VerificationError as error:
             raise self._broken(str(error)) from error
+        if not self._writable:
+            return
         self._cut()
         # What was read may be a rename that a crash can still undo, and from now on bytes may leave.
         self.disk.sync(CURRENT)
@@ -308,7 +317,8 @@ class Journal:
         if data is None:
             if self.disk.names(FIRST_LOG):
                 raise self._broken(f"{CURRENT} is missing")
-            self.disk.replace(CURRENT, _branch_bytes(Branch()))
+            if self._writable:
+                self.disk.replace(CURRENT, _branch_bytes(Branch()))
             return Branch()
         try:
             branch = Branch(**json.loads(data))

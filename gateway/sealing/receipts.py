@@ -63,7 +63,12 @@ class Receipts:
         self._newest: _Head | None = None
         self._complete = 0
         for index in sorted(self._indexes, reverse=True):
-            value = register.decode(self._proof(index).extra, where=_path(index))
+            try:
+                value = register.decode(self._proof(index).extra, where=_path(index))
+            except VerificationError as error:  # damaged: the platform will be asked for it again
+                self._event("sealing.proof_refused", _path(index), reason=error.problems[0].code)
+                self._indexes.discard(index)
+                continue
             if value["type"] == "head":
                 self._newest = _Head(index, value["size"], 0, True)
                 self._note_complete(value)
@@ -102,7 +107,9 @@ class Receipts:
                                 proof=parsed.hashes, root=head.root, where=where)
         if parsed.index in self._indexes:
             return
-        if value["type"] == "head" and value["gateway"] == self._gateway:
+        if value["type"] == "head":
+            if value["gateway"] != self._gateway:
+                return
             if value["size"] > self._journal.size or \
                     self._journal.tree.root(value["size"]).hex() != value["root"]:
                 # Somebody else seals with our key, or our journal was set back: a person must look.

@@ -71,19 +71,19 @@ class Gateway:
 
     def __init__(self, disk: Disk, key: Ed25519PrivateKey, time: Time, registry: Registry, rng: random.Random, *,
                  len_s: int = 5, old_keys: tuple[Ed25519PrivateKey, ...] = (),
-                 before_begin: Callable[[Sealer], None] = lambda sealer: None) -> None:
+                 before_begin: Callable[[Sealer], int | None] = lambda sealer: None) -> None:
         self.events: list[str] = []
         self.time, self.rng = time, rng
         self.taken: dict[int, int] = {}
         self.journal = Journal(disk)
         self.sealer = Sealer(self.journal, [key, *old_keys], lambda code, where, **args: self.events.append(code))
-        before_begin(self.sealer)
+        platform_size = before_begin(self.sealer)
         if not self.journal.size:
             self.sealer.enrol(certificate(key, private_key(77)))
         rule = Rule(len_s=len_s, grace_ms=1000)
         self.windows = Windows(registry, rule, time.clock())
         self.sealer.begin(software=SOFTWARE, rule=rule, registry=registry, opens_s=self.windows.opens_s,
-                          platform_size=None)
+                          platform_size=platform_size)
 
     def run(self, seconds: int, *, seen: dict[str, Any] | None = None) -> None:
         for _ in range(seconds):
