@@ -1,0 +1,203 @@
+"""The OPC UA driver against node-opcua, a server that shares no line with asyncua."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocols.opcua.driver import OpcUaDriver
+from protocols.opcua.pki import REJECTED, server_spki_sha256
+from protocols.opcua.target import Nameplate, OpcUaPoint, parse_address
+from protocols.samples import BAD, fingerprint
+from tests.support.programs import need
+from tests.unit.protocols.opcua.bench import Proxy, Recorder, endpoint, free_port, running, until
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+
+SOURCE = Path(__file__).with_name("node_opcua")
+URI = "urn:tallystick:live:plant"
+VARIABLES = 120
+SECURED = {"security_policy": "Basic256Sha256", "security_mode": "SignAndEncrypt", "allow_insecure": False}
+START_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    """Install node-opcua once per lock file, outside the tree; a machine without network skips, CI fails."""
+    need("node", "npm")
+    lock = (SOURCE / "package-lock.json").read_bytes()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tallystick"
+    folder = cache / f"node_opcua-{hashlib.sha256(lock).hexdigest()[:12]}"
+    if not folder.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=cache))
+        for name in ("package.json", "package-lock.json", ".npmrc"):
+            shutil.copy(SOURCE / name, made / name)
+        done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=made, text=True,
+                              capture_output=True, timeout=170)
+        if done.returncode != 0:
+            shutil.rmtree(made)
+            reason = f"npm ci failed: {done.stderr[-300:]}"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        try:
+            made.rename(folder)
+        except OSError:  # another run was quicker
+            shutil.rmtree(made)
+    shutil.copy(SOURCE / "server.mjs", folder / "server.mjs")
+    return folder / "server.mjs"
+
+
+class NodeServer:
+    """A running node-opcua server, told by lines."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.process, self.port = process, port
+        self.certificate = b""
+
+    async def line(self, start: str) -> str:
+        """Return the rest of the next line that starts so."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(START_S):
+            while line := (await self.process.stdout.readline()).decode():
+                if line.startswith(start):
+                    return line.removeprefix(start).strip()
+        raise AssertionError(f"the server ended before it said {start}")
+
+    async def tell(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n".encode())
+        await self.process.stdin.drain()
+
+    async def counts(self) -> tuple[int, int]:
+        """Return how many sessions and subscriptions it has now."""
+        await self.tell("sessions")
+        sessions, subscriptions = (await self.line("sessions")).split()
+        return int(sessions), int(subscriptions)
+
+
+@asynccontextmanager
+async def node_server(
+        program: Path, pki: Path, *, port: int | None = None, change_ms: int = 0) -> AsyncIterator[NodeServer]:
+    port = port or free_port()
+    process = await asyncio.create_subprocess_exec(
+        "node", program.name, str(port), str(pki), URI, str(VARIABLES), str(change_ms), cwd=program.parent,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)
+    server = NodeServer(process, port)
+    try:
+        server.certificate = bytes.fromhex(json.loads(await server.line("ready"))["certificate"])
+        yield server
+    finally:
+        if process.returncode is None:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                await asyncio.wait_for(process.wait(), 10)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+def settings(port: int, folder: Path, **changes: Any) -> Any:
+    return endpoint(port, folder, url=f"opc.tcp://127.0.0.1:{port}/live", **changes)
+
+
+def at(names: list[str], first: int = 100) -> list[OpcUaPoint]:
+    return [OpcUaPoint(point_index=first + i, device_index=i // 10, address=parse_address(f"nsu={URI};s={name}"))
+            for i, name in enumerate(names)]
+
+
+V = [f"v{i}" for i in range(VARIABLES)]
+
+
+async def test_trust_check_identify_and_collect_encrypted(program: Path, tmp_path: Path) -> None:
+    async with node_server(program, tmp_path / "server") as server:
+        sink = Recorder()
+        names = [*V, "text", "big", "still"]
+        driver = OpcUaDriver(settings(server.port, tmp_path, idle_read_s=1.0, **SECURED), at([*names, "nowhere"]), sink)
+        results = await driver.check()
+        assert {r.code for r in results} == {"opcua.untrusted_certificate"}
+        (kept,) = (tmp_path / "trusted" / REJECTED).iterdir()
+        assert kept.read_bytes() == server.certificate[:len(kept.read_bytes())]
+        kept.rename(tmp_path / "trusted" / "node.der")
+
+        results = await driver.check()
+        assert [r.code for r in results] == ["opcua.ok"] * 12 + ["opcua.node_unknown"], results
+        plates = await driver.identify()
+        assert plates[0] == Nameplate(device_index=0), "one nameplate above thirteen devices is nobody's"
+        alone = OpcUaDriver(settings(server.port, tmp_path, **SECURED), at(["v0"]), sink)
+        assert await alone.identify() == [
+            Nameplate(device_index=0, manufacturer="Live Works", model="NX-1", serial_number="L-0042")]
+        await until_counts(server, (0, 0))
+
+        async with running(driver):
+            await until(lambda: len(sink.points) == len(names))
+            assert await server.counts() == (1, 1)
+            await server.tell("set v0 12.25")
+            await until(lambda: 12.25 in sink.values(100))
+            await server.tell("bad v5")
+            await until(lambda: BAD in sink.qualities(105))
+            await until(lambda: len(sink.values(100 + VARIABLES + 2)) >= 3, "idle reads of a still value")
+        assert sink.values(100 + VARIABLES)[0] == fingerprint("运行".encode())
+        assert sink.values(100 + VARIABLES + 1)[0] == fingerprint(str(2**53 + 1).encode())
+        assert set(sink.values(100 + VARIABLES + 2)) == {7.5}
+        assert sink.codes() == ["opcua.bad_node"], "the limit of 30 items per request was kept: nothing else is told"
+        assert driver.server_spki_sha256() == server_spki_sha256((tmp_path / "trusted" / "node.der").read_bytes())
+        for policy in ("Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"):
+            other = settings(server.port, tmp_path, **(SECURED | {"security_policy": policy}))
+            result, = await OpcUaDriver(other, at(["v0"]), sink).check()
+            assert result.ok, (policy, result)
+        await until_counts(server, (0, 0))
+
+
+async def until_counts(server: NodeServer, wanted: tuple[int, int]) -> None:
+    async with asyncio.timeout(5):
+        while await server.counts() != wanted:
+            await asyncio.sleep(0.05)
+
+
+async def test_every_change_arrives_also_over_a_line_that_is_cut(program: Path, tmp_path: Path) -> None:
+    sink = Recorder()
+    async with node_server(program, tmp_path / "server", change_ms=100) as server, Proxy(server.port).open() as proxy:
+        async with running(OpcUaDriver(settings(proxy.port, tmp_path, queue_size=200, publishing_interval_ms=100),
+                                       at(V), sink)):
+            await until(lambda: len(sink.points) == VARIABLES)
+            await until(lambda: len(sink.values(100)) > 15)
+            proxy.refuses = True
+            proxy.cut()
+            await until(lambda: "opcua.unreachable" in sink.codes())
+            proxy.refuses = False
+            await until(lambda: "opcua.back" in sink.codes())
+            seen = len(sink.values(100))
+            await until(lambda: len(sink.values(100)) > seen + 15)
+            assert await server.counts() == (1, 1)
+        got = sink.values(100)[1:]
+        assert got == [got[0] + i for i in range(len(got))], "a tick of 100 ms is one sample, none lost, none twice"
+        assert sink.codes() == ["opcua.unreachable", "opcua.back"]
+        assert not sink.lost
+
+
+async def test_after_a_kill_data_flow_again_in_ten_seconds_in_one_session(program: Path, tmp_path: Path) -> None:
+    sink, port = Recorder(), free_port()
+    async with node_server(program, tmp_path / "server", port=port, change_ms=200) as first:
+        async with running(OpcUaDriver(settings(port, tmp_path), at(V), sink)):
+            await until(lambda: len(sink.points) == VARIABLES)
+            first.process.kill()
+            await until(lambda: sink.codes() == ["opcua.unreachable"])
+            sink.batches.clear()
+            async with node_server(program, tmp_path / "server", port=port, change_ms=200) as second:
+                await until(lambda: len(sink.points) == VARIABLES, deadline_s=10.0)
+                assert await second.counts() == (1, 1)
+                assert sink.codes() == ["opcua.unreachable", "opcua.back"]
