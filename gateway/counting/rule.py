@@ -33,13 +33,13 @@ class Rule:
         """Raise ConfigError with everything that is out of its limits."""
         found = []
         if not 1 <= self.len_s <= LEN_S_MAX or LEN_S_MAX % self.len_s:
-            found.append(Problem.of("window.len_s", "counting.window_length", value=self.len_s))
+            found.append(Problem.of("[window] len_s", "counting.window_length", value=self.len_s))
         for name, value, most in (("grace_ms", self.grace_ms, GRACE_MS_MAX),
                                   ("max_source_age_s", self.max_source_age_s, SOURCE_AGE_S_MAX)):
             if not 0 <= value <= most:
-                found.append(Problem.of(f"window.{name}", "counting.out_of_range", value=value, limit=most))
+                found.append(Problem.of(f"[window] {name}", "counting.out_of_range", value=value, limit=most))
         if not self.usable or set(self.usable) - set(USABLE_QUALITIES) or len(set(self.usable)) != len(self.usable):
-            found.append(Problem.of("window.usable", "counting.usable", known=", ".join(USABLE_QUALITIES)))
+            found.append(Problem.of("[window] usable", "counting.usable", known=", ".join(USABLE_QUALITIES)))
         if found:
             raise ConfigError(found)
 

@@ -65,7 +65,7 @@ class HttpLink:
             try:
                 self._tls = ssl.create_default_context(cafile=str(address.ca_file))
             except (OSError, ssl.SSLError) as error:
-                raise ConfigError(Problem.of("platform.ca_file", "sealing.ca_file", file=address.ca_file,
+                raise ConfigError(Problem.of("[platform] ca_file", "sealing.ca_file", file=address.ca_file,
                                              reason=error)) from error
         self._session: aiohttp.ClientSession | None = None
 
@@ -74,11 +74,6 @@ class HttpLink:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
-
-    async def enrol(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send an ENROL_REQUEST; return the ENROL_ANSWER. Raises: DeviceError."""
-        _, answer = await self._ask("POST", "/v1/enrol", exchange.ENROL_ANSWER, body)
-        return answer
 
     async def size(self, gateway: str) -> dict[str, Any]:
         """See Link."""
@@ -154,5 +149,5 @@ def _refusal(raw: bytes, status: int, where: str) -> Problem:
         value = None
     if value is None or problems(exchange.REFUSAL, value, where=where):
         return Problem.of(where, "sealing.platform_status", status=status)
-    return Problem.of(where, "sealing.platform_refused", status=status, code=value["code"], place=value["where"],
+    return Problem.of(where, "sealing.platform_refused", status=status, refusal=value["code"], place=value["where"],
                       message=value["message"][:400])

@@ -250,4 +250,4 @@ class Submitter:
         elif isinstance(error, TimeoutError):
             self._event("sealing.platform_unreachable", "platform", reason="no answer in time")
         else:
-            self._event("sealing.disk_error", "receipts", start="-", reason=error.strerror or error)
+            self._event("sealing.receipt_not_kept", "receipts", reason=error.strerror or error)

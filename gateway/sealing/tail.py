@@ -78,8 +78,9 @@ def _check_rows(values: Sequence[Mapping[str, Any]], rows: Mapping[int, bytes], 
             continue
         seq = value["seq"]
         rosters.apply_lines(devices, points, rows.get(seq, b""), where=f"{where} roster {seq}")
-        if (rows_root(devices), rows_root(points)) != (value["devices_root"], value["points_root"]):
-            raise VerificationError(Problem.of(where, "roster.root", seq=seq))
+        for table, held in (("devices", devices), ("points", points)):
+            if rows_root(held) != value[f"{table}_root"]:
+                raise VerificationError(Problem.of(where, "roster.root", seq=seq, table=table))
 
 
 def _common(journal: Journal, everything: Sequence[bytes]) -> int:
