@@ -97,7 +97,7 @@ def parse(payload: bytes, *, where: str) -> Frame:
     Raises: DeviceError if it is too large, has too many metrics, or is no Sparkplug B payload.
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
-        raise DeviceError(Problem.of(where, "mqtt.payload_too_large", size=len(payload), max=MAX_PAYLOAD_BYTES))
+        raise DeviceError(Problem.of(where, "mqtt.payload_too_large", max=MAX_PAYLOAD_BYTES))
     message = Payload()
     try:
         message.ParseFromString(payload)

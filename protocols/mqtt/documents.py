@@ -68,7 +68,7 @@ class Topic:
             topic counts as one sample lost.
         """
         if len(payload) > MAX_PAYLOAD_BYTES:
-            raise DeviceError(Problem.of(self.name, "mqtt.payload_too_large", size=len(payload), max=MAX_PAYLOAD_BYTES))
+            raise DeviceError(Problem.of(self.name, "mqtt.payload_too_large", max=MAX_PAYLOAD_BYTES))
         document = self._parse(payload) if self._needs_json else None
         quality = GOOD | NOT_LIVE if is_retained else GOOD
         before, undecodable = len(columns), 0

@@ -40,7 +40,10 @@ TELL_PAUSE_NS = 600 * NS_PER_S
 TELL_TOPICS_MAX = 10_000
 NAMED_MAX = 5
 
-TOLD_WHY = ("before_birth", "gap", "no_sequence", "silent", "unreadable")
+TOLD_WHY = {
+    "before_birth": "mqtt.node_before_birth", "gap": "mqtt.node_gap", "no_sequence": "mqtt.node_no_sequence",
+    "silent": "mqtt.node_silent", "unreadable": "mqtt.node_unreadable",
+}
 """What a person can do something about; deaths and rebirths are everyday life."""
 
 Node = tuple[str, str]
@@ -168,6 +171,7 @@ class Router:
             return
         group, node, kind, device = address
         if item.payload is None:
+            self._tell(Problem.of(item.topic, "mqtt.payload_too_large", max=codec.MAX_PAYLOAD_BYTES), now_ns)
             self._unreadable((group, node), kind, item, now_ns)
             return
         try:
@@ -199,8 +203,7 @@ class Router:
         devices: Iterable[int] = topic.devices
         try:
             if item.payload is None:
-                raise DeviceError(Problem.of(topic.name, "mqtt.payload_too_large", size="-",
-                                             max=codec.MAX_PAYLOAD_BYTES))
+                raise DeviceError(Problem.of(topic.name, "mqtt.payload_too_large", max=codec.MAX_PAYLOAD_BYTES))
             tally = topic.add(item.payload, item.received_ns, is_retained=item.is_retained, columns=self._columns)
         except DeviceError as error:
             self._discards["undecodable"] += len(topic.readers)
@@ -297,7 +300,7 @@ class Router:
 
     def _explain(self, node: Node, why: str, now_ns: int) -> None:
         if why in TOLD_WHY:
-            self._tell(Problem.of("/".join(node), f"mqtt.node_{why}"), now_ns)
+            self._tell(Problem("/".join(node), TOLD_WHY[why]), now_ns)
 
     def _tell(self, problem: Problem, now_ns: int) -> None:
         key = (problem.code, problem.where)
