@@ -1,0 +1,384 @@
+"""`tallystick demo`: a small factory end to end on this machine. Starts processes, nothing else.
+
+Everything it does is a command that a person could type; the files it writes are those that a person would write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from protocols.terms.say import Say
+
+WINDOW_S = 5
+WINDOWS_MIN = 7
+WINDOWS_CUT = 2
+STEP_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 5.0
+WITNESS = "witness.demo.example"
+REGISTER = "register.demo.example/tallystick"
+
+
+class DemoError(Exception):
+    """A step did not do what it must; the text says which, and where its log is."""
+
+
+def demo_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick demo`."""
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help=say("demo.help.out"))
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help=say("demo.help.seed"))
+    parser.add_argument("--broker", choices=("embedded", "mosquitto"), default="embedded", help=say("demo.help.broker"))
+
+
+def demo_command(args: argparse.Namespace, say: Say) -> int:
+    """Run it. 0 when every figure equals the plant's true counts and every tampering was refused, else 1."""
+    out = args.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()) and not (out / "plant.json").exists():
+        print(say("demo.not_empty", out=out), file=sys.stderr)
+        return 2
+    demo = Demo(out, say)
+    # A service manager's or `timeout`'s end is as clean as Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    try:
+        return demo.run(seed=args.seed, broker=args.broker)
+    except DemoError as error:
+        print(say("demo.failed", reason=error, logs=out / "logs"), file=sys.stderr)
+        return 1
+    finally:
+        demo.stop_all()
+
+
+class Demo:
+    """One run below one folder."""
+
+    def __init__(self, out: Path, say: Say) -> None:
+        self.out = out
+        self.say = say
+        self.work = out / "work"
+        self.logs = out / "logs"
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._started = time.monotonic()
+        for old in ("demo.tally", "policy.json", "anchor", "report.html", "plant.json"):
+            (out / old).unlink(missing_ok=True)
+        _empty(self.work)
+        _empty(self.logs)
+
+    def run(self, *, seed: int, broker: str) -> int:
+        """All steps in order."""
+        self.tell("demo.plant", seed=seed)
+        self._plant(seed, broker)
+        self.tell("demo.services")
+        self._services()
+        self.tell("demo.gateway")
+        gateway = self._gateway()
+        self._collect(gateway)
+        self.tell("demo.bundle")
+        bundle = self.out / "demo.tally"
+        self.command("bundle", "bundle", self.work / "gateway.toml", "-o", bundle)
+        verdict = self._verify(bundle)
+        wrong = self._compare(bundle)
+        self._report(bundle)
+        caught = self._tamper(bundle)
+        self.tell("demo.done", seconds=round(time.monotonic() - self._started), report=self.out / "report.html",
+                  bundle=bundle)
+        return 0 if verdict and caught and not wrong else 1
+
+    # The steps
+
+    def _plant(self, seed: int, broker: str) -> None:
+        plant = self.work / "plant"
+        options: list[str | Path] = ["--seed", str(seed)]
+        if broker == "mosquitto":
+            port = _free_port()
+            config = self.work / "mosquitto.conf"
+            config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+            self.start("mosquitto", ["mosquitto", "-c", str(config)])
+            _wait_for("mosquitto", lambda: _listens(port))
+            options += ["--broker", f"mqtt://127.0.0.1:{port}"]
+        (self.work / "plant.toml").write_text("")
+        self.tallystick("plant", "simulate", self.work / "plant.toml", "--out", plant, *options)
+        self.ready("plant", lambda: (plant / "endpoints.json").exists())
+        (self.out / "plant.json").write_bytes((plant / "plant.json").read_bytes())
+        truth = self.truth()["devices"]
+        self.tell("demo.plant_ready", devices=truth["configured"], protocols=len(truth["by_protocol"]))
+
+    def _services(self) -> None:
+        witness, platform = self.work / "witness.toml", self.work / "platform.toml"
+        ports = _free_port(), _free_port()
+        self.platform_url = f"http://127.0.0.1:{ports[1]}"
+
+        def write_witness(logs: str) -> None:
+            witness.write_text(f'logs = [{logs}]\n[witness]\nname = "{WITNESS}"\nstate_dir = "witness"\n'
+                               f'[listen]\nhost = "127.0.0.1"\nport = {ports[0]}\n')
+
+        write_witness("")
+        vkey = self.command("witness-key", "witness", "key", witness).strip().splitlines()[-1]
+        platform.write_text(
+            f'[platform]\norigin = "{REGISTER}"\ndata_dir = "platform"\nkeys_dir = "platform-keys"\n'
+            f'register_interval_s = 1.0\nquorum = "all"\n[listen]\nhost = "127.0.0.1"\nport = {ports[1]}\n'
+            f'[[witnesses]]\nvkey = "{vkey}"\nurl = "http://127.0.0.1:{ports[0]}"\nindependent = true\n')
+        register = self.command("platform-key", "platform", "key", platform).strip().splitlines()[-1]
+        write_witness(f'"{register}"')
+        self.tallystick("witness", "witness", witness)
+        self._start_platform()
+        self.ready("witness", lambda: _listens(ports[0]))
+        self.command("policy", "platform", "policy", platform, "-o", self.out / "policy.json")
+
+    def _start_platform(self) -> None:
+        self.tallystick("platform", "platform", self.work / "platform.toml")
+        self.ready("platform", lambda: _listens(int(self.platform_url.rpartition(":")[2])))
+
+    def _gateway(self) -> Path:
+        """Commission the gateway as an engineer would; return its state folder."""
+        plant = self.work / "plant"
+        ends = json.loads((plant / "endpoints.json").read_text(encoding="utf-8"))
+        folder = self.work / "gateway"
+        self.command("init", "init", folder)
+        config = self.work / "gateway.toml"
+        config.write_text(
+            f'[gateway]\nsite = "{ends["site"]}"\nuscc = "{ends["uscc"]}"\nstate_dir = "gateway/state"\n'
+            f'devices = "plant/devices.csv"\npoints = "plant/points.csv"\nledger_date = 2026-11-01\n'
+            f'[window]\nlen_s = {WINDOW_S}\ngrace_ms = 1000\n[platform]\nurl = "{self.platform_url}"\n'
+            + (plant / "connections.toml").read_text(encoding="utf-8"), encoding="utf-8")
+        token = self.command("token", "platform", "token", self.work / "platform.toml", "--uscc", ends["uscc"],
+                             "--site", ends["site"]).strip().splitlines()[-1]
+        self.command("enrol", "enrol", config, "--token", token)
+        self.tell("demo.check")
+        # One device is dead, so `check` finds a failure: its table is what the engineer reads.
+        self.command("check", "check", config, may_fail=True)
+        self.tallystick("gateway", "run", config)
+        return folder / "state"
+
+    def _collect(self, state: Path) -> None:
+        """Let windows pass; cut the platform for some of them; wait until all is submitted and co-signed."""
+        status: dict[str, Any] = {}
+        first_s = 0
+
+        def passed(windows: int) -> Callable[[], bool]:
+            def look() -> bool:
+                nonlocal status, first_s
+                with suppress(OSError, ValueError):
+                    status = json.loads((state / "status.json").read_text(encoding="utf-8"))
+                if status and not first_s:
+                    first_s = status["window"]["start_s"]
+                return bool(status) and (status["window"]["start_s"] - first_s) // WINDOW_S + 1 >= windows
+            return look
+
+        def proven(size: int) -> Callable[[], bool]:
+            return lambda: passed(0)() and (status["log"]["proven"] or 0) >= size
+
+        for count in range(1, 3):
+            self.ready("gateway", passed(count))
+            self._show(count, status)
+        self.ready("gateway", proven(4))
+        self._keep_anchor(status["gateway"])
+        self.tell("demo.cut", windows=WINDOWS_CUT)
+        self.stop("platform")
+        cut_from = (status["window"]["start_s"] - first_s) // WINDOW_S + 1
+        for count in range(cut_from + 1, cut_from + WINDOWS_CUT + 1):
+            self.ready("gateway", passed(count))
+            self._show(count, status)
+        self._start_platform()
+        self.tell("demo.restored")
+        last = max(WINDOWS_MIN, cut_from + WINDOWS_CUT + 2)
+        for count in range(cut_from + WINDOWS_CUT + 1, last + 1):
+            self.ready("gateway", passed(count))
+            self._show(count, status)
+        size = status["log"]["size"]
+        self.ready("gateway", proven(size))
+        self.tell("demo.submitted", entries=size)
+        self.stop("gateway")
+
+    def _show(self, count: int, status: Mapping[str, Any]) -> None:
+        devices = status["devices"]
+        self.tell("demo.window", number=count, counted=devices["counted"], configured=devices["configured"],
+                  samples=status["window"]["received"])
+
+    def _keep_anchor(self, gateway: str) -> None:
+        """What an auditor keeps from a visit: the newest co-signed head of that day."""
+        with urllib.request.urlopen(f"{self.platform_url}/v1/gateways/{gateway}/register", timeout=10) as answer:
+            proofs = json.loads(answer.read())["proofs"]
+        (self.out / "anchor").write_text(max(proofs, key=_proof_index), encoding="utf-8")
+
+    def _verify(self, bundle: Path) -> bool:
+        self.tell("demo.verify")
+        trust: list[str | Path] = ["--policy", self.out / "policy.json", "--anchor", self.out / "anchor"]
+        text = self.command("verify", "verify", bundle, *trust, may_fail=True)
+        print(_indented(text))
+        verdict = json.loads(self.command("verify-json", "verify", bundle, *trust, "--json", may_fail=True))
+        return bool(verdict["verdict"] == "valid" and verdict["summary"]["trust"] == "independent")
+
+    def _compare(self, bundle: Path) -> list[str]:
+        """Count the bundle and hold every figure against what the plant knows. Returns what differs."""
+        self.tell("demo.count")
+        trust: list[str | Path] = ["--policy", self.out / "policy.json", "--anchor", self.out / "anchor"]
+        print(_indented(self.command("count", "count", bundle, "--at", "last", *trust)))
+        counted = json.loads(self.command("count-json", "count", bundle, "--at", "last", *trust, "--json"))
+        wrong = differences(counted, self.truth(), self.work / "plant" / "devices.csv")
+        for line in wrong:
+            self.tell("demo.differs", what=line)
+        if not wrong:
+            truth = self.truth()["devices"]
+            self.tell("demo.agrees", counted=truth["counted"], configured=truth["configured"])
+        return wrong
+
+    def _report(self, bundle: Path) -> None:
+        ends = json.loads((self.work / "plant" / "endpoints.json").read_text(encoding="utf-8"))
+        truth = self.truth()
+        claim = self.work / "claim.toml"
+        claim.write_text(
+            f'[claim]\nprogramme = "jiangsu_2019"\ntype = "enterprise"\nat = "last"\nuscc = "{ends["uscc"]}"\n'
+            f'[metrics]\ndevice_connected_count = {truth["devices"]["counted"]}\n', encoding="utf-8")
+        # 37 devices are no 100: the rule does not hold, and the report says so. The exit code is 1 then.
+        self.command("audit", "audit", claim, "--programme", "jiangsu_2019", "--type", "enterprise", bundle,
+                     "--policy", self.out / "policy.json", "--anchor", self.out / "anchor",
+                     "--report", self.out / "report.html", may_fail=True)
+        if not (self.out / "report.html").exists():
+            raise DemoError("audit")
+
+    def _tamper(self, bundle: Path) -> bool:
+        from simulators.cheats import CHEATS, write_cheat
+
+        self.tell("demo.tamper")
+        all_caught = True
+        for name in CHEATS:
+            forged = self.work / f"{name}.tally"
+            code = write_cheat(name, bundle, forged)
+            verdict = json.loads(self.command(
+                f"verify-{name}", "verify", forged, "--policy", self.out / "policy.json", "--json", may_fail=True))
+            faults = {f["code"] for f in verdict["findings"] if f["severity"] == "fault"}
+            caught = verdict["verdict"] == "invalid" and code in faults
+            self.tell("demo.caught" if caught else "demo.not_caught", what=self.say(f"demo.cheat.{name}"), expected=code,
+                      found=", ".join(sorted(faults)) or "-")
+            all_caught &= caught
+        return all_caught
+
+    # Processes
+
+    def truth(self) -> dict[str, Any]:
+        """Return the plant's true counts."""
+        result: dict[str, Any] = json.loads((self.out / "plant.json").read_text(encoding="utf-8"))
+        return result
+
+    def tell(self, code: str, **args: object) -> None:
+        """Print one line of progress."""
+        print(f"[{time.monotonic() - self._started:5.1f} s] {self.say(code, **args)}", flush=True)
+
+    def command(self, name: str, *words: str | Path, may_fail: bool = False) -> str:
+        """Run a command of ours to its end and return what it printed."""
+        with (self.logs / f"{name}.log").open("wb") as errors:
+            done = subprocess.run(self._line(words), stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL,
+                                  timeout=STEP_TIMEOUT_S, check=False)
+        text = done.stdout.decode()
+        (self.logs / f"{name}.out").write_text(text, encoding="utf-8")
+        if done.returncode not in ((0, 1) if may_fail else (0,)):
+            raise DemoError(f"tallystick {name}: {(self.logs / f'{name}.log').read_text(encoding='utf-8').strip()}")
+        return text
+
+    def tallystick(self, name: str, *words: str | Path) -> None:
+        """Start a service of ours."""
+        self.start(name, self._line(words))
+
+    def start(self, name: str, line: list[str]) -> None:
+        """Start a process whose output goes to the logs. A session of its own: Ctrl-C reaches it through us only."""
+        with (self.logs / f"{name}.out").open("ab") as out, (self.logs / f"{name}.log").open("ab") as errors:
+            try:
+                self._running[name] = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
+                                                       start_new_session=True)
+            except FileNotFoundError:
+                raise DemoError(f"{line[0]} is not installed") from None
+
+    def ready(self, name: str, look: Callable[[], bool]) -> None:
+        """Wait until `look` is true, as long as the process lives."""
+        _wait_for(name, look, lambda: self._running[name].poll() is None)
+
+    def stop(self, name: str) -> None:
+        """End one process, by its id."""
+        process = self._running.pop(name, None)
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def stop_all(self) -> None:
+        """End everything that is left, the newest first."""
+        for name in reversed(list(self._running)):
+            self.stop(name)
+
+    def _line(self, words: tuple[str | Path, ...]) -> list[str]:
+        return [sys.executable, "-m", "tallystick", "--lang", self.say.lang, *map(str, words)]
+
+
+def differences(counted: Mapping[str, Any], truth: Mapping[str, Any], devices_csv: Path) -> list[str]:
+    """Return every figure of `count --json` that is not what the plant knows, as text; empty when all agree."""
+    import csv
+
+    with devices_csv.open(encoding="utf-8-sig", newline="") as file:
+        ids = [row["id"] for row in csv.DictReader(file)]  # the first roster gives slots in the order of the file
+    figures, true = counted["figures"], truth["devices"]
+    found = {ids[item["slot"]]: item["reason"] for item in figures["devices"]["not_counted"]}
+    expected = {item["id"]: item["expected"] for item in truth["each"] if item["expected"] != "counted"}
+    wrong = [f"{name}: {found.get(name, 'counted')} / {expected.get(name, 'counted')}"
+             for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
+    pairs = {
+        "devices.configured": (figures["devices"]["configured"], true["configured"]),
+        "devices.counted": (figures["devices"]["counted"], true["counted"]),
+        "kinds": (figures["kinds"], true["kinds"]),
+        "points.configured": (figures["points"]["configured"], truth["points"]["configured"]),
+        "points.producing": (figures["points"]["producing"], truth["points"]["producing"]),
+    }
+    return wrong + [f"{name}: {ours} / {theirs}" for name, (ours, theirs) in pairs.items() if ours != theirs]
+
+
+def _proof_index(proof: str) -> int:
+    return int(next(line for line in proof.splitlines() if line.startswith("index ")).removeprefix("index "))
+
+
+def _empty(folder: Path) -> None:
+    """Make a folder, empty: what an earlier run left in it goes."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"          {line}" for line in text.splitlines())
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
+        return True
+    return False
+
+
+def _wait_for(name: str, look: Callable[[], bool], alive: Callable[[], bool] = lambda: True) -> None:
+    deadline = time.monotonic() + STEP_TIMEOUT_S
+    while not look():
+        if not alive():
+            raise DemoError(f"{name} ended")
+        if time.monotonic() > deadline:
+            raise DemoError(f"{name} took longer than {STEP_TIMEOUT_S:.0f} s")
+        time.sleep(0.1)
+
+
