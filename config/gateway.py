@@ -182,6 +182,8 @@ class GatewayConfig:
     """All that the gateway needs to know, checked. Paths are absolute; `endpoints` by connection name."""
 
     file: Path
+    devices_file: Path
+    points_file: Path
     site: str
     uscc: str
     state_dir: Path
@@ -242,7 +244,8 @@ def load_gateway(path: Path) -> GatewayConfig:
     if problems:
         raise ConfigError(_limited(problems, file))
     return GatewayConfig(
-        file=path.resolve(), site=raw.gateway.site, uscc=raw.gateway.uscc, state_dir=base / raw.gateway.state_dir,
+        file=path.resolve(), devices_file=base / raw.gateway.devices, points_file=base / raw.gateway.points,
+        site=raw.gateway.site, uscc=raw.gateway.uscc, state_dir=base / raw.gateway.state_dir,
         ledger_date=raw.gateway.ledger_date.isoformat(), ledger_sha256=ledger.sha256, window=raw.window, len_s=len_s,
         platform=raw.platform,
         platform_ca=base / raw.platform.ca_file if raw.platform and raw.platform.ca_file else None,

@@ -1,22 +1,24 @@
 """From the asset ledger to roster rows: which slot each device and point has, for ever.
 
 Slots are append-only. A device that goes leaves a tombstone; a rename changes only its private part; a changed
-identity (maker, model, or an identifier that was there before) is a tombstone and a new slot with `replaces`. The
-file `roster.json` in the state folder remembers what the public rows do not tell: local ids and private parts.
+identity (maker, model, or an identifier that was there before) is a tombstone and a new slot with `replaces`. A device
+whose local id changes is the same device if its identifiers are. The file `roster.json` in the state folder remembers
+what the public rows do not tell: local ids and private parts.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config.gateway import GatewayConfig, Point
+from config.gateway import COLUMN_BITS_MAX, GatewayConfig, Point
 from config.ledger import Device
-from protocols.errors import EvidenceError, Problem
+from gateway.commissioning.state import write_json
+from protocols.errors import ConfigError, EvidenceError, Problem
 from protocols.evidence import roster
 
 STATE_FORMAT = 1
@@ -33,11 +35,12 @@ class DeviceSlot:
 
 @dataclass(slots=True, kw_only=True)
 class PointSlot:
-    """One point slot: the public row, the local id, and the address text that its tags hide."""
+    """One point slot: the public row, the local id, and the two address texts that its tags hide."""
 
     id: str
     row: dict[str, Any]
     address: str
+    base: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,15 +76,17 @@ def evolve(before: Roster | None, config: GatewayConfig, *, gateway: str, key: b
         before: the roster in force, None before the first.
         key: K, the enterprise's 256-bit secret that blinds the tags.
         server_keys: connection name -> SPKI digest (hex) of the server that answered there under security.
+    Raises: ConfigError `config.too_many_bits` when the slots, tombstones included, no longer fit one gateway.
     """
     devices = [DeviceSlot(id=d.id, row=dict(d.row), private=d.private) for d in before.devices] if before else []
-    points = [PointSlot(id=p.id, row=dict(p.row), address=p.address) for p in before.points] if before else []
+    points = [PointSlot(id=p.id, row=dict(p.row), address=p.address, base=p.base)
+              for p in before.points] if before else []
     current = Roster(devices=devices, points=points)
     alive = current.device_slots()
     wanted = {device.id: device for device in config.devices}
-    for id_, slot in alive.items():
-        if id_ not in wanted:
-            devices[slot].row["state"] = "gone"
+    alive |= _renamed(devices, alive, config.devices)
+    for slot in {*current.device_slots().values()} - {alive[name] for name in wanted if name in alive}:
+        devices[slot].row["state"] = "gone"
     slots: dict[str, int] = {}
     for device in config.devices:
         slots[device.id] = _place(devices, alive.get(device.id), device, key)
@@ -99,7 +104,30 @@ def evolve(before: Roster | None, config: GatewayConfig, *, gateway: str, key: b
         row["server"] = {"spki_sha256": spki, "via": via}
         row["dup_tags"] = [{"scheme": "spki-sha256", "tag": spki}] if spki is not None and via is None else []
     _place_points(current, config.points, slots, gateway=gateway, key=key)
+    if len(devices) + 3 * len(points) > COLUMN_BITS_MAX:
+        raise ConfigError(Problem.of(config.file.name, "config.too_many_bits", devices=len(devices),
+                                     points=len(points), limit=COLUMN_BITS_MAX))
     return current
+
+
+def _renamed(devices: list[DeviceSlot], alive: Mapping[str, int], wanted: Iterable[Device]) -> dict[str, int]:
+    """Return new local id -> slot of the devices that only changed their local id: same kind and same identifiers.
+
+    Only where exactly one device went and one came with them: a guess would move counts to another machine.
+    """
+    went: dict[tuple[Any, ...], list[int]] = {}
+    came: dict[tuple[Any, ...], list[str]] = {}
+    ids = {device.id for device in wanted}
+    for id_, slot in alive.items():
+        values = roster.tag_values(devices[slot].private)
+        if id_ not in ids and values:
+            went.setdefault((devices[slot].row["kind"], *sorted(values.items())), []).append(slot)
+    for device in wanted:
+        if device.id not in alive:
+            values = roster.tag_values(_private(device, None))
+            came.setdefault((roster.kind(device.maker, device.model), *sorted(values.items())), []).append(device.id)
+    return {names[0]: went[identity][0] for identity, names in came.items()
+            if len(names) == 1 and len(went.get(identity, ())) == 1}
 
 
 def _place(devices: list[DeviceSlot], slot: int | None, device: Device, key: bytes) -> int:
@@ -110,7 +138,7 @@ def _place(devices: list[DeviceSlot], slot: int | None, device: Device, key: byt
     if old is not None and slot is not None:
         was = roster.tag_values(old.private)
         if kind == old.row["kind"] and all(values.get(scheme) == value for scheme, value in was.items()):
-            old.private = private
+            old.id, old.private = device.id, private
             old.row.update(_described(device, private, values, key))
             return slot
         old.row["state"] = "gone"
@@ -157,21 +185,29 @@ def _place_points(current: Roster, wanted: tuple[Point, ...], slots: Mapping[str
         slot = len(current.points)
         kept.add(slot)
         row = {"point": slot, "device": device, "state": "alive", **facts, "addr": addr, "base": base}
-        current.points.append(PointSlot(id=point.id, row=row, address=point.address.canonical))
+        current.points.append(PointSlot(id=point.id, row=row, address=point.address.canonical,
+                                        base=point.address.base))
     for slot, held in enumerate(current.points):
         if slot not in kept:
             held.row["state"] = "gone"
 
 
+def moved(held: Roster, *, gateway: str, key: bytes) -> Roster:
+    """Return the same slots for another gateway: the tags of addresses name the gateway, everything else stays."""
+    points = []
+    for slot in held.points:
+        addr, base = roster.point_tags(key, gateway, slot.row["device"], slot.address, slot.base)
+        points.append(PointSlot(id=slot.id, row={**slot.row, "addr": addr, "base": base}, address=slot.address,
+                                base=slot.base))
+    return Roster(devices=held.devices, points=points)
+
+
 def save(held: Roster, path: Path) -> None:
-    """Write roster.json, whole or not at all, mode 0600: it names machines."""
-    body = {"format": STATE_FORMAT,
-            "devices": [{"id": d.id, "row": d.row, "private": d.private} for d in held.devices],
-            "points": [{"id": p.id, "row": p.row, "address": p.address} for p in held.points]}
-    partial = path.with_suffix(".part")
-    partial.touch(mode=0o600)
-    partial.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)
+    """Write roster.json, whole or not at all, durable, mode 0600: it names machines."""
+    write_json(path, {
+        "format": STATE_FORMAT,
+        "devices": [{"id": d.id, "row": d.row, "private": d.private} for d in held.devices],
+        "points": [{"id": p.id, "row": p.row, "address": p.address, "base": p.base} for p in held.points]}, indent=None)
 
 
 def load(path: Path) -> Roster | None:
@@ -181,7 +217,8 @@ def load(path: Path) -> Roster | None:
         if body["format"] != STATE_FORMAT:
             raise ValueError(f"format {body['format']}")
         return Roster(devices=[DeviceSlot(id=d["id"], row=d["row"], private=d["private"]) for d in body["devices"]],
-                      points=[PointSlot(id=p["id"], row=p["row"], address=p["address"]) for p in body["points"]])
+                      points=[PointSlot(id=p["id"], row=p["row"], address=p["address"], base=p["base"])
+                              for p in body["points"]])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
