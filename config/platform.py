@@ -12,7 +12,7 @@ from pydantic import Field
 from config.listening import LOOPBACK, Listening, ListenTable, listening
 from config.loader import Section, read_toml
 from protocols.errors import ConfigError, Problem, VerificationError
-from protocols.evidence import note, policy
+from protocols.evidence import note
 
 WITNESSES_MAX = 50
 GROUP = "co-signers"
@@ -159,11 +159,3 @@ def _witness(table: WitnessTable, base: Path, where: str) -> tuple[Witness | Non
         return None, problems
     return Witness(key=key, url=table.url.rstrip("/"), independent=table.independent,
                    ca_file=base / table.ca_file if table.ca_file else None), []
-
-
-def parsed_policy(config: PlatformConfig, register: note.VerifierKey) -> policy.Quorum:
-    """Return the quorum of this configuration, parsed as a checker parses it. Raises ConfigError."""
-    try:
-        return policy.parse_quorum(config.policy_text(register), where=str(config.file))
-    except VerificationError as error:
-        raise ConfigError(error.problems) from error

@@ -18,11 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
-from config.platform import PlatformConfig, parsed_policy
+from config.platform import PlatformConfig
 from protocols import exchange
 from protocols.errors import EvidenceError, Problem, TallystickError, VerificationError
-from protocols.evidence import jcs, keys, note, signed
-from protocols.evidence.merkle import EMPTY_ROOT
+from protocols.evidence import jcs, note, signed
+from protocols.evidence.merkle import EMPTY_ROOT, Tree, leaf_hash
 from protocols.evidence.tiles import WIDTH, Tile, join_entries
 from verifier.platform import enrolment, intake
 from verifier.platform.figures import figures
@@ -31,6 +31,7 @@ from verifier.platform.refusal import ConflictError, RefusalError
 from verifier.platform.register import Appended, Entry, Register
 from verifier.platform.roster import apply_rows
 from verifier.platform.store import Store, lock
+from verifier.platform.trust import load_trust
 
 CHECKERS = 2
 SLOTS_IN_MEMORY_MAX = 2_000_000
@@ -47,11 +48,7 @@ class Service:
         """Take the lock, open the store, load the register. Raises EvidenceError, ConfigError."""
         self.config = config
         self.clock_s = clock_s
-        self._key = keys.load(config.platform_key_file)
-        register_key = keys.load(config.register_key_file)
-        vkey = note.VerifierKey(config.origin, note.ED25519, keys.public_bytes(register_key))
-        self.quorum = parsed_policy(config, vkey)
-        self.policy_text = config.policy_text(vkey)
+        self.trust = load_trust(config)
         self._lock = lock(config.data_dir)
         try:
             self.store = Store(config.data_dir)
@@ -61,8 +58,8 @@ class Service:
         try:
             connection = self.store.connect()
             self.register = Register(
-                self.store, connection, origin=config.origin, key=register_key,
-                policy_sha256=hashlib.sha256(self.policy_text.encode()).hexdigest())
+                self.store, connection, origin=config.origin, key=self.trust.register_key,
+                policy_sha256=hashlib.sha256(self.trust.policy["witnesses"].encode()).hexdigest())
             connection.close()
         except BaseException:
             self.close()
@@ -78,16 +75,6 @@ class Service:
         self.store.close()
         os.close(self._lock)
 
-    @property
-    def platform_key(self) -> str:
-        """The public key that signs certificates, 64 hex."""
-        return keys.public_bytes(self._key).hex()
-
-    def policy(self) -> dict[str, Any]:
-        """Return the policy file that a checker may start from; whom to trust stays the checker's decision."""
-        return {"register": str(self.register.vkey), "platform": self.platform_key, "witnesses": self.policy_text,
-                "independent": self.config.independent}
-
     # Enrolment.
 
     async def enrol(self, request: Any) -> dict[str, Any]:
@@ -95,11 +82,10 @@ class Service:
         await asyncio.to_thread(enrolment.check_request, request)
         async with self.register.turn:
             certificate, appended = await self.store.write(lambda connection: enrolment.enrol(
-                connection, self.register, request, key=self._key, now_s=self.clock_s()))
+                connection, self.register, request, key=self.trust.platform_key, now_s=self.clock_s()))
             if appended is not None:
                 self.register.applied(appended)
-        policy = self.policy()
-        return {"certificate": certificate, **policy}
+        return {"certificate": certificate, **self.trust.policy}
 
     # Intake.
 
@@ -261,6 +247,19 @@ class Service:
         return {"size": row["size"], "root": (row["root"] or EMPTY_ROOT).hex(),
                 "checkpoint": row["checkpoint"] and row["checkpoint"].decode()}
 
+    async def root_at(self, gateway: str, size: int) -> bytes:
+        """Return the root of the first `size` entries, from the stored tiles. Raises RefusalError 404, ValueError."""
+        await self._row(gateway)
+
+        def load(connection: sqlite3.Connection) -> bytes:
+            name, whole = f"g/{gateway}", _size(connection, gateway)
+            tree = Tree(leaf for number in range(whole // WIDTH)
+                        for leaf in self.store.hashes(name, Tile(0, number, WIDTH)))
+            for data in self.store.entries(connection, name, tree.size, whole, whole):
+                tree.append(leaf_hash(data))
+            return tree.root(size)
+        return await self.store.read(load)
+
     async def tail(self, gateway: str, first: int) -> dict[str, Any]:
         """Return TAIL_ANSWER: entries from `first` on, as many as the limits allow. Raises RefusalError 404, 422."""
         row = await self._row(gateway)
@@ -343,14 +342,21 @@ class Service:
 
     # Revocation.
 
+    async def newest_key(self, gateway: str) -> str:
+        """Return the key that signs now, 64 hex. Raises RefusalError 404."""
+        await self._row(gateway)
+        async with self._turns.setdefault(gateway, asyncio.Lock()):
+            state, _ = await self._state(gateway)
+        return state.key_history[-1][1].hex()
+
     async def revoke(self, revocation: dict[str, Any]) -> int:
         """Put a signed revocation into the register and return its index. Raises RefusalError."""
         gateway = str(revocation.get("gateway"))
         certificate = jcs.decode((await self.store.read(lambda connection: _certificate(connection, gateway))).encode(),
                                  where="store", bytes_max=65_535)
         try:
-            signed.verify("revocation", revocation, signers=[self.platform_key, certificate["recovery_key"]],
-                          where="revocation")
+            signed.verify("revocation", revocation, where="revocation",
+                          signers=[self.trust.policy["platform"], certificate["recovery_key"]])
         except TallystickError as error:
             raise RefusalError.because(422, error) from error
 
@@ -370,7 +376,7 @@ class Service:
     def sign_revocation(self, gateway: str, gateway_key: str, from_size: int) -> dict[str, Any]:
         """Return a revocation signed by the platform key."""
         return signed.sign("revocation", {"gateway": gateway, "gateway_key": gateway_key, "from_size": from_size},
-                           self._key)
+                           self.trust.platform_key)
 
 
 PAGE_QUERY = """

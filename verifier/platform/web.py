@@ -33,7 +33,8 @@ ADDRESSES_MAX = 10_000
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
                                "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
 }
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -143,8 +144,8 @@ class _Routes:
         return web.Response(body=data, headers={"Content-Type": "application/octet-stream", "Cache-Control": cache})
 
     async def page(self, request: web.Request) -> web.Response:
-        rows = await self._service.gateways()
-        text = page.render(rows, name=self._service.config.name, lang="en" if request.query.get("lang") == "en" else "zh",
+        lang = "en" if request.query.get("lang") == "en" else "zh"
+        text = page.render(await self._service.gateways(), name=self._service.config.name, lang=lang,
                            register_size=self._service.register.size, now_s=self._service.clock_s())
         return web.Response(text=text, content_type="text/html", charset="utf-8", headers={"Cache-Control": "no-cache"})
 

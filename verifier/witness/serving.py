@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -22,25 +23,32 @@ SHUTDOWN_TIMEOUT_S = 5.0
 HEAD_BYTES_MAX = 8190
 
 
-def serve(make: Callable[[], web.Application], where: Listening, ready: Mapping[str, Any]) -> None:
+def serve(make: Callable[[], web.Application], where: Listening, ready: Mapping[str, Any], *,
+          local: tuple[Callable[[], web.Application], str] | None = None) -> None:
     """Listen and answer until told to end. `make` is called inside the loop; `ready` is printed with the URL.
+
+    `local`: a second application, on a Unix socket that only this user may open.
 
     Raises: ConfigError when certificate or address cannot be used.
     """
-    asyncio.run(_serve(make, where, ready))
+    asyncio.run(_serve(make, where, ready, local))
 
 
-async def _serve(make: Callable[[], web.Application], where: Listening, ready: Mapping[str, Any]) -> None:
+async def _serve(make: Callable[[], web.Application], where: Listening, ready: Mapping[str, Any],
+                 local: tuple[Callable[[], web.Application], str] | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     context = where.ssl_context()
-    runner = web.AppRunner(make(), keepalive_timeout=IDLE_TIMEOUT_S, max_line_size=HEAD_BYTES_MAX,
-                           max_field_size=HEAD_BYTES_MAX, access_log=None, handle_signals=False,
-                           auto_decompress=False, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    runner = _runner(make())
+    beside = _runner(local[0]()) if local else None
     await runner.setup()
     try:
+        if beside is not None and local is not None:
+            await beside.setup()
+            await web.UnixSite(beside, local[1]).start()
+            await asyncio.to_thread(Path(local[1]).chmod, 0o600)
         site = web.TCPSite(runner, where.host, where.port, ssl_context=context)
         try:
             await site.start()
@@ -52,4 +60,12 @@ async def _serve(make: Callable[[], web.Application], where: Listening, ready: M
         await stop.wait()
         log.info("asked to end")
     finally:
+        if beside is not None:
+            await beside.cleanup()
         await runner.cleanup()
+
+
+def _runner(app: web.Application) -> web.AppRunner:
+    return web.AppRunner(app, keepalive_timeout=IDLE_TIMEOUT_S, max_line_size=HEAD_BYTES_MAX,
+                         max_field_size=HEAD_BYTES_MAX, access_log=None, handle_signals=False, auto_decompress=False,
+                         shutdown_timeout=SHUTDOWN_TIMEOUT_S)

@@ -1,0 +1,197 @@
+"""The commands `tallystick platform` and `tallystick import`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protocols.terms.say import Say
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from config.platform import PlatformConfig
+    from verifier.platform.service import Service
+
+ACTIONS = ("init", "key", "token", "policy", "revoke")
+
+
+def platform_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments: `CONFIG` runs; the first word may say what else to do."""
+    parser.add_argument("words", metavar="[init|key|token|policy|revoke] PATH", nargs="+",
+                        help=say("platform.help_words"))
+    parser.add_argument("--uscc", help=say("platform.help_uscc"))
+    parser.add_argument("--site", help=say("platform.help_site"))
+    parser.add_argument("--valid-h", type=int, default=72, help=say("platform.help_valid_h"))
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help=say("platform.help_output"))
+    parser.add_argument("--gateway", metavar="ID", help=say("platform.help_gateway"))
+    parser.add_argument("--from-size", type=int, help=say("platform.help_from_size"))
+    parser.add_argument("--origin", default="register.example/tallystick", help=say("platform.help_origin"))
+    parser.add_argument("--listen", metavar="HOST:PORT", default="127.0.0.1:8470", help=say("platform.help_listen"))
+    parser.add_argument("--witness", metavar=("VKEY", "URL"), nargs=2, action="append", default=[],
+                        help=say("platform.help_witness_option"))
+
+
+def platform_command(args: argparse.Namespace, say: Say) -> int:
+    """Run the platform until SIGTERM, or do what the first word says."""
+    from config.platform import load_platform
+    from protocols.errors import ConfigError, Problem
+
+    action, rest = (args.words[0], args.words[1:]) if args.words[0] in ACTIONS else ("run", args.words)
+    if len(rest) != 1:
+        raise ConfigError(Problem.of("tallystick platform", "platform.one_path"))
+    path = Path(rest[0])
+    if action == "init":
+        path = _init(path, args)
+    config = load_platform(path)
+    match action:
+        case "run":
+            _serve(config, say)
+        case "init" | "key":
+            _print_key(config)
+        case "token":
+            _token(config, args)
+        case "policy":
+            _policy(config, args.output)
+        case "revoke":
+            _revoke(config, args)
+    return 0
+
+
+def import_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick import`."""
+    parser.add_argument("bundle", metavar="X.tally", type=Path, help=say("platform.help_bundle"))
+    parser.add_argument("--platform", metavar="CONFIG", type=Path, required=True, help=say("platform.help_platform"))
+
+
+def import_command(args: argparse.Namespace, say: Say) -> int:
+    """Take in what the platform lacks, through the running platform if there is one."""
+    import json
+
+    from config.platform import load_platform
+    from verifier.platform.importer import import_bundle
+
+    config = load_platform(args.platform)
+    with args.bundle.open("rb") as file:
+        answer = _ask_or_do(config, "/import", file, lambda service: import_bundle(service, args.bundle))
+    print(json.dumps(answer, sort_keys=True))
+    print(say("platform.imported", count=answer["size"] - answer["before"], size=answer["size"]), file=sys.stderr)
+    return 0
+
+
+def _init(folder: Path, args: argparse.Namespace) -> Path:
+    """Write a commented configuration and both keys; nothing is overwritten."""
+    from config.listening import example, fill, split_address
+    from config.platform import load_platform
+    from protocols.evidence import keys
+
+    host, port = split_address(args.listen)
+    text = fill(example("platform.toml"), {"origin": args.origin, "host": host, "port": port})
+    for vkey, url in args.witness:
+        text += f'\n[[witnesses]]\nvkey = "{vkey}"\nurl = "{url}"\nindependent = true\n'
+    target = folder / "platform.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    with target.open("x", encoding="utf-8") as file:
+        file.write(text)
+    config = load_platform(target)
+    for path in (config.platform_key_file, config.register_key_file):
+        if not path.exists():
+            keys.save(keys.generate(), path)
+    return target
+
+
+def _print_key(config: PlatformConfig) -> None:
+    from verifier.platform.trust import load_trust
+
+    print(load_trust(config).policy["register"])
+
+
+def _token(config: PlatformConfig, args: argparse.Namespace) -> None:
+    import asyncio
+    import time
+
+    from protocols.errors import ConfigError, Problem
+    from protocols.terms import uscc
+    from verifier.platform.enrolment import VALID_H_MAX, new_token
+    from verifier.platform.store import Store
+
+    if args.uscc is None or not uscc.is_valid(args.uscc):
+        raise ConfigError(Problem.of("--uscc", "platform.bad_uscc", uscc=args.uscc or ""))
+    if not 1 <= args.valid_h <= VALID_H_MAX:
+        raise ConfigError(Problem.of("--valid-h", "platform.bad_hours", most=VALID_H_MAX))
+    store = Store(config.data_dir)
+    try:
+        expires_s = int(time.time()) + args.valid_h * 3600
+        print(asyncio.run(store.write(lambda connection: new_token(
+            connection, enterprise=args.uscc, site=args.site, expires_s=expires_s))))
+    finally:
+        store.close()
+
+
+def _policy(config: PlatformConfig, output: Path | None) -> None:
+    from protocols.evidence import jcs
+    from verifier.platform.trust import load_trust
+
+    text = jcs.encode(load_trust(config).policy).decode() + "\n"
+    if output is None:
+        print(text, end="")
+    else:
+        output.write_text(text, encoding="utf-8")
+
+
+def _revoke(config: PlatformConfig, args: argparse.Namespace) -> None:
+    import json
+
+    from protocols.errors import ConfigError, Problem
+    from verifier.platform.control import revoke
+
+    if args.gateway is None or args.from_size is None or args.from_size < 0:
+        raise ConfigError(Problem.of("tallystick platform revoke", "platform.revoke_what"))
+    body = {"gateway": args.gateway, "gateway_key": None, "from_size": args.from_size}
+    print(json.dumps(_ask_or_do(config, "/revoke", json.dumps(body).encode(),
+                                lambda service: revoke(service, args.gateway, None, args.from_size)), sort_keys=True))
+
+
+def _ask_or_do(config: PlatformConfig, path: str, body: Any, work: Callable[[Service], Awaitable[dict[str, Any]]]
+               ) -> dict[str, Any]:
+    """Ask the running platform; where none runs, do the work on its data folder. Raises VerificationError."""
+    import asyncio
+    import time
+
+    from protocols.errors import EvidenceError, VerificationError
+    from verifier.platform.control import ask
+    from verifier.platform.refusal import RefusalError
+    from verifier.platform.service import Service
+
+    async def run() -> dict[str, Any]:
+        try:
+            service = Service(config, clock_s=lambda: int(time.time()))
+        except EvidenceError as error:
+            if error.problems[0].code != "platform.in_use":
+                raise
+            return await ask(config.data_dir, path, body)
+        try:
+            return await work(service)
+        except RefusalError as error:
+            raise VerificationError(error.problem) from error
+        finally:
+            service.close()
+    return asyncio.run(run())
+
+
+def _serve(config: PlatformConfig, say: Say) -> None:
+    import time
+
+    from verifier.platform import control, running
+    from verifier.platform.service import Service
+    from verifier.witness.serving import serve
+
+    service = Service(config, clock_s=lambda: int(time.time()))
+    try:
+        serve(lambda: running.application(service, say), config.listening,
+              {"service": "platform", "register": service.trust.policy["register"]},
+              local=(lambda: control.application(service), control.socket_path(config.data_dir)))
+    finally:
+        service.close()
