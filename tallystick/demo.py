@@ -259,8 +259,8 @@ class Demo:
                 f"verify-{name}", "verify", forged, "--policy", self.out / "policy.json", "--json", may_fail=True))
             faults = {f["code"] for f in verdict["findings"] if f["severity"] == "fault"}
             caught = verdict["verdict"] == "invalid" and code in faults
-            self.tell("demo.caught" if caught else "demo.not_caught", what=self.say(f"demo.cheat.{name}"), expected=code,
-                      found=", ".join(sorted(faults)) or "-")
+            self.tell("demo.caught" if caught else "demo.not_caught", expected=code,
+                      what=self.say(f"demo.cheat.{name}"), found=", ".join(sorted(faults)) or "-")
             all_caught &= caught
         return all_caught
 

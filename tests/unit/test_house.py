@@ -56,9 +56,10 @@ def test_only_a_driver_imports_a_device_library() -> None:
 
 
 def test_simulators_use_none_of_our_codecs() -> None:
-    """A mistake in a codec must not cancel itself out."""
+    """A mistake in a codec must not cancel itself out. Only a forger of evidence has to know its format."""
     ours = [f"{file.relative_to(ROOT)}:{line} {module}" for file in source_files()
-            if file.relative_to(ROOT).parts[0] == "simulators" for line, module in imports(file)
+            if file.relative_to(ROOT).parts[0] == "simulators" and file.name != "cheats.py"
+            for line, module in imports(file)
             if module.startswith(("protocols.opcua", "protocols.modbus", "protocols.mqtt", "protocols.evidence"))]
     assert not ours
 
