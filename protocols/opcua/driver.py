@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from asyncua import ua as _ua
 from asyncua.client.client import Client
 from asyncua.client.ua_client import UaClientState, UASocketProtocol
@@ -32,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from protocols.errors import ConfigError, DeviceError, Problem
 from protocols.opcua import codec, session
+from protocols.opcua.collector import PUBLISH_OUTSTANDING, Collector, Subscription
 from protocols.opcua.commission import judge, plan_rows
 from protocols.opcua.nameplate import read_nameplates
 from protocols.opcua.pki import (
@@ -42,14 +42,12 @@ from protocols.opcua.pki import (
     server_spki_sha256,
 )
 from protocols.opcua.target import SECURITY_POLICIES, Nameplate, OpcUaAddress, OpcUaEndpoint, OpcUaPoint
-from protocols.samples import BAD, Sink
+from protocols.samples import Sink
 from protocols.terms.check import CheckResult
 
 ua: Any = _ua
 """Untyped here: asyncua fills this package with star imports and generated classes that mypy cannot follow."""
 
-PUBLISH_OUTSTANDING = 3
-"""PublishRequests waiting at the server: one alone costs a round trip between two notifications."""
 NodeId = Any
 CLOSE_S = 1.5
 SESSION_TIMEOUT_S = 60.0
@@ -58,7 +56,6 @@ RESUME_S = 50.0
 CHANNEL_LIFETIME_S = 3600.0
 STEADY_S = 5.0
 """A connection that held for so long starts its pauses anew; one that fails at once is not pressed."""
-EVENTS_PER_ROUND = 50
 
 READ_ONLY_REQUESTS: tuple[type, ...] = (
     ua.CreateSessionRequest, ua.ActivateSessionRequest, ua.CloseSessionRequest, ua.ReadRequest, ua.BrowseRequest,
@@ -93,7 +90,7 @@ class _Session(UaSession):
         return await super()._send_request(request, timeout, message_type)
 
     def ensure_publish_loop(self) -> None:
-        """Start nothing: `OpcUaDriver._publish` asks for notifications."""
+        """Start nothing: the collector asks for notifications."""
 
     async def exchange(self, request: Any, timeout_s: float | None = None) -> bytes:
         """Send a request and return the body of its response. A ServiceFault raises; timeout_s 0 waits for ever."""
@@ -134,29 +131,37 @@ def _guard(protocol: UASocketProtocol) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class _Link:
-    """One session on one server and what was created in it."""
+    """One session on one server and what was created in it; a `collector.Link`."""
 
     client: _Client
     server_certificate: bytes | None
     item_batch: int = session.BATCH_UNKNOWN
     read_batch: int = session.BATCH_UNKNOWN
     namespaces: dict[str, int] = field(default_factory=dict)
-    subscription_id: int = 0
-    stale_s: float = 0.0
-    heard_s: float = 0.0
-    publishers: int = 0
-    sequence: session.Sequence32 = field(default_factory=session.Sequence32)
-    acks: list[Any] = field(default_factory=list)
-    monitored: list[bool] = field(default_factory=list)
-    idle: session.IdleDevices | None = None
+    created: Subscription | None = None
+    sampling_ms: float = 0.0
+    queue_size: int = 1
     lost_s: float | None = None
 
-    def node_id(self, address: OpcUaAddress) -> NodeId | None:
-        """Return the node for this session, None when the server has no such namespace."""
-        index = self.namespaces.get(address.namespace_uri)
-        return None if index is None else ua.NodeId(address.value, index)
+    @property
+    def subscription(self) -> Subscription:
+        """What was created on the server."""
+        assert self.created is not None, "no subscription yet"
+        return self.created
 
-    async def read(self, nodes: Sequence[tuple[NodeId, str]]) -> codec.Items:
+    def knows(self, address: OpcUaAddress) -> bool:
+        """Whether the server has the namespace of this address."""
+        return address.namespace_uri in self.namespaces
+
+    def node_id(self, address: OpcUaAddress) -> NodeId:
+        """Return the node of a known address for this session."""
+        return ua.NodeId(address.value, self.namespaces[address.namespace_uri])
+
+    async def read(self, addresses: Sequence[OpcUaAddress]) -> codec.Items:
+        """Read known addresses, in batches. Row i of the answer is addresses[i]."""
+        return await self.read_nodes([(self.node_id(address), address.index_range) for address in addresses])
+
+    async def read_nodes(self, nodes: Sequence[tuple[NodeId, str]]) -> codec.Items:
         """Read the Value of (node, index range) pairs, in batches. Row i of the answer is nodes[i]."""
         whole = codec.Items()
         start = 0
@@ -194,6 +199,82 @@ class _Link:
         self.item_batch, self.read_batch = (
             session.batch_size(n if isinstance(n, int) and n > 0 else None) for n in stated)
 
+    async def subscribe(self, endpoint: OpcUaEndpoint, collector: Collector) -> None:
+        """Create the one subscription: short-lived, so that an orphan does not burden its server for long."""
+        interval_ms = float(endpoint.publishing_interval_ms)
+        parameters = ua.CreateSubscriptionParameters(
+            RequestedPublishingInterval=interval_ms, MaxNotificationsPerPublish=0, PublishingEnabled=True)
+        parameters.RequestedMaxKeepAliveCount, parameters.RequestedLifetimeCount = (
+            session.keep_alive_counts(interval_ms))
+        self.queue_size, self.sampling_ms = endpoint.queue_size, interval_ms
+        result = await self.client.our_session.create_subscription(parameters, callback=_unused_callback)
+        self.created = collector.subscribed(int(result.SubscriptionId), interval_ms=result.RevisedPublishingInterval,
+                                            keep_alive_count=result.RevisedMaxKeepAliveCount)
+
+    async def publish(self, acks: Sequence[int]) -> bytes | None:
+        """Wait for a PublishResponse; None when the server wants fewer requests outstanding."""
+        request = ua.PublishRequest()
+        while True:
+            request.Parameters.SubscriptionAcknowledgements = [
+                ua.SubscriptionAcknowledgement(SubscriptionId=self.subscription.id, SequenceNumber=number)
+                for number in acks]
+            try:
+                return await self.client.our_session.exchange(request, timeout_s=0)
+            except ua.UaStatusCodeError as error:
+                if error.code == ua.StatusCodes.BadTooManyPublishRequests:
+                    return None
+                if error.code != ua.StatusCodes.BadTimeout:  # the request grew old at the server: ask anew
+                    raise
+            request, acks = ua.PublishRequest(), ()
+
+    async def republish(self, number: int) -> bytes | None:
+        """Return a RepublishResponse; None when the server has the message no more."""
+        request = ua.RepublishRequest()
+        request.Parameters.SubscriptionId = self.subscription.id
+        request.Parameters.RetransmitSequenceNumber = number
+        try:
+            return await self.client.our_session.exchange(request)
+        except ua.UaStatusCodeError as error:
+            if error.code == ua.StatusCodes.BadMessageNotAvailable:
+                return None
+            raise
+
+    async def monitor(self, items: Sequence[tuple[int, OpcUaAddress]]) -> list[str]:
+        """Create monitored items, in batches one after the other; return the name of each bad status, or ''."""
+        statuses: list[str] = []
+        while len(statuses) < len(items):
+            part = items[len(statuses):len(statuses) + self.item_batch]
+            parameters = ua.CreateMonitoredItemsParameters()
+            parameters.SubscriptionId = self.subscription.id
+            parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
+            parameters.ItemsToCreate = [self._item(handle, address) for handle, address in part]
+            try:
+                results = await self.client.our_session.create_monitored_items(parameters)
+            except ua.UaStatusCodeError as error:
+                if error.code not in _TOO_MUCH or len(part) == 1:
+                    raise
+                self.item_batch = max(1, len(part) // 2)
+                continue
+            if len(results) != len(part):
+                raise codec.UndecodableError(f"{len(part)} items asked, {len(results)} answered")
+            statuses += [str(result.StatusCode.name) if result.StatusCode.is_bad() else "" for result in results]
+        return statuses
+
+    def _item(self, handle: int, address: OpcUaAddress) -> Any:
+        wanted = ua.MonitoringParameters(ClientHandle=handle, SamplingInterval=self.sampling_ms,
+                                         QueueSize=self.queue_size, DiscardOldest=True)
+        node = ua.ReadValueId(NodeId=self.node_id(address), AttributeId=ua.AttributeIds.Value,
+                              IndexRange=address.index_range or None)
+        return ua.MonitoredItemCreateRequest(ItemToMonitor=node, MonitoringMode=ua.MonitoringMode.Reporting,
+                                             RequestedParameters=wanted)
+
+    async def renew(self) -> None:
+        """Renew the secure channel at 75 % of the lifetime that the server granted, for ever."""
+        while True:
+            await asyncio.sleep(self.client.secure_channel_timeout * 0.75 / 1000)
+            await self.client.open_secure_channel(renew=True)
+            self.client.uaclient.revolve_security_token()
+
     async def resume(self, username: str | None, password: str | None) -> bool:
         """Take the session up again over a new channel; the server kept what it could not send.
 
@@ -218,13 +299,16 @@ class _Link:
         client = self.client
         if client.uaclient.state is UaClientState.DISCONNECTED:
             return
-        with suppress(Exception):  # the session ends by its time-out if not by us
+        with suppress(TimeoutError):  # the session ends by its own time-out if not by us
             async with asyncio.timeout(CLOSE_S):
-                if self.subscription_id:
-                    await client.our_session.delete_subscriptions([self.subscription_id])
+                if self.created is not None:
+                    with suppress(Exception):
+                        await client.our_session.delete_subscriptions([self.created.id])
                 if client.our_session.has_session:
-                    await client.close_session()
-                await client.close_secure_channel()
+                    with suppress(Exception):
+                        await client.close_session()
+                with suppress(Exception):
+                    await client.close_secure_channel()
         client.disconnect_socket()
 
 
@@ -242,18 +326,9 @@ class OpcUaDriver:
         if problems := endpoint.problems(endpoint.name):
             raise ConfigError(problems)
         self._endpoint = endpoint
-        self._points = tuple(points)
         self._sink = sink
-        self._clock_ns = clock_ns
         self._rng = random.Random()
-        self._point_index = np.array([p.point_index for p in self._points], dtype=np.int64)
-        self._devices, self._device_of = np.unique(
-            np.array([p.device_index for p in self._points], dtype=np.int64), return_inverse=True)
-        self._points_of: list[list[int]] = [[] for _ in range(self._devices.size)]
-        for position, device in enumerate(self._device_of.tolist()):
-            self._points_of[device].append(position)
-        self._retries = session.Retries(self._rng)
-        self._overflowed: set[int] = set()
+        self._collector = Collector(endpoint, points, sink, clock_ns, self._rng)
         self._spki: str | None = None
         self._told: Problem | None = None
         self._told_s = 0.0
@@ -264,7 +339,7 @@ class OpcUaDriver:
 
     def plan(self) -> list[dict[str, str]]:
         """Return the requests that would be sent, without any network, as rows of request, count and detail."""
-        return plan_rows(self._endpoint, len(self._points), self._devices.size, PUBLISH_OUTSTANDING)
+        return plan_rows(self._endpoint, len(self._collector.points), self._collector.devices.size, PUBLISH_OUTSTANDING)
 
     # Connecting
 
@@ -311,23 +386,32 @@ class OpcUaDriver:
             return False
         if not await link.resume(self._endpoint.username, await self._password()):
             return False
-        link.lost_s, link.heard_s = None, now_s
+        link.lost_s, link.subscription.heard_s = None, now_s
         try:
-            # What was sent into the dead line is fetched now: the next keep-alive that would tell may be seconds away.
-            for _ in range(session.Sequence32.MISSING_MAX):
-                if not await self._republish(link, link.sequence.expected):
-                    break
-                link.sequence.skip()
+            await self._collector.catch_up(link)
         except ua.UaStatusCodeError:
             return False  # the session is there, its subscription is not
         return True
+
+    async def _serve(self, link: _Link) -> None:
+        """Collect, and renew the channel, until something ends it."""
+        renewing = asyncio.create_task(link.renew())
+        collecting = asyncio.create_task(self._collector.collect(link))
+        try:
+            done, _ = await asyncio.wait((renewing, collecting), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            renewing.cancel()
+            collecting.cancel()
+            await asyncio.gather(renewing, collecting, return_exceptions=True)
 
     async def _subscribed(self) -> _Link:
         """Return a new session with its subscription."""
         link = await self._open()
         try:
             await link.learn()
-            await self._subscribe(link)
+            await link.subscribe(self._endpoint, self._collector)
         except BaseException:
             await link.close()
             raise
@@ -412,226 +496,7 @@ class OpcUaDriver:
         if not policy or policy == SECURITY_POLICIES["None"]:
             raise DeviceError(Problem.of(end.name, "opcua.password_in_clear", endpoint=end.url))
 
-    async def _subscribe(self, link: _Link) -> None:
-        """Create the one subscription, short-lived, with the server's revised times."""
-        loop = asyncio.get_running_loop()
-        parameters = ua.CreateSubscriptionParameters()
-        parameters.RequestedPublishingInterval = float(self._endpoint.publishing_interval_ms)
-        keep_alive, lifetime = session.keep_alive_counts(self._endpoint.publishing_interval_ms)
-        parameters.RequestedMaxKeepAliveCount, parameters.RequestedLifetimeCount = keep_alive, lifetime
-        parameters.MaxNotificationsPerPublish = 0
-        result = await link.client.our_session.create_subscription(parameters, callback=_unused_callback)
-        link.subscription_id = int(result.SubscriptionId)
-        link.stale_s = session.stale_after_s(result.RevisedPublishingInterval, result.RevisedMaxKeepAliveCount,
-                                             self._endpoint.timeout_s)
-        link.heard_s = loop.time()
-        link.monitored = [False] * len(self._points)
-        link.idle = session.IdleDevices(self._points_of, self._endpoint.idle_read_s, loop.time())
-
-    # Collecting
-
-    async def _serve(self, link: _Link) -> None:
-        """Collect until something ends it, and raise that."""
-        link.publishers = PUBLISH_OUTSTANDING
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(PUBLISH_OUTSTANDING):
-                    group.create_task(self._publish(link))
-                for work in (self._monitor, self._read_idle, self._watch, self._renew):
-                    group.create_task(work(link))
-        except BaseExceptionGroup as several:
-            first: BaseException = several
-            while isinstance(first, BaseExceptionGroup):
-                first = first.exceptions[0]
-            raise first from several
-
-    async def _publish(self, link: _Link) -> None:
-        """Ask for notifications, one after the other; PUBLISH_OUTSTANDING of these run side by side."""
-        own_session = link.client.our_session
-        while True:
-            request = ua.PublishRequest()
-            request.Parameters.SubscriptionAcknowledgements, link.acks = link.acks, []
-            try:
-                body = await own_session.exchange(request, timeout_s=0)
-            except ua.UaStatusCodeError as error:
-                if error.code == ua.StatusCodes.BadTimeout:
-                    continue
-                if error.code == ua.StatusCodes.BadTooManyPublishRequests and link.publishers > 1:
-                    link.publishers -= 1
-                    return
-                raise
-            received_ns = self._clock_ns()
-            try:
-                publish = codec.decode_publish(body)
-            except codec.UndecodableError as error:
-                link.sequence.skip()
-                self._sink.discarded("undecodable", 1)
-                self._event("opcua.undecodable", why=error)
-                continue
-            if publish.subscription_id == link.subscription_id:
-                await self._take(link, publish, received_ns)
-
-    async def _take(self, link: _Link, publish: codec.Publish, received_ns: int) -> None:
-        """Deliver a response, and ask again for those that should have come before it."""
-        link.heard_s = asyncio.get_running_loop().time()
-        missing = link.sequence.missing(publish.sequence_number, is_keep_alive=publish.is_keep_alive)
-        self._deliver(link, publish.items, received_ns)
-        if not publish.is_keep_alive:
-            link.acks.append(_acknowledgement(link, publish.sequence_number))
-        if publish.closed_status is not None:
-            raise DeviceError(Problem.of(self._endpoint.name, "opcua.subscription_closed",
-                                         status=ua.StatusCode(publish.closed_status).name))
-        lost = 0
-        for number in missing:
-            lost += not await self._republish(link, number)
-        if lost:
-            self._event("opcua.gap", count=lost, first=missing[0], last=missing[-1])
-
-    async def _republish(self, link: _Link, number: int) -> bool:
-        """Fetch one missed notification from the server's memory; False when it is gone."""
-        request = ua.RepublishRequest()
-        request.Parameters.SubscriptionId = link.subscription_id
-        request.Parameters.RetransmitSequenceNumber = number
-        try:
-            body = await link.client.our_session.exchange(request)
-            publish = codec.decode_republish(body, link.subscription_id)
-        except ua.UaStatusCodeError as error:
-            if error.code == ua.StatusCodes.BadMessageNotAvailable:
-                return False
-            raise
-        except codec.UndecodableError as error:
-            self._sink.discarded("undecodable", 1)
-            self._event("opcua.undecodable", why=error)
-            return True
-        if publish.sequence_number != number or publish.is_keep_alive:
-            return False
-        self._deliver(link, publish.items, self._clock_ns())
-        link.acks.append(_acknowledgement(link, number))
-        return True
-
-    def _deliver(self, link: _Link, items: codec.Items, received_ns: int) -> None:
-        """Hand one response over as one batch; everything received is delivered or discarded with its reason."""
-        if items.undecodable:
-            self._sink.discarded("undecodable", items.undecodable)
-            self._event("opcua.undecodable", why=f"{items.undecodable} values")
-        batch, positions = codec.batch_of(items, self._point_index, received_ns)
-        if len(items.handle) > positions.size:
-            self._sink.discarded("unknown_point", len(items.handle) - positions.size)
-        if not positions.size:
-            return
-        self._sink.samples(batch)
-        answered = np.unique(self._device_of[positions[batch.quality != BAD]])
-        if answered.size:
-            self._sink.answered(self._devices[answered], received_ns)
-            if link.idle is not None:
-                link.idle.heard(answered, asyncio.get_running_loop().time())
-        overflow = codec.has_overflow(np.array(items.status, dtype=np.uint32))
-        for row in np.flatnonzero(overflow).tolist():
-            handle = items.handle[row]
-            if handle < len(self._points) and handle not in self._overflowed:
-                self._overflowed.add(handle)
-                self._event("opcua.overflow", address=self._points[handle].address.canonical,
-                            queue=self._endpoint.queue_size)
-
-    async def _monitor(self, link: _Link) -> None:
-        """Create the monitored items that are not there yet, in batches, and retry the refused ones for ever."""
-        loop = asyncio.get_running_loop()
-        pending = [position for position, there in enumerate(link.monitored) if not there]
-        while True:
-            if pending:
-                await self._create_items(link, pending)
-            await asyncio.sleep(min(3600.0, max(0.05, self._retries.next_due_s() - loop.time())))
-            pending = [position for position in self._retries.due(loop.time()) if not link.monitored[position]]
-            if pending:
-                await link.learn()  # a namespace may have appeared
-
-    async def _create_items(self, link: _Link, positions: Sequence[int]) -> None:
-        now_s = asyncio.get_running_loop().time()
-        nodes = {position: link.node_id(self._points[position].address) for position in positions}
-        refused = [(position, "opcua.namespace_unknown", "") for position, node in nodes.items() if node is None]
-        todo = [position for position in positions if nodes[position] is not None]
-        mended = 0
-        while todo:
-            part = todo[:link.item_batch]
-            parameters = ua.CreateMonitoredItemsParameters()
-            parameters.SubscriptionId = link.subscription_id
-            parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
-            parameters.ItemsToCreate = [self._item(position, nodes[position]) for position in part]
-            try:
-                results = await link.client.our_session.create_monitored_items(parameters)
-            except ua.UaStatusCodeError as error:
-                if error.code not in _TOO_MUCH or len(part) == 1:
-                    raise
-                link.item_batch = max(1, len(part) // 2)
-                continue
-            if len(results) != len(part):
-                raise codec.UndecodableError(f"{len(part)} items asked, {len(results)} answered")
-            for position, result in zip(part, results, strict=True):
-                if result.StatusCode.is_bad():
-                    refused.append((position, "opcua.bad_node", result.StatusCode.name))
-                else:
-                    link.monitored[position] = True
-                    mended += self._retries.mended(position)
-            todo = todo[len(part):]
-        news = [(position, code, status) for position, code, status in refused
-                if self._retries.failed(position, f"{code} {status}", now_s)]
-        for position, code, status in news[:EVENTS_PER_ROUND]:
-            point = self._points[position]
-            self._event(code, address=point.address.canonical, device=point.device_index, status=status,
-                        uri=point.address.namespace_uri)
-        if len(news) > EVENTS_PER_ROUND:
-            self._event("opcua.more_bad_nodes", count=len(news) - EVENTS_PER_ROUND)
-        if mended:
-            self._event("opcua.nodes_back", count=mended)
-
-    def _item(self, position: int, node: NodeId | None) -> Any:
-        wanted = ua.MonitoringParameters()
-        wanted.ClientHandle = position
-        wanted.SamplingInterval = float(self._endpoint.publishing_interval_ms)
-        wanted.QueueSize = self._endpoint.queue_size
-        wanted.DiscardOldest = True
-        item = ua.MonitoredItemCreateRequest()
-        item.ItemToMonitor = ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value,
-                                            IndexRange=self._points[position].address.index_range or None)
-        item.MonitoringMode = ua.MonitoringMode.Reporting
-        item.RequestedParameters = wanted
-        return item
-
-    async def _read_idle(self, link: _Link) -> None:
-        """Read one point of every device that was silent: a device whose values rest is connected all the same."""
-        loop = asyncio.get_running_loop()
-        idle = link.idle
-        assert idle is not None
-        while True:
-            await asyncio.sleep(min(3600.0, max(0.05, idle.next_due_s() - loop.time())))
-            positions = idle.due(loop.time(), link.monitored)
-            nodes = [(node, self._points[position].address.index_range) for position in positions
-                     if (node := link.node_id(self._points[position].address)) is not None]
-            if len(nodes) == len(positions) > 0:
-                items = await link.read(nodes)
-                items.handle = [positions[row] for row in items.handle]
-                self._deliver(link, items, self._clock_ns())
-
-    async def _watch(self, link: _Link) -> None:
-        """End a subscription that has not even sent keep-alives: its server forgot it, or the network swallows it."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(max(0.05, link.heard_s + link.stale_s - loop.time()))
-            if loop.time() - link.heard_s >= link.stale_s:
-                raise TimeoutError(f"no answer for {link.stale_s:.0f} s")
-
-    async def _renew(self, link: _Link) -> None:
-        """Renew the secure channel at 75 % of the lifetime that the server granted."""
-        client = link.client
-        while True:
-            await asyncio.sleep(client.secure_channel_timeout * 0.75 / 1000)
-            await client.open_secure_channel(renew=True)
-            client.uaclient.revolve_security_token()
-
     # Telling
-
-    def _event(self, code: str, **args: object) -> None:
-        self._sink.event(code, self._endpoint.name, **args)
 
     def _tell_lost(self, problem: Problem, now_s: float) -> None:
         """Say once why the server is lost, and again only when the cause is another one."""
@@ -643,7 +508,8 @@ class OpcUaDriver:
 
     def _tell_back(self, now_s: float) -> None:
         if self._told is not None:
-            self._event("opcua.back", endpoint=self._endpoint.url, seconds=round(now_s - self._told_s))
+            self._sink.event("opcua.back", self._endpoint.name, endpoint=self._endpoint.url,
+                             seconds=round(now_s - self._told_s))
         self._told = None
 
     def _problem_of(self, error: BaseException) -> Problem:
@@ -683,14 +549,14 @@ class OpcUaDriver:
             raise
         except Exception as error:  # what asyncua raises on a hostile answer has no end
             problem = self._problem_of(error)
-            return [CheckResult(int(device), False, problem.code, problem.args) for device in self._devices]
+            return [CheckResult(int(device), False, problem.code, problem.args) for device in self._collector.devices]
 
     async def _check_points(self, link: _Link) -> list[CheckResult]:
-        nodes = [(position, node) for position, point in enumerate(self._points)
-                 if (node := link.node_id(point.address)) is not None]
-        items = await link.read([(node, self._points[position].address.index_range) for position, node in nodes])
-        row_of = {position: row for row, (position, _) in enumerate(nodes)}
-        return judge(self._points, row_of, items, lambda status: str(ua.StatusCode(status).name))
+        points = self._collector.points
+        known = [position for position, point in enumerate(points) if link.knows(point.address)]
+        items = await link.read([points[position].address for position in known])
+        row_of = {position: row for row, position in enumerate(known)}
+        return judge(points, row_of, items, lambda status: str(ua.StatusCode(status).name))
 
     async def identify(self) -> list[Nameplate]:
         """Read the nameplates that the server shows near each device's points. Raises DeviceError when it cannot."""
@@ -698,8 +564,10 @@ class OpcUaDriver:
             link = await self._open()
             try:
                 await link.learn()
-                start = {int(device): node for device, positions in zip(self._devices, self._points_of, strict=True)
-                         if (node := link.node_id(self._points[positions[0]].address)) is not None}
+                collector = self._collector
+                first = {int(device): collector.points[positions[0]].address
+                         for device, positions in zip(collector.devices, collector.points_of, strict=True)}
+                start = {device: link.node_id(address) for device, address in first.items() if link.knows(address)}
                 return await read_nameplates(
                     start, root=ua.NodeId(ua.ObjectIds.ObjectsFolder),
                     parents=lambda nodes: self._parents(link, nodes),
@@ -733,13 +601,9 @@ class OpcUaDriver:
         return listed
 
     async def _texts(self, link: _Link, nodes: Sequence[NodeId]) -> list[str]:
-        items = await link.read([(node, "") for node in nodes])
+        items = await link.read_nodes([(node, "") for node in nodes])
         texts = dict(items.texts)
         return [texts.get(row, "") if status >> 30 == 0 else "" for row, status in enumerate(items.status)]
-
-
-def _acknowledgement(link: _Link, number: int) -> Any:
-    return ua.SubscriptionAcknowledgement(SubscriptionId=link.subscription_id, SequenceNumber=number)
 
 
 def _unused_callback(_result: object) -> None:

@@ -19,7 +19,8 @@ from asyncua.client.ua_session import UaSession
 from protocols.errors import DeviceError
 from protocols.opcua import codec, session
 from protocols.opcua import driver as driver_module
-from protocols.opcua.driver import READ_ONLY_REQUESTS, OpcUaDriver, _Link
+from protocols.opcua.collector import PUBLISH_OUTSTANDING
+from protocols.opcua.driver import READ_ONLY_REQUESTS, OpcUaDriver
 from protocols.opcua.target import Nameplate, OpcUaPoint, parse_address
 from protocols.samples import BAD, GOOD
 from tests.unit.protocols.opcua.bench import (
@@ -266,7 +267,7 @@ async def test_stated_limits_are_honoured(plant: Plant, tmp_path: Path) -> None:
         link = await OpcUaDriver(endpoint(plant.port, tmp_path), plant.points(["a", "b", "c"]), Recorder())._open()
         await link.learn()
         assert (link.item_batch, link.read_batch) == (200, 2)
-        read = await link.read([(link.node_id(p.address), "") for p in plant.points(["c", "b", "a"])])
+        read = await link.read([p.address for p in plant.points(["c", "b", "a"])])
         assert read.value == [2.0, 1.0, 0.0]
         assert read.handle == [0, 1, 2]
     finally:
@@ -394,11 +395,11 @@ async def test_plan_needs_no_network(tmp_path: Path) -> None:
 async def test_everything_received_is_delivered_or_discarded(tmp_path: Path) -> None:
     sink = Recorder()
     driver = OpcUaDriver(endpoint(1, tmp_path), anywhere(["a", "b"], [4, 4]), sink)
-    link = _Link(client=driver_module._Client(endpoint(1, tmp_path)), server_certificate=None)
+    subscription = driver._collector.subscribed(1, interval_ms=50, keep_alive_count=10)
     items = codec.Items(undecodable=3)
     for handle, status in ((0, 0), (1, 0x480), (1, 0x480), (7, 0)):
         items.add(handle, 1.0, status, 0, 11, None)
-    driver._deliver(link, items, 99)
+    driver._collector.deliver(subscription, items, 99)
     assert dict(sink.lost) == {"undecodable": 3, "unknown_point": 1}
     assert sum(b.value.size for b in sink.batches) == 3
     assert sink.answers == [((4,), 99)]
@@ -418,20 +419,20 @@ async def test_missed_notifications_are_fetched_and_lost_ones_told(plant: Plant,
 
     try:
         await link.learn()
-        await driver._subscribe(link)
-        await driver._create_items(link, [0, 1, 2])
+        await link.subscribe(driver._endpoint, driver._collector)
+        await driver._collector.monitor(link, [0, 1, 2])
         assert (await next_notification()).sequence_number == 1
         await plant.write("a", 9.0)
-        await driver._take(link, await next_notification(), 1)  # the first was lost on its way
+        await driver._collector.take(link, await next_notification(), 1)  # the first was lost on its way
         assert sorted(v for b in sink.batches for v in b.value.tolist()) == [0.0, 1.0, 2.0, 9.0]
-        assert sorted(a.SequenceNumber for a in link.acks) == [1, 2]
-        await driver._take(link, codec.Publish(
-            subscription_id=link.subscription_id, sequence_number=6, is_keep_alive=True, items=codec.Items(),
+        assert sorted(link.subscription.acks) == [1, 2]
+        await driver._collector.take(link, codec.Publish(
+            subscription_id=link.subscription.id, sequence_number=6, is_keep_alive=True, items=codec.Items(),
             closed_status=None), 2)
         assert sink.events == [("opcua.gap", "press_shop", {"count": 3, "first": 3, "last": 5})]
         with pytest.raises(DeviceError) as closed:
-            await driver._take(link, codec.Publish(
-                subscription_id=link.subscription_id, sequence_number=6, is_keep_alive=False, items=codec.Items(),
+            await driver._collector.take(link, codec.Publish(
+                subscription_id=link.subscription.id, sequence_number=6, is_keep_alive=False, items=codec.Items(),
                 closed_status=ua.StatusCodes.BadTimeout), 3)
         assert closed.value.problems[0].code == "opcua.subscription_closed"
     finally:
@@ -469,4 +470,4 @@ async def test_asyncuas_own_publish_loop_does_not_run(plant: Plant, tmp_path: Pa
         await until(lambda: sink.values(100))
         names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
         assert not any(name.startswith("UaSession._publish_loop") for name in names)
-        assert sum(name == "OpcUaDriver._publish" for name in names) == driver_module.PUBLISH_OUTSTANDING
+        assert sum(name == "Collector._publish" for name in names) == PUBLISH_OUTSTANDING
