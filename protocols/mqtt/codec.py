@@ -101,7 +101,7 @@ def parse(payload: bytes, *, where: str) -> Frame:
     message = Payload()
     try:
         message.ParseFromString(payload)
-    except (DecodeError, ValueError) as error:  # ValueError: a text that is not UTF-8
+    except DecodeError as error:
         raise DeviceError(Problem.of(where, "mqtt.not_sparkplug")) from error
     if len(message.metrics) > METRICS_MAX:
         raise DeviceError(Problem.of(where, "mqtt.too_many_metrics", count=len(message.metrics), max=METRICS_MAX))
@@ -109,9 +109,10 @@ def parse(payload: bytes, *, where: str) -> Frame:
     bd_seq = None
     samples = 0
     for metric in metrics:
-        if metric.name == BD_SEQ:
+        name = _name(metric)
+        if name == BD_SEQ:
             bd_seq = metric.int_value if metric.WhichOneof("value") == "int_value" else metric.long_value
-        elif not is_own(metric.name):
+        elif not is_own(name):
             samples += 1
     return Frame(metrics=metrics, sent_ms=message.timestamp, seq=message.seq if message.HasField("seq") else None,
                  bd_seq=bd_seq, samples=samples)
@@ -127,9 +128,10 @@ def alias_table(frame: Frame, points: Mapping[str, int]) -> AliasTable:
     by_alias: dict[int, Binding] = {}
     by_name: dict[str, Binding] = {}
     for metric in frame.metrics:
-        index = points.get(metric.name)
-        binding = Binding(metric.name, metric.datatype, index, index is None and is_own(metric.name))
-        by_name[metric.name] = binding
+        name = _name(metric)
+        index = points.get(name)
+        binding = Binding(name, metric.datatype, index, index is None and is_own(name))
+        by_name[name] = binding
         if metric.HasField("alias"):
             by_alias[metric.alias] = binding
     return AliasTable(by_alias, by_name)
@@ -146,9 +148,8 @@ def add_metrics(
     unknown = undecodable = strangers = 0
     for metric in frame.metrics:
         # A birth carries both, name and alias; data carries one of them.
-        if metric.name:
-            binding = table.by_name.get(metric.name) or Binding(
-                metric.name, 0, points.get(metric.name), is_own(metric.name))
+        if name := _name(metric):
+            binding = table.by_name.get(name) or Binding(name, 0, points.get(name), is_own(name))
         elif metric.HasField("alias") and metric.alias in table.by_alias:
             binding = table.by_alias[metric.alias]
         else:
@@ -186,15 +187,23 @@ def decode(metric: Payload.Metric, datatype: int) -> Decoded:
     elif kind == "boolean_value" and datatype == BOOLEAN:
         return Decoded(float(metric.boolean_value))
     elif kind == "string_value" and datatype in (STRING, TEXT, UUID):
-        return of_text(metric.string_value)
+        # Edge nodes of an older code page send texts that are no UTF-8; protobuf hands those over as bytes.
+        text: str | bytes = metric.string_value
+        return of_text(text) if isinstance(text, str) else of_bytes(text)
     elif kind == "bytes_value" and (datatype in (BYTES, FILE) or datatype in ARRAYS):
         return of_bytes(metric.bytes_value)
     raise ValueError(f"data type {datatype} cannot be in {kind}")
 
 
+def _name(metric: Payload.Metric) -> str:
+    """Return the name. protobuf hands over bytes where it is no UTF-8; such a name is none of the roster."""
+    name: str | bytes = metric.name
+    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+
+
 def _signed(number: int, bits: int) -> int:
     """Read two's complement. Edge nodes send a small negative number cut to its type, or widened to 32 or 64 bits."""
-    for width in (bits, 32, 64):
+    for width in (width for width in (bits, 32, 64) if width >= bits):
         if number >> width == 0 and number >= (1 << width) - (1 << (bits - 1)):
             return number - (1 << width)
     if number >= 1 << (bits - 1):
