@@ -1,0 +1,136 @@
+"""HTTP to a platform that fails in every way over a real loopback socket: always a DeviceError, never a hang."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.sealing.link import Address, HttpLink
+from protocols import exchange
+from protocols.errors import ConfigError, DeviceError
+
+GATEWAY = "0" * 32
+SIZE = json.dumps({"size": 0, "root": "0" * 64, "checkpoint": None}).encode()
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def platform(answer: Answer, *, answer_s: float = 5.0) -> AsyncIterator[HttpLink]:
+    """A server that reads one request and then does what `answer` says."""
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            await answer(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    link = HttpLink(Address(url=f"http://127.0.0.1:{port}/", answer_s=answer_s))
+    try:
+        yield link
+    finally:
+        await link.close()
+        server.close()
+
+
+def fixed(status: str, body: bytes, *, length: int | None = None, extra: str = "") -> Answer:
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body) if length is None else length}\r\n{extra}\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+    return answer
+
+
+async def code_of(answer: Answer, *, answer_s: float = 5.0) -> str:
+    async with platform(answer, answer_s=answer_s) as link:
+        with pytest.raises(DeviceError) as caught:
+            await asyncio.wait_for(link.size(GATEWAY), 10)
+    return caught.value.problems[0].code
+
+
+async def test_good_answer_is_taken() -> None:
+    async with platform(fixed("200 OK", SIZE)) as link:
+        assert (await link.size(GATEWAY))["size"] == 0
+
+
+@pytest.mark.parametrize(("status", "body", "code"), [
+    ("500 Internal Server Error", b"<html>", "sealing.platform_status"),
+    ("503 Busy", b"", "sealing.platform_status"),
+    ("302 Found", b"", "sealing.platform_status"),
+    ("403 Forbidden", json.dumps({"code": "platform.revoked", "args": [], "where": "x", "message": "m"}).encode(),
+     "sealing.platform_refused"),
+    ("409 Conflict", SIZE, "sealing.platform_status"),  # nobody asked a question that 409 answers
+    ("200 OK", b"not json", "sealing.answer_malformed"),
+    ("200 OK", b'{"size":1}', "sealing.answer_malformed"),
+    ("200 OK", b'{"size":1,"size":2}', "sealing.answer_malformed"),
+    ("200 OK", b"[" * 100_000, "sealing.answer_malformed"),
+])
+async def test_bad_answers(status: str, body: bytes, code: str) -> None:
+    extra = "Location: http://127.0.0.1:1/elsewhere\r\n" if status.startswith("302") else ""
+    assert await code_of(fixed(status, body, extra=extra)) == code
+
+
+async def test_connection_closed_in_the_middle_of_the_body() -> None:
+    assert await code_of(fixed("200 OK", SIZE[:10], length=len(SIZE))) == "sealing.platform_unreachable"
+
+
+async def test_connection_closed_before_an_answer() -> None:
+    async def nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+    assert await code_of(nothing) == "sealing.platform_unreachable"
+
+
+async def test_platform_that_hangs_is_given_up() -> None:
+    async def hang(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()  # until the other side gives up
+    assert await code_of(hang, answer_s=0.2) == "sealing.platform_unreachable"
+
+
+async def test_platform_that_answers_drop_by_drop_is_given_up() -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not reader.at_eof():
+            writer.write(b" ")
+            await writer.drain()
+            try:
+                await asyncio.wait_for(reader.read(1), 0.02)
+            except TimeoutError:
+                continue
+    assert await code_of(drip, answer_s=0.3) == "sealing.platform_unreachable"
+
+
+async def test_answer_beyond_the_limit_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "BODY_BYTES_MAX", 100_000)
+    assert await code_of(fixed("200 OK", b" " * 300_000)) == "sealing.answer_too_large"
+
+
+async def test_nobody_listens() -> None:
+    async with platform(fixed("200 OK", SIZE)) as link:
+        pass
+    with pytest.raises(DeviceError):
+        await HttpLink(Address(url="http://127.0.0.1:1")).size(GATEWAY)
+    await link.close()
+
+
+async def test_conflict_is_an_answer_to_a_submission() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await fixed("409 Conflict", SIZE)(reader, writer)
+    async with platform(answer) as link:
+        stored, told = await link.submit(GATEWAY, {"first": 0, "entries": [], "checkpoint": "", "rosters": []})
+    assert not stored and told["size"] == 0
+
+
+def test_ca_file_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
+    bad = tmp_path / "ca.pem"
+    bad.write_text("no certificate")
+    for file in (bad, tmp_path / "missing.pem"):
+        with pytest.raises(ConfigError) as caught:
+            HttpLink(Address(url="https://127.0.0.1", ca_file=file))
+        assert caught.value.problems[0].code == "sealing.ca_file"
