@@ -22,7 +22,7 @@ class Observer:
         self.subscribed = asyncio.Event()
         self.complete = asyncio.Event()
         self._endpoint = endpoint
-        self._router = Router(endpoint, points, self, lambda group, node: None)
+        self._router = Router(endpoint, points, self)
         self._points: dict[int, list[Point]] = {}
         for point in points:
             self._points.setdefault(point.device_index, []).append(point)

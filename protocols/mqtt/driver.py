@@ -281,7 +281,7 @@ class Driver:
     def plan(self) -> list[dict[str, str]]:
         """Return every subscription, and every message that may ever be sent, one row of text each. No network."""
         at = self._endpoint
-        router = Router(at, self._points, self._sink, lambda group, node: None)
+        router = Router(at, self._points, self._sink)
 
         def row(request: str, topic: str, qos: int, **more: object) -> dict[str, str]:
             return {"connection": at.name, "endpoint": at.endpoint, "request": request, "topic": topic,
@@ -300,9 +300,10 @@ class Driver:
     async def run(self) -> None:
         """Listen until cancelled. Whatever the broker does, it is told as an event, and tried again."""
         attempt = 0
+        router = Router(self._endpoint, self._points, self._sink)
         while True:
             since_s = time.monotonic()
-            problem = await self._connection(self._sink, is_host=True)
+            problem = await self._connection(router, self._sink, is_host=True)
             if problem.code != self._told_lost:
                 self._told_lost = problem.code
                 self._sink.event(problem.code, problem.where, **dict(problem.args))
@@ -320,7 +321,8 @@ class Driver:
         """
         at = self._endpoint
         observer = Observer(self._points, at)
-        connection = asyncio.create_task(self._connection(observer, is_host=False))
+        connection = asyncio.create_task(self._connection(
+            Router(at, self._points, observer), observer, is_host=False))
         waiting = [asyncio.create_task(event.wait()) for event in (observer.subscribed, observer.complete)]
         try:
             for task, wait_s in zip(waiting, (2 * at.timeout_s, at.check_s), strict=True):
@@ -332,16 +334,11 @@ class Driver:
                 task.cancel()
             await asyncio.gather(connection, *waiting, return_exceptions=True)
 
-    async def _connection(self, sink: Sink, *, is_host: bool) -> Problem:
+    async def _connection(self, router: Router, sink: Sink, *, is_host: bool) -> Problem:
         """Live through one connection; return why it ended."""
         wake = asyncio.Event()
         inbox = Inbox(_waker(wake), messages_max=self.queue_messages_max)
-        router = Router(self._endpoint, self._points, sink, lambda group, node: ask(group, node))
         link = Link(self._endpoint, router, self._clock_ns, inbox, is_host=is_host)
-
-        def ask(group: str, node: str) -> None:
-            link.ask_rebirth(group, node)
-            sink.event("mqtt.rebirth_asked", f"{group}/{node}")
 
         def announce() -> None:
             if is_host and self._endpoint.primary_host_id is not None:
@@ -370,6 +367,9 @@ class Driver:
                 router.dropped(inbox.take_dropped(), self._clock_ns(), time.monotonic_ns())
                 router.tick(self._clock_ns(), time.monotonic_ns())
                 router.flush()
+                for group, node in router.take_asks():
+                    link.ask_rebirth(group, node)
+                    sink.event("mqtt.rebirth_asked", f"{group}/{node}")
                 if time.monotonic() >= announce_s:
                     announced_s, announce_s = time.monotonic(), float("inf")
                     announce()
@@ -394,6 +394,7 @@ class Driver:
         router.dropped(inbox.take_dropped(), self._clock_ns(), time.monotonic_ns())
         router.disconnected(self._clock_ns(), time.monotonic_ns())
         router.flush()
+        router.take_asks()  # nobody is left to ask
 
     def _subscribed(self, sink: Sink, refused: Sequence[str]) -> None:
         """Tell what changed: each refused topic once, and once more when the broker thinks better of it."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from protocols.errors import DeviceError, Problem
 from protocols.mqtt import codec
@@ -50,14 +50,13 @@ Node = tuple[str, str]
 
 
 class Router:
-    """All points of one connection. Everything is called from one thread."""
+    """All points of one broker, through all connections to it.
 
-    def __init__(self, endpoint: MqttEndpoint, points: Sequence[Point], sink: Sink, ask: Callable[[str, str], None]
-                 ) -> None:
-        """ask: sends a rebirth request to group and node; called only if the endpoint allows it."""
+    Called from one thread, but for `source_of` and `samples_in`, which read what never changes.
+    """
+
+    def __init__(self, endpoint: MqttEndpoint, points: Sequence[Point], sink: Sink) -> None:
         self._sink = sink
-        self._ask = ask
-        self._qos = endpoint.qos
         by_topic: dict[str, list[MqttPoint]] = {}
         metrics: dict[Node, dict[str, dict[str, SparkplugPoint]]] = {}
         for point in points:
@@ -82,6 +81,7 @@ class Router:
         self._discards: Counter[str] = Counter()
         self._told_ns: dict[tuple[str, str], int] = {}
         self._wakes: dict[Node, int] = {}
+        self._asks: list[Node] = []
 
     @property
     def filters(self) -> list[str]:
@@ -197,6 +197,11 @@ class Router:
                 self._sink.discarded(reason, count)
         self._discards.clear()
 
+    def take_asks(self) -> list[Node]:
+        """Return the nodes to send a rebirth request to, since the last call; none unless the endpoint allows it."""
+        asks, self._asks = self._asks, []
+        return asks
+
     # Plain JSON
 
     def _document(self, topic: Topic, item: Incoming, now_ns: int) -> None:
@@ -241,7 +246,7 @@ class Router:
                     self._died(node, devices, received_ns)
                     self._explain(node, why, now_ns)
                 case AskRebirth():
-                    self._ask(*node)
+                    self._asks.append(node)
         self._sessions[node] = session
         if unexplained:
             self._step(node, Unexplained(), received_ns, now_ns)

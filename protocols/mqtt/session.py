@@ -189,10 +189,11 @@ class NodeSession:
             case Connected():
                 if self.online:
                     return self, ()
-                return replace(self, wanted="connected", ask_after_ns=now_ns + CONNECT_GRACE_NS), ()
+                grace_ns = max(self.ask_after_ns, now_ns + CONNECT_GRACE_NS)
+                return replace(self, wanted="connected", ask_after_ns=grace_ns), ()
             case Disconnected():
                 gone, effects = self._forget("connection_lost")
-                return NodeSession(points=gone.points, may_ask=gone.may_ask, silence_ns=gone.silence_ns), effects
+                return replace(gone, wanted=""), effects  # the pace of asking stays, however often we reconnect
             case Missed(why):
                 return self._lose(why, now_ns)
             case Unexplained():
