@@ -46,6 +46,7 @@ class Room:
 
 GATEWAY = Room("gateway.commands", "gateway")
 VERIFIER = Room("verifier.commands")
+AUDIT = Room("verifier.audit.commands")
 PLATFORM = Room("verifier.platform.commands", "platform")
 
 COMMANDS: dict[str, Room] = {
@@ -64,8 +65,8 @@ COMMANDS: dict[str, Room] = {
     "witness": Room("verifier.witness.commands", "platform"),
     "import": PLATFORM,
     "verify": VERIFIER,
-    "count": VERIFIER,
-    "audit": VERIFIER,
+    "count": AUDIT,
+    "audit": AUDIT,
     "export": VERIFIER,
     "explain": Room("tallystick.__main__"),
 }

@@ -1,0 +1,244 @@
+"""Commands `count` and `audit`: figures at an instant, and a claim against them and against a programme's rules."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protocols.terms.say import Say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from config.programme import Programme
+    from protocols.evidence.policy import Policy
+    from verifier.audit.counting import Judged, Order
+    from verifier.audit.results import Digests
+
+EXIT_FAILED = 1
+LAST = "last"
+REPORT_FORM = ".html"
+AT_S_MAX = 2**53
+
+
+def count_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick count`."""
+    _bundle_arguments(parser, say)
+    parser.add_argument("--at", metavar="T", required=True, help=say("count.help.at"))
+    basis = parser.add_mutually_exclusive_group()
+    basis.add_argument("--basis", metavar="FILE", type=Path, help=say("count.help.basis"))
+    basis.add_argument("--programme", metavar="P", help=say("count.help.programme", known=_programmes()))
+
+
+def audit_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick audit`."""
+    parser.add_argument("claim", metavar="CLAIM.toml", type=Path, help=say("audit.help.claim"))
+    _bundle_arguments(parser, say)
+    parser.add_argument("--programme", metavar="P", required=True, help=say("audit.help.programme"))
+    parser.add_argument("--type", metavar="T", required=True, help=say("audit.help.type"))
+    parser.add_argument("--report", metavar="OUT.html", type=Path, help=say("audit.help.report"))
+
+
+def _bundle_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    from verifier.commands import trust_arguments
+
+    parser.add_argument("bundles", metavar="X.tally", type=Path, nargs="+", help=say("count.help.bundles"))
+    trust_arguments(parser, say)
+    parser.add_argument("--json", action="store_true", help=say("count.help.json"))
+
+
+def _programmes() -> str:
+    from config.programme import PROGRAMMES
+
+    return ", ".join(PROGRAMMES)
+
+
+def count_command(args: argparse.Namespace, say: Say) -> int:
+    """Print the figures at T. 0 all bundles valid, 1 one is invalid, 2 T is not covered or bad usage."""
+    from config.programme import load_programme
+    from verifier.audit.counting import count
+    from verifier.audit.results import as_bytes, as_json
+    from verifier.report.text import count_lines
+
+    at_s = parse_at(args.at)
+    order = _own_order(args, at_s) if args.programme is None else _programme_order(
+        args, at_s, load_programme(args.programme), claim=None)
+    result = as_json(count(judge_all(args, say), order, say))
+    print(as_bytes(result) if args.json else "\n".join(count_lines(result, say)))
+    return 0 if result["verdict"] == "valid" else EXIT_FAILED
+
+
+def audit_command(args: argparse.Namespace, say: Say) -> int:
+    """Judge a claim. 0 it holds, 1 it does not, 2 bad usage or T is not covered."""
+    from config.programme import load_programme
+    from verifier.audit.claim import load_claim
+    from verifier.audit.counting import count
+    from verifier.audit.results import as_bytes, as_json
+    from verifier.audit.rules import audit
+    from verifier.report.text import audit_lines
+
+    _check_report(args.report)
+    claim = load_claim(args.claim)
+    _agree(args, claim.table.programme, claim.table.type)
+    programme = load_programme(args.programme)
+    platform_type = programme.type_named(args.type)
+    order = _programme_order(args, claim.at_s, programme, claim=claim.sha256)
+    counted = count(judge_all(args, say), order, say)
+    result = as_json(audit(claim, programme, platform_type, counted, say))
+    if args.report is not None:
+        _write_report(args.report, result, say)
+        print(say("audit.report_written", path=args.report), file=sys.stderr)
+    print(as_bytes(result) if args.json else "\n".join(audit_lines(result, say)))
+    return 0 if result["verdict"] == "holds" else EXIT_FAILED
+
+
+def parse_at(text: str) -> int | None:
+    """Return POSIX seconds of an ISO 8601 time with zone or of a plain number; None for `last`. Raises ConfigError."""
+    from protocols.errors import ConfigError, Problem
+
+    if text == LAST:
+        return None
+    if text.isascii() and text.isdigit() and int(text) <= AT_S_MAX:
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return int(at.timestamp())
+    except (ValueError, OverflowError):
+        pass
+    raise ConfigError(Problem.of("--at", "count.bad_time", value=text))
+
+
+def judge_all(args: argparse.Namespace, say: Say) -> list[Judged]:
+    """Verify every bundle under the checker's policy, in the order of the command line."""
+    from verifier.audit.counting import Judged
+    from verifier.commands import as_json, load_anchor, load_policy
+
+    policy, anchor = load_policy(args.policy), load_anchor(args.anchor)
+    verdicts = _verdicts(args.bundles, policy, anchor)
+    return [Judged(sha256=sha256_of(path), verdict=verdict, told=as_json(verdict, say))
+            for path, verdict in zip(args.bundles, verdicts, strict=True)]
+
+
+def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None) -> list[Any]:
+    """Return a verdict for each bundle. An anchor is of one gateway: with several bundles it is held against that one.
+
+    Raises: ConfigError if the anchor is of none of them: a check that was asked for must not be left out in silence.
+    """
+    from protocols.errors import ConfigError, Problem
+    from verifier.commands import judge
+
+    if anchor is None or len(paths) == 1:
+        return [judge(path, policy, anchor) for path in paths]
+    gateway = _gateway_of(anchor)
+    verdicts = [judge(path, policy, None) for path in paths]
+    meant = [i for i, verdict in enumerate(verdicts) if verdict.summary.gateway == gateway]
+    if not meant:
+        raise ConfigError(Problem.of("--anchor", "count.anchor_unmatched"))
+    for i in meant:
+        verdicts[i] = judge(paths[i], policy, anchor)
+    return verdicts
+
+
+def _gateway_of(anchor: bytes) -> str:
+    """Return the gateway that an anchor speaks of; nothing of it is verified here."""
+    from protocols.errors import ConfigError, Problem, VerificationError
+    from protocols.evidence import checkpoint, jcs, keys, note, proof, register
+
+    try:
+        if anchor.startswith(proof.HEADER.encode()):
+            value = jcs.decode(proof.parse(anchor, where="anchor").extra, where="anchor",
+                               bytes_max=proof.PROOF_BYTES_MAX)
+            return str(register.gateway_of(value))
+        origin = checkpoint.parse_text(note.parse(anchor, where="anchor").text, where="anchor").origin
+        return origin.removeprefix(keys.gateway_origin(""))
+    except VerificationError as error:
+        raise ConfigError(Problem.of("--anchor", "count.anchor_unreadable")) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file. Raises ConfigError if it cannot be read."""
+    import hashlib
+
+    from protocols.errors import ConfigError, Problem
+
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(Problem.of(str(path), "verify.file", reason=reason)) from error
+
+
+def _own_order(args: argparse.Namespace, at_s: int | None) -> Order:
+    """Count under the checker's own basis, or under the defaults, all of which are printed as defaults."""
+    from config.programme import PARAMETERS, load_basis
+    from protocols.terms.basis import Basis
+    from verifier.audit.counting import Order
+
+    basis, sha256 = Basis(key="default", version="1", unspecified=PARAMETERS), None
+    if args.basis is not None:
+        basis, sha256 = load_basis(args.basis)
+    return Order(at_s=at_s, basis=basis, digests=_digests(args, basis=sha256, claim=None))
+
+
+def _programme_order(args: argparse.Namespace, at_s: int | None, programme: Programme, *, claim: str | None) -> Order:
+    from verifier.audit.counting import Order
+    from verifier.audit.results import Sentence
+
+    return Order(
+        at_s=at_s, basis=programme.basis, digests=_digests(args, basis=programme.sha256, claim=claim),
+        daily=programme.data.daily_running,
+        ambiguities=tuple(Sentence(zh=a.zh, en=a.en, cite=a.cite) for a in programme.data.ambiguities))
+
+
+def _digests(args: argparse.Namespace, *, basis: str | None, claim: str | None) -> Digests:
+    from verifier.audit.results import Digests
+
+    return Digests(policy=sha256_of(_policy_path(args.policy)), basis=basis, claim=claim)
+
+
+def _policy_path(path: Path | None) -> Path:
+    """Return the policy file that `load_policy` reads, which has refused by now if there is none."""
+    from verifier.commands import POLICY_PLACES, POLICY_VARIABLE, load_policy
+
+    load_policy(path)
+    if path is not None:
+        return path
+    named = os.environ.get(POLICY_VARIABLE)
+    places = [Path(named)] if named else [Path(place).expanduser() for place in POLICY_PLACES]
+    return next(place for place in places if place.is_file())
+
+
+def _agree(args: argparse.Namespace, programme: str, platform_type: str) -> None:
+    """Raise ConfigError where command line and claim name different rules: neither may decide in silence."""
+    from protocols.errors import ConfigError, Problem
+
+    pairs = (("--programme", args.programme, programme), ("--type", args.type, platform_type))
+    problems = [Problem.of(where, "audit.differs", given=given, claimed=claimed)
+                for where, given, claimed in pairs if given != claimed]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_report(path: Path | None) -> None:
+    from protocols.errors import ConfigError, Problem
+
+    if path is not None and path.suffix.lower() != REPORT_FORM:
+        raise ConfigError(Problem.of(str(path), "audit.report_form", form=path.suffix or "-"))
+
+
+def _write_report(path: Path, result: dict[str, Any], say: Say) -> None:
+    from protocols.errors import ConfigError, Problem
+    from verifier.report.html import render
+
+    page = render(result, say)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(Problem.of(str(path), "audit.report_unwritten", reason=reason)) from error

@@ -1,0 +1,243 @@
+"""Figures at an instant, told in full: which devices count, which do not and why, under which basis.
+
+Nothing is counted here: `verifier.proof.figures` counts, and is asked again with another basis where a programme wants
+a figure for each day or over the observation period.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from config.classification import REPORTING_LEVEL, Classification, load_classification
+from config.programme import DAY_OFFSETS_S, DailyRunning
+from protocols.errors import ConfigError, Problem, VerificationError
+from protocols.terms.basis import Basis
+from protocols.terms.say import Say
+from verifier.audit.results import (
+    BundleResult,
+    CountResult,
+    Day,
+    DeviceResult,
+    Digests,
+    FiguresResult,
+    Finding,
+    Instant,
+    Kinds,
+    Part,
+    Protocols,
+    Sentence,
+    Windows,
+    basis_json,
+    noted,
+)
+from verifier.commands import local_time
+from verifier.proof.figures import DeviceFigure, Evidence, Figures, figures
+from verifier.proof.verify import Verdict
+
+DAY_S = 86_400
+DAYS_MAX = 31
+"""Days told one by one: the observation period, but never more than a month."""
+
+CITY_DIGITS = 4
+"""A region code of GB/T 2260 names a city by its first four digits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A bundle with its verdict. `told` is what verify's --json says."""
+
+    sha256: str
+    verdict: Verdict
+    told: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What to count: T in POSIX seconds, None for the end of the evidence; the basis, and where it comes from."""
+
+    at_s: int | None
+    basis: Basis
+    digests: Digests
+    daily: DailyRunning | None = None
+    ambiguities: tuple[Sentence, ...] = ()
+
+
+def count(judged: Sequence[Judged], order: Order, say: Say) -> CountResult:
+    """Count what the bundles prove together.
+
+    An invalid bundle gives a result without figures: what it holds proves nothing, also not together with others.
+    Raises: ConfigError `figures.*` if T or the freshness window before it is not covered.
+    """
+    evidence = [j.verdict.evidence for j in judged if j.verdict.evidence is not None]
+    valid = all(j.verdict.valid for j in judged)
+    # A valid bundle has evidence unless its log names no enterprise; then nobody's devices could be counted.
+    if valid and len(evidence) < len(judged):
+        raise ConfigError(Problem.of("bundle", "count.no_owner"))
+    at = told = None
+    devices: tuple[DeviceResult, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    if valid:
+        found = _figures(evidence, order)
+        at = Instant(asked_s=found.at_s, counted_s=found.counted_at_s, from_s=found.from_s)
+        told = _told(found, evidence, order)
+        devices = tuple(_device(d, evidence) for d in found.devices)
+        findings = _findings(found, told, judged, say)
+    return CountResult(
+        verdict="valid" if valid else "invalid", at=at, basis=basis_json(order.basis),
+        bundles=tuple(BundleResult(sha256=j.sha256, verdict=j.told["verdict"], findings=tuple(j.told["findings"]),
+                                   summary=j.told["summary"]) for j in judged),
+        figures=told, devices=devices, findings=findings, ambiguities=order.ambiguities, levels="not computed",
+        limits=tuple(sorted({code for j in judged for code in j.verdict.summary.limits})), digests=order.digests)
+
+
+def _figures(evidence: Sequence[Evidence], order: Order) -> Figures:
+    at_s = order.at_s
+    if at_s is None:
+        ends = [e.covered[1] for e in evidence if e.covered is not None]
+        if len(ends) < len(evidence):
+            raise ConfigError(Problem.of("--at", "figures.no_window", at_s="last"))
+        at_s = min(ends)
+    try:
+        return figures(evidence, at_s, order.basis)
+    except VerificationError as error:
+        raise ConfigError(error.problems) from error
+
+
+def _told(found: Figures, evidence: Sequence[Evidence], order: Order) -> FiguresResult:
+    equipment, industry = load_classification("equipment_jx_b"), load_classification("industry_jx_a")
+    classes = _by_class(found, equipment)
+    industries: Counter[str | None] = Counter()
+    for code, devices in found.by_industry.items():
+        known = industry.by_code(code)
+        industries[known.key if known else None] += devices
+    cities: Counter[str | None] = Counter()
+    for code, devices in found.by_region.items():
+        cities[code[:CITY_DIGITS] if code else None] += devices
+    kinds_by_class = len(classes.keys() - {None})
+    return FiguresResult(
+        anchored=found.anchored,
+        devices={"configured": found.configured, "counted": found.counted,
+                 **{stage: found.stage(stage) for stage in ("connected", "producing", "changing")}},
+        not_counted=found.reasons,
+        points={"value": found.points.folded if order.basis.fold_points else found.points.counted,
+                **{name: getattr(found.points, name) for name in
+                   ("configured", "sampled", "producing", "changing", "counted", "folded")}},
+        windows=Windows(read=found.windows, untrusted=found.untrusted_windows, late=found.late_windows,
+                        missing=found.missing_windows),
+        late_devices=found.late_devices,
+        kinds=Kinds(by_model=found.kinds_by_model, by_class=kinds_by_class,
+                    value=found.kinds_by_model if order.basis.kinds == "by_model" else kinds_by_class),
+        protocols=Protocols(at=found.protocols, observed=_observed_protocols(evidence, found, order.basis)),
+        enterprises=len({d.row.uscc for d in found.devices if d.reason is None} - {None}),
+        splits={
+            "thing": _split(found.by_thing), "deployment": _split(found.by_deployment),
+            "class": _split(classes, equipment), "class_level_1": _split(_first_level(classes, equipment), equipment),
+            "industry": _split(industries, industry), "city": _split(cities), "region": _split(found.by_region)},
+        daily_running=None if order.daily is None else _daily(evidence, found, order.basis, order.daily),
+        producing_permille=found.producing_permille)
+
+
+def _by_class(found: Figures, equipment: Classification) -> Counter[str | None]:
+    """Fold the classes of the rows to the level at which programmes report."""
+    classes: Counter[str | None] = Counter()
+    for key, devices in found.by_class.items():
+        known = equipment.reporting_class(key)
+        classes[known.key if known else None] += devices
+    return classes
+
+
+def _first_level(classes: Mapping[str | None, int], equipment: Classification) -> Counter[str | None]:
+    """Fold reporting classes to their parents: 运行, 加工, 行走, 其他."""
+    first: Counter[str | None] = Counter()
+    for key, devices in classes.items():
+        first[equipment.classes[key].parent if key else None] += devices
+    return first
+
+
+def _split(counts: Mapping[str | None, int], names: Classification | None = None) -> tuple[Part, ...]:
+    keys = sorted(counts, key=lambda key: (key is None, key or ""))
+    return tuple(Part(key=key, name_zh=names.classes[key].name_zh if names and key else None, name_en=None,
+                      devices=counts[key]) for key in keys)
+
+
+def _observed_protocols(evidence: Sequence[Evidence], found: Figures, basis: Basis) -> tuple[str, ...] | None:
+    """Return the protocols in use over the observation period, None where the bundles do not reach back so far."""
+    try:
+        return figures(evidence, found.at_s, replace(basis, freshness_s=basis.observation_s)).protocols
+    except VerificationError:
+        return None
+
+
+def _daily(evidence: Sequence[Evidence], found: Figures, basis: Basis, daily: DailyRunning) -> tuple[Day, ...]:
+    """Return the devices that ran on each whole day of the observation period, oldest first."""
+    offset_s = DAY_OFFSETS_S[basis.day_boundary]
+    last_end_s = (found.counted_at_s + offset_s) // DAY_S * DAY_S - offset_s
+    of_day = replace(basis, freshness_s=DAY_S, deployments=frozenset(daily.deployments))
+    days = []
+    for back in range(min(DAYS_MAX, -(-basis.observation_s // DAY_S)) - 1, -1, -1):
+        end_s = last_end_s - back * DAY_S
+        date = (datetime.fromtimestamp(end_s + offset_s, UTC) - timedelta(days=1)).date().isoformat()
+        days.append(Day(date=date, devices=_running(evidence, end_s, of_day)))
+    return tuple(days)
+
+
+def _running(evidence: Sequence[Evidence], end_s: int, basis: Basis) -> int | None:
+    """Return how many devices ran on the day that ends at `end_s`; None where a gateway proves nothing of that day."""
+    if any(e.covered is None or e.covered[0] >= end_s for e in evidence):
+        return None
+    try:
+        found = figures(evidence, end_s, basis)
+    except VerificationError:
+        return None
+    return found.counted if found.windows > found.untrusted_windows else None
+
+
+def _device(figure: DeviceFigure, evidence: Sequence[Evidence]) -> DeviceResult:
+    opened = next(e.opened for e in evidence if e.gateway == figure.gateway).get(figure.row.slot)
+    private: Mapping[str, Any] = opened or {}
+    return DeviceResult(
+        gateway=figure.gateway, slot=figure.row.slot, name=private.get("name"), maker=private.get("maker"),
+        model=private.get("model"), thing=figure.row.thing, equipment_class=figure.row.equipment_class,
+        connected=figure.connected, producing=figure.producing, changing=figure.changing, reason=figure.reason,
+        remarks=figure.remarks)
+
+
+def _findings(found: Figures, told: FiguresResult, judged: Sequence[Judged], say: Say) -> tuple[Finding, ...]:
+    """Say what a reader of the figures must know; none of it makes a bundle invalid."""
+    result = []
+    if found.counted_at_s != found.at_s:
+        result.append(noted("remark", "count.rounded", "figures", say, asked=local_time(found.at_s),
+                            counted=local_time(found.counted_at_s)))
+    if found.late_windows:
+        result.append(noted("remark", "count.late", "figures", say, windows=found.late_windows,
+                            devices=found.late_devices))
+    if found.untrusted_windows:
+        result.append(noted("remark", "count.untrusted", "figures", say, windows=found.untrusted_windows))
+    if found.missing_windows:
+        result.append(noted("remark", "count.missing", "figures", say, windows=found.missing_windows,
+                            read=found.windows))
+    if not found.anchored:
+        result.append(noted("remark", "count.unanchored", "figures", say))
+    if told.protocols.observed is None:
+        result.append(noted("remark", "count.not_observed", "figures", say))
+    counted = [d for d in found.devices if d.reason is None]
+    for name, code in (("class_missing", "count.class_missing"), ("model_missing", "count.model_missing")):
+        devices = sum(name in d.remarks for d in counted)
+        if devices:
+            result.append(noted("remark", code, "figures", say, devices=devices))
+    unknown = next((part.devices for part in told.splits["class"] if part.key is None), 0) - sum(
+        "class_missing" in d.remarks for d in counted)
+    if unknown:
+        result.append(noted("remark", "count.class_unknown", "figures", say, devices=unknown, level=REPORTING_LEVEL))
+    shown = Counter(j.verdict.summary.uscc for j in judged)
+    enrolled = {j.verdict.summary.uscc: j.verdict.summary.enrolled for j in judged}
+    for uscc, number in sorted(shown.items(), key=lambda pair: pair[0] or ""):
+        known = enrolled[uscc]
+        if known is not None and known > number:
+            result.append(noted("remark", "count.gateways_hidden", "bundle", say, uscc=uscc, enrolled=known,
+                                shown=number))
+    return tuple(result)

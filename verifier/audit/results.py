@@ -1,0 +1,291 @@
+"""What `count` and `audit` found, as plain data: the JSON that is published, and what texts and reports are made of.
+
+No path, no timing and no version of this tool is in it: the same input gives the same bytes. Times are POSIX seconds.
+Schemas: docs/schemas/count.schema.json and audit.schema.json, made from these classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from protocols.terms.basis import Basis
+from protocols.terms.say import Say
+
+Status = Literal["met", "declared", "not_met"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing to know. A fault decides the verdict, a remark does not. `message` is English."""
+
+    severity: Literal["fault", "remark"]
+    code: str
+    args: Mapping[str, str]
+    where: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleResult:
+    """One bundle: the SHA-256 of its file and what `tallystick verify --json` says of it."""
+
+    sha256: str
+    verdict: Literal["valid", "invalid"]
+    findings: tuple[Mapping[str, Any], ...]
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instant:
+    """T as asked and as counted, which is T or the window end before it; windows after `from_s` count."""
+
+    asked_s: int
+    counted_s: int
+    from_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part of a split. `key` and the names are null for devices that do not state it."""
+
+    key: str | None
+    name_zh: str | None
+    name_en: str | None
+    devices: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """Devices that ran on one day of the basis; null where the day is not proven, which is not zero."""
+
+    date: str
+    devices: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocols:
+    """Protocols of devices that count: at T, and over the observation period (null if that is not covered)."""
+
+    at: tuple[str, ...]
+    observed: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kinds:
+    """Kinds of counted devices under both readings; `value` is the one of the basis."""
+
+    by_model: int
+    by_class: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """Windows read; untrusted, late: of these. missing: on record as outages in the same time."""
+
+    read: int
+    untrusted: int
+    late: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiguresResult:
+    """Figures at T. configured = counted + the sum of `not_counted`.
+
+    points: see verifier.proof.figures.PointTotals; its `value` is the total of the basis, folded or not.
+    late_devices: how many more count with late evidence.
+    daily_running is null where the basis does not ask for it.
+    """
+
+    anchored: bool
+    devices: Mapping[str, int]
+    not_counted: Mapping[str, int]
+    points: Mapping[str, int]
+    windows: Windows
+    late_devices: int
+    kinds: Kinds
+    protocols: Protocols
+    enterprises: int
+    splits: Mapping[str, tuple[Part, ...]]
+    daily_running: tuple[Day, ...] | None
+    producing_permille: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceResult:
+    """One device of the roster at T. name, maker and model only where the bundle opens it. reason null: it counts."""
+
+    gateway: str
+    slot: int
+    name: str | None
+    maker: str | None
+    model: str | None
+    thing: str
+    equipment_class: str | None
+    connected: bool
+    producing: bool
+    changing: bool
+    reason: str | None
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sentence:
+    """One sentence in both languages with its place in the document, empty if it has none."""
+
+    zh: str
+    en: str
+    cite: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """SHA-256 of the files that the result depends on beside the bundles."""
+
+    policy: str
+    basis: str | None
+    claim: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountResult:
+    """All of `tallystick count`. figures is null for an invalid bundle; `basis` has every parameter."""
+
+    verdict: Literal["valid", "invalid"]
+    at: Instant | None
+    basis: Mapping[str, Any]
+    bundles: tuple[BundleResult, ...]
+    figures: FiguresResult | None
+    devices: tuple[DeviceResult, ...]
+    findings: tuple[Finding, ...]
+    ambiguities: tuple[Sentence, ...]
+    levels: Literal["not computed"]
+    limits: tuple[str, ...]
+    digests: Digests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonResult:
+    """One comparison of a rule; `proven` is null where evidence says nothing of this metric."""
+
+    metric: str
+    op: str
+    threshold: int | float | bool
+    unit: str
+    wording: str
+    claimed: int | float | bool | None
+    proven: int | None
+    status: Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BranchResult:
+    """Comparisons that must all hold."""
+
+    mode: str | None
+    status: Status
+    comparisons: tuple[ComparisonResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleResult:
+    """A rule: the status of its best branch. `declared`: reached by declaration alone, not proven."""
+
+    id: str
+    cite: str
+    zh: str
+    en: str
+    status: Status
+    branches: tuple[BranchResult, ...]
+    ambiguities: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricResult:
+    """A key that was claimed or that a rule needs."""
+
+    key: str
+    zh: str
+    en: str
+    unit: str
+    evidence: str
+    claimed: int | float | bool | None
+    proven: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimResult:
+    """What was claimed, by whom, for which instant."""
+
+    enterprise: str
+    uscc: str
+    at_s: int
+    branch: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgrammeResult:
+    """The programme and type under which the claim was judged."""
+
+    key: str
+    version: str
+    title_zh: str
+    authority_zh: str
+    doc_no: str
+    type: str
+    type_zh: str
+    type_en: str
+    status: Sentence
+    cutoffs: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditResult:
+    """All of `tallystick audit`."""
+
+    verdict: Literal["holds", "does_not_hold"]
+    programme: ProgrammeResult
+    claim: ClaimResult
+    metrics: tuple[MetricResult, ...]
+    rules: tuple[RuleResult, ...]
+    findings: tuple[Finding, ...]
+    count: CountResult
+
+
+def noted(severity: Literal["fault", "remark"], code: str, where: str, say: Say, **args: object) -> Finding:
+    """Return a finding with its English message."""
+    texts = {name: str(value) for name, value in sorted(args.items())}
+    return Finding(severity=severity, code=code, args=texts, where=where, message=say.english(code, **texts))
+
+
+def basis_json(basis: Basis) -> dict[str, Any]:
+    """Return every parameter of a basis as JSON; null means no restriction."""
+    return {f.name: _plain(getattr(basis, f.name)) for f in dataclasses.fields(basis)}
+
+
+def as_json(result: CountResult | AuditResult) -> dict[str, Any]:
+    """Return the published form."""
+    value: dict[str, Any] = _plain(result)
+    return value
+
+
+def as_bytes(value: Mapping[str, Any]) -> str:
+    """Return JSON text: sorted keys, the same for the same value."""
+    return json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value

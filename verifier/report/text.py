@@ -1,0 +1,131 @@
+"""Results for a terminal: the verdict first, then what it rests on, the figures, and what does not count and why."""
+
+from __future__ import annotations
+
+from protocols.terms.say import Say
+from verifier.commands import local_time
+from verifier.report.wording import (
+    Json,
+    basis_rows,
+    device_name,
+    finding,
+    interval,
+    named,
+    number,
+    percent,
+    protocols,
+)
+
+DEVICES_SHOWN = 50
+"""Devices told one by one; a screen holds no more, and --json lists all."""
+
+MARKS = {"met": "[+]", "declared": "[~]", "not_met": "[-]"}
+
+
+def count_lines(result: Json, say: Say) -> list[str]:
+    """Return the lines of `tallystick count`."""
+    lines = [say("count.valid" if result["verdict"] == "valid" else "count.invalid"), ""]
+    lines += _bundles(result, say)
+    if result["figures"] is not None:
+        lines += ["", say("count.at", at=local_time(result["at"]["counted_s"])), *_figures(result, say),
+                  *_not_counted(result, say), *_basis(result, say)]
+    return [*lines, *_findings(result["findings"], say), *_open(result, say), *_limits(result, say)]
+
+
+def audit_lines(result: Json, say: Say) -> list[str]:
+    """Return the lines of `tallystick audit`."""
+    counted, rules = result["count"], result["rules"]
+    verdict = result["verdict"]
+    lines = [say("audit.holds" if verdict == "holds" else "audit.does_not_hold"),
+             say("audit.holds_means" if verdict == "holds" else "audit.does_not_hold_means")]
+    resting = sum(rule["status"] == "declared" for rule in rules)
+    if resting:
+        lines.append(say("audit.resting", count=resting, rules=len(rules)))
+    lines += ["", *_bundles(counted, say), ""]
+    for item in result["metrics"]:
+        lines.append(say("audit.metric", name=named(item, say), claimed=number(item["claimed"], say),
+                         proven=number(item["proven"], say)))
+    names = {item["key"]: named(item, say) for item in result["metrics"]}
+    for rule in rules:
+        lines += ["", say("audit.rule", status=f"{MARKS[rule['status']]} {say('status.' + rule['status'])}",
+                          text=named(rule, say), cite=rule["cite"])]
+        for branch in rule["branches"]:
+            for c in branch["comparisons"]:
+                told = say("audit.comparison", name=names[c["metric"]], op=c["op"],
+                           threshold=number(c["threshold"], say), claimed=number(c["claimed"], say),
+                           proven=number(c["proven"], say), status=say(f"status.{c['status']}"))
+                mode = branch["mode"]
+                lines.append("      " + (say("count.pair", name=say(f"mode.{mode}"), value=told) if mode else told))
+    if counted["figures"] is not None:
+        lines += ["", say("count.at", at=local_time(counted["at"]["counted_s"])), *_figures(counted, say),
+                  *_not_counted(counted, say), *_basis(counted, say)]
+    return [*lines, *_findings([*result["findings"], *counted["findings"]], say), *_open(counted, say),
+            *_limits(counted, say)]
+
+
+def _bundles(result: Json, say: Say) -> list[str]:
+    lines = []
+    for bundle in result["bundles"]:
+        summary = bundle["summary"]
+        if bundle["verdict"] == "invalid":
+            faults = [f for f in bundle["findings"] if f["severity"] == "fault"]
+            lines.append(say("count.bundle_invalid", sha256=bundle["sha256"][:12], faults=len(faults)))
+            lines += [f"  {f['where']}: {finding(f, say)} [{f['code']}]" for f in faults[:DEVICES_SHOWN]]
+            continue
+        lines.append(say("verify.gateway", gateway=summary["gateway"], site=summary["site"] or "-",
+                         uscc=summary["uscc"] or "-", size=summary["size"]))
+        lines += [f"  {say('verify.trust.' + summary['trust'])}", f"  {say('verify.time.' + summary['time'])}",
+                  "  " + say("count.pair", name=say("report.covered"), value=interval(bundle, say))]
+    return lines
+
+
+def _figures(result: Json, say: Say) -> list[str]:
+    figures = result["figures"]
+    lines = [say("count.devices", **figures["devices"]), say("count.stages", **figures["devices"]),
+             say("count.points", **figures["points"]), say("count.kinds", **figures["kinds"]),
+             say("count.protocols", at=protocols(figures["protocols"]["at"], say),
+                 observed=protocols(figures["protocols"]["observed"], say)),
+             say("count.enterprises", enterprises=figures["enterprises"]), say("count.windows", **figures["windows"]),
+             say("count.late_devices", devices=figures["late_devices"])]
+    if figures["producing_permille"] is not None:
+        lines.append(say("count.share", percent=percent(figures["producing_permille"])))
+    if figures["daily_running"] is not None:
+        lines.append(say("count.daily"))
+        lines += [f"  {day['date']}  {say('count.not_proven') if day['devices'] is None else day['devices']}"
+                  for day in figures["daily_running"]]
+    return [*lines, say("count.levels")]
+
+
+def _not_counted(result: Json, say: Say) -> list[str]:
+    left_out = [device for device in result["devices"] if device["reason"] is not None]
+    if not left_out:
+        return []
+    lines = ["", say("count.not_counted", count=len(left_out))]
+    lines += ["  " + say("count.pair", name=device_name(d, say), value=say(f"reason.{d['reason']}"))
+              for d in left_out[:DEVICES_SHOWN]]
+    if len(left_out) > DEVICES_SHOWN:
+        lines.append(f"  {say('count.more', count=len(left_out) - DEVICES_SHOWN)}")
+    return lines
+
+
+def _basis(result: Json, say: Say) -> list[str]:
+    basis = result["basis"]
+    return ["", say("count.basis", key=basis["key"], version=basis["version"]),
+            *(f"  {say('count.pair', name=name, value=value)}  [{source}]" for name, value, source in basis_rows(basis, say))]
+
+
+def _findings(findings: list[Json], say: Say) -> list[str]:
+    if not findings:
+        return []
+    return ["", say("count.findings", count=len(findings)),
+            *(f"  {say('count.pair', name=say('severity.' + f['severity']), value=finding(f, say))} [{f['code']}]"
+              for f in findings)]
+
+
+def _open(result: Json, say: Say) -> list[str]:
+    told = [f"  - {named(a, say)}" + (f" [{a['cite']}]" if a["cite"] else "") for a in result["ambiguities"]]
+    return ["", say("count.ambiguities"), *told] if told else []
+
+
+def _limits(result: Json, say: Say) -> list[str]:
+    return ["", say("count.limits"), *(f"  - {say(code)}" for code in result["limits"])]

@@ -1,0 +1,99 @@
+"""How published results are told to people, in the language of the run. Works on the JSON alone, never on evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from config.programme import metrics
+from protocols.terms.say import Say
+from verifier.commands import local_time
+
+Json = Mapping[str, Any]
+ABSENT = "—"
+
+BASIS_ORDER = (
+    "freshness_s", "lateness_s", "observation_s", "day_boundary", "roles", "point_roles", "things", "energy_required",
+    "owner_required", "industries", "regions", "deployments", "parents", "duplicates", "kinds", "protocols",
+    "fold_points",
+)
+"""Parameters of a basis in the order in which a reader asks for them."""
+
+
+def basis_rows(basis: Json, say: Say) -> list[tuple[str, str, str]]:
+    """Return (parameter, value, where it comes from) of every parameter."""
+    rows = []
+    for name in BASIS_ORDER:
+        if name in basis["unspecified"]:
+            source = say("basis.unspecified")
+        else:
+            source = basis["sources"].get(name) or say("basis.own")
+        rows.append((say(f"basis.{name}"), _parameter(name, basis[name], say), source))
+    return rows
+
+
+def _parameter(name: str, value: Any, say: Say) -> str:
+    if value is None:
+        return say("basis.any")
+    if isinstance(value, bool):
+        return say("basis.yes" if value else "basis.no")
+    if name.endswith("_s"):
+        return say("basis.seconds", value=value, hours=f"{value / 3600:g}")
+    values = value if isinstance(value, list) else [value]
+    plain = name in ("industries", "regions", "day_boundary")
+    return _joined([str(item) if plain else say(f"value.{item}") for item in values], say)
+
+
+def _joined(items: list[str], say: Say) -> str:
+    return ("、" if say.lang == "zh" else ", ").join(items) if items else say("count.none")
+
+
+def protocols(names: list[str] | None, say: Say) -> str:
+    """Return the names of protocols; None where they are not proven."""
+    return say("count.not_proven") if names is None else _joined(list(names), say)
+
+
+def device_name(device: Json, say: Say) -> str:
+    """Return what a device is called: its name where it is opened, else its slot."""
+    gateway = device["gateway"][:8]
+    if device["name"]:
+        return say("count.device_named", name=device["name"], gateway=gateway, slot=device["slot"])
+    return say("count.device", gateway=gateway, slot=device["slot"])
+
+
+def named(item: Json, say: Say) -> str:
+    """Return the sentence or name of `item` in the language of this run."""
+    texts = (item.get("zh") or item.get("name_zh"), item.get("en") or item.get("name_en"))
+    return str((texts[0] or texts[1]) if say.lang == "zh" else (texts[1] or texts[0]))
+
+
+def number(value: Any, say: Say) -> str:
+    """Return a figure as it is shown: thousands apart, a dash where there is none."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return say("basis.yes" if value else "basis.no")
+    return f"{value:,}"
+
+
+def percent(permille: int | None) -> str:
+    """Return tenths of a percent, a dash where there is none."""
+    return ABSENT if permille is None else f"{permille // 10}.{permille % 10}"
+
+
+def finding(item: Json, say: Say) -> str:
+    """Return the sentence of a finding; keys of metrics and modes in it are named as people name them."""
+    args = dict(item["args"])
+    if args.get("metric") in metrics():
+        args["metric"] = metrics()[args["metric"]].zh if say.lang == "zh" else metrics()[args["metric"]].en
+    if args.get("claimed") in ("discrete", "process"):
+        args["claimed"] = say(f"mode.{args['claimed']}")
+    return say(item["code"], **args)
+
+
+def interval(bundle: Json, say: Say) -> str:
+    """Return the covered interval of a bundle."""
+    covered = bundle["summary"]["covered"]
+    if covered is None:
+        return say("verify.covers_nothing")
+    return f"{local_time(covered[0])} – {local_time(covered[1])}"
