@@ -54,6 +54,7 @@ COMMANDS: dict[str, Room] = {
     "simulate": Room("simulators.commands", "simulators"),
     "init": GATEWAY,
     "enrol": GATEWAY,
+    "backup": GATEWAY,
     "discover": GATEWAY,
     "trust": GATEWAY,
     "check": GATEWAY,

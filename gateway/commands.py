@@ -1,0 +1,484 @@
+"""Commands of the gateway's room: from an empty folder to a running gateway, and what is asked of it later."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protocols.terms.say import Say
+
+if TYPE_CHECKING:
+    from config.gateway import GatewayConfig
+    from gateway.commissioning.check import DeviceCheck
+    from gateway.commissioning.initialise import Initialised
+    from gateway.commissioning.status import Status
+    from gateway.commissioning.trust import Certificate
+
+SECRET_BYTES_MAX = 4096
+
+
+def _config_argument(parser: argparse.ArgumentParser, say: Say, *, has_json: bool = False) -> None:
+    parser.add_argument("config", metavar="CONFIG", type=Path, help=say("commissioning.help.config"))
+    if has_json:
+        parser.add_argument("--json", action="store_true", help=say("commissioning.help.json"))
+
+
+def _load(args: argparse.Namespace) -> GatewayConfig:
+    from config.gateway import load_gateway
+
+    return load_gateway(args.config)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True))
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# init, backup: the state folder comes into being, and can come back.
+
+
+def init_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick init`."""
+    parser.add_argument("dir", metavar="DIR", type=Path, help=say("commissioning.help.dir"))
+    parser.add_argument("--site", metavar="NAME", help=say("commissioning.help.site"))
+    parser.add_argument("--uscc", metavar="CODE", help=say("commissioning.help.uscc"))
+    parser.add_argument("--k-file", metavar="FILE", type=Path, help=say("commissioning.help.k_file"))
+    parser.add_argument("--restore", metavar="BACKUP", type=Path, help=say("commissioning.help.restore"))
+    parser.add_argument("--passphrase-file", metavar="FILE", type=Path, help=say("commissioning.help.passphrase_file"))
+
+
+def init_command(args: argparse.Namespace, say: Say) -> int:
+    """Write a commented configuration and keys, or what a backup holds; say what to do next."""
+    from gateway.commissioning import backup, initialise
+
+    if args.restore is not None:
+        _refuse_with_restore(args)
+        made = initialise.restore(args.dir, backup.load(args.restore, _passphrase(args.passphrase_file, say)))
+    else:
+        made = _initialised(args)
+    _note(say("commissioning.made", config=made.config, state=made.state.dir, gateway=made.state.gateway_id()))
+    config = made.config
+    steps = [say("commissioning.next_edit", config=config), say("commissioning.next_check", config=config)]
+    if made.superseded is not None:
+        steps = [say("commissioning.next_check", config=config),
+                 say("commissioning.next_supersede", config=config, old=made.superseded)]
+    else:
+        steps.append(say("commissioning.next_enrol", config=config))
+    steps += [say("commissioning.next_backup", config=config), say("commissioning.next_run", config=config)]
+    for number, step in enumerate(steps, start=1):
+        _note(f"  {number}. {step}")
+    print(made.config)
+    return 0
+
+
+def _refuse_with_restore(args: argparse.Namespace) -> None:
+    from protocols.errors import ConfigError, Problem
+
+    given = [name for name in ("site", "uscc", "k_file") if getattr(args, name) is not None]
+    if given:
+        raise ConfigError([Problem.of(f"--{name.replace('_', '-')}", "commissioning.not_with_restore")
+                           for name in given])
+
+
+def _initialised(args: argparse.Namespace) -> Initialised:
+    from datetime import date
+
+    from config.ledger import bad_uscc
+    from gateway.commissioning import initialise
+    from gateway.commissioning.state import read_k
+    from protocols.errors import ConfigError, Problem
+    from protocols.terms.uscc import is_valid
+
+    if args.uscc is not None and not is_valid(args.uscc):
+        raise ConfigError(bad_uscc("--uscc", args.uscc))
+    if args.site is not None and not (0 < len(args.site) <= 200 and args.site.isprintable()):
+        raise ConfigError(Problem.of("--site", "ledger.bad_text", limit=200))
+    k = None if args.k_file is None else read_k(args.k_file)
+    return initialise.initialise(args.dir, site=args.site, uscc=args.uscc, k=k, today=date.today())
+
+
+def backup_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick backup`."""
+    _config_argument(parser, say)
+    parser.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help=say("commissioning.help.out"))
+    parser.add_argument("--passphrase-file", metavar="FILE", type=Path, help=say("commissioning.help.passphrase_file"))
+
+
+def backup_command(args: argparse.Namespace, say: Say) -> int:
+    """Write what must survive the PC into one encrypted file."""
+    from gateway.commissioning import backup
+    from gateway.commissioning.state import State
+    from protocols.errors import ConfigError, Problem
+
+    config = _load(args)
+    content = backup.collect(config, State(config.state_dir))
+    if args.out.exists():
+        raise ConfigError(Problem.of(str(args.out), "commissioning.exists"))
+    backup.save(content, args.out, _passphrase(args.passphrase_file, say, is_new=True))
+    _note(say("commissioning.backed_up", file=args.out, gateway=content.gateway))
+    print(args.out)
+    return 0
+
+
+def _passphrase(file: Path | None, say: Say, *, is_new: bool = False) -> str:
+    """Return the first line of the file, else what is typed; a new one is typed twice. Raises ConfigError."""
+    import getpass
+
+    from gateway.commissioning.backup import check_passphrase
+    from protocols.errors import ConfigError, Problem
+
+    if file is not None:
+        with file.open("rb") as source:
+            text = source.read(SECRET_BYTES_MAX).decode("utf-8", "surrogateescape")
+        passphrase = text.splitlines()[0] if text else ""
+    else:
+        if not sys.stdin.isatty():
+            raise ConfigError(Problem.of("passphrase", "commissioning.no_terminal"))
+        passphrase = getpass.getpass(say("commissioning.ask_passphrase"))
+    if is_new:
+        check_passphrase(passphrase)
+        if file is None and getpass.getpass(say("commissioning.ask_again")) != passphrase:
+            raise ConfigError(Problem.of("passphrase", "commissioning.passphrases_differ"))
+    return passphrase
+
+
+# enrol
+
+
+def enrol_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick enrol`."""
+    _config_argument(parser, say)
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--token", metavar="T", help=say("commissioning.help.token"))
+    way.add_argument("--self", dest="alone", action="store_true", help=say("commissioning.help.self"))
+    parser.add_argument("--supersedes", metavar="ID", help=say("commissioning.help.supersedes"))
+
+
+def enrol_command(args: argparse.Namespace, say: Say) -> int:
+    """Get the certificate, check it, keep it. Enrolled already: show it, and ask nobody."""
+    import asyncio
+
+    from gateway.commissioning import enrol
+    from gateway.commissioning.state import State
+
+    config = _load(args)
+    state = State(config.state_dir)
+    answer = enrol.existing(config, state, args.supersedes)
+    told = "commissioning.enrolled_already" if answer is not None else "commissioning.enrolled"
+    if answer is None and args.alone:
+        answer = enrol.enrol_alone(config, state, args.supersedes)
+    elif answer is None:
+        answer = asyncio.run(enrol.enrol(config, state, args.token, args.supersedes))
+    certificate = answer["certificate"]
+    _note(say(told, gateway=state.gateway_id(), site=certificate["site"], uscc=certificate["uscc"]))
+    if "platform" in answer:
+        _note(say("commissioning.platform_key", key=enrol.fingerprint(answer["platform"])))
+    else:
+        _note(say("commissioning.enrolled_alone", key=enrol.fingerprint(certificate["gateway_key"])))
+    _note(say("commissioning.next_backup", config=args.config))
+    print(state.gateway_id())
+    return 0
+
+
+# check, plan
+
+
+def check_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick check`."""
+    _config_argument(parser, say, has_json=True)
+
+
+def check_command(args: argparse.Namespace, say: Say) -> int:
+    """Load the configuration and dry-connect every device. 0 all pass, 1 some do not, 2 the configuration is wrong."""
+    import asyncio
+    import logging
+
+    from gateway.commissioning.check import check_devices
+
+    config = _load(args)
+    for noisy in ("asyncua", "pymodbus", "paho"):  # what they would log is told once, as the cause of a device
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    _note(say("commissioning.checking", devices=len(config.devices), connections=len(config.endpoints)))
+
+    def progress(connection: str, passed: int, devices: int) -> None:
+        _note(say("commissioning.checked", connection=connection, passed=passed, devices=devices))
+
+    checks = asyncio.run(check_devices(config, progress))
+    if args.json:
+        _print_json({"ok": all(check.ok for check in checks), "devices": [
+            {"device": c.device, "connection": c.connection, "ok": c.ok, "code": c.code, "args": dict(c.args),
+             "message": say.english(c.code, **dict(c.args))} for c in checks]})
+    else:
+        print("\n".join(_check_lines(config, checks, say)))
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _check_lines(config: GatewayConfig, checks: list[DeviceCheck], say: Say) -> list[str]:
+    from gateway.commissioning.table import render
+
+    header = [say(f"commissioning.column.{name}") for name in ("device", "connection", "result", "detail")]
+    lines = render(header, [
+        [c.device, c.connection, say("commissioning.ok" if c.ok else "commissioning.fail"),
+         say(c.code, **dict(c.args))] for c in checks])
+    failed = [c for c in checks if not c.ok]
+    lines += ["", say("commissioning.check_passed", passed=len(checks) - len(failed), devices=len(checks))]
+    for code, first in {c.code: c for c in reversed(failed)}.items():
+        count = sum(c.code == code for c in failed)
+        parts = say.explain(code) or {}
+        lines += ["", say("commissioning.check_group", code=code, count=count)]
+        lines += [f"  {say(f'commissioning.{part}')}: {_filled(parts[part], dict(first.args))}"
+                  for part in ("cause", "fix") if part in parts]
+    unowned = sum(device.uscc is None for device in config.devices)
+    if unowned:
+        lines += ["", say("commissioning.unowned", devices=unowned)]
+    return lines
+
+
+def _filled(sentence: str, args: dict[str, str]) -> str:
+    """Fill the places of a cause or fix with the arguments of its problem; what nothing fills stays as it is."""
+    for name, value in args.items():
+        sentence = sentence.replace("{" + name + "}", value if value.isprintable() else ascii(value))
+    return sentence
+
+
+def plan_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick plan`."""
+    _config_argument(parser, say, has_json=True)
+
+
+def plan_command(args: argparse.Namespace, say: Say) -> int:
+    """Print every request that would be sent, and every message that may be. No network."""
+    from gateway.commissioning.check import plan
+
+    connections = plan(_load(args))
+    if args.json:
+        _print_json(connections)
+        return 0
+    for connection in connections:
+        print(say("commissioning.plan_connection", name=connection["connection"], protocol=connection["protocol"],
+                  endpoint=connection["endpoint"]))
+        print("\n".join(_plan_table(connection["requests"]) or [f"  {say('commissioning.plan_nothing')}"]))
+        if connection["sends"]:
+            print(f"  {say('commissioning.plan_sends')}")
+            print("\n".join(_plan_table(connection["sends"])))
+        print()
+    if not any(connection["sends"] for connection in connections):
+        print(say("commissioning.plan_silent"))
+    return 0
+
+
+def _plan_table(rows: list[dict[str, str]]) -> list[str]:
+    from gateway.commissioning.table import render
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return render(columns, [[row.get(name, "") for name in columns] for row in rows]) if rows else []
+
+
+# status
+
+
+def status_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick status`."""
+    _config_argument(parser, say, has_json=True)
+
+
+def status_command(args: argparse.Namespace, say: Say) -> int:
+    """Print what counts and what does not, and why. 0 the gateway runs, 1 it does not."""
+    import time
+
+    from gateway.commissioning.state import State
+    from gateway.commissioning.status import read_status
+    from protocols.errors import EvidenceError, Problem
+
+    config = _load(args)
+    status = read_status(State(config.state_dir).status_file, now_s=int(time.time()))
+    if status is None:
+        raise EvidenceError(Problem.of(config.file.name, "commissioning.never_ran", config=config.file.name))
+    if args.json:
+        _print_json({**status.body, "running": status.running})
+    else:
+        print("\n".join(_status_lines(status, say)))
+    return 0 if status.running else 1
+
+
+def _status_lines(status: Status, say: Say) -> list[str]:
+    from datetime import datetime
+
+    from gateway.commissioning.table import render
+
+    body = status.body
+    written = datetime.fromtimestamp(body["written_s"]).astimezone().isoformat(sep=" ")
+    lines = [say("commissioning.running" if status.running else "commissioning.not_running", written=written,
+                 age_s=status.age_s), ""]
+    lines.append(say("commissioning.counted", counted=status.counted, configured=status.configured,
+                     others=len(status.not_counted)))
+    if status.not_counted:
+        header = [say(f"commissioning.column.{name}") for name in ("device", "name", "reason")]
+        lines += render(header, [[str(row["id"]), str(row["name"]), say(f"commissioning.reason.{row['reason']}")]
+                                 for row in status.not_counted])
+    window, log = body["window"], body["log"]
+    lines += ["", say("commissioning.window", received=window["received"], counted=window["counted"],
+                      len_s=body["len_s"])]
+    discarded = {reason: n for reason, n in window["discarded"].items() if n}
+    if discarded:
+        lines.append(say("commissioning.discarded", listed=", ".join(f"{r} {n}" for r, n in discarded.items())))
+    if log["submitted"] is None:
+        lines.append(say("commissioning.log_alone", size=log["size"]))
+    else:
+        lines.append(say("commissioning.log", size=log["size"], submitted=log["submitted"], proven=log["proven"] or 0))
+    events = body.get("events", [])[-10:]
+    if events:
+        lines += ["", say("commissioning.events"), *(f"  {_event_line(event, say)}" for event in events)]
+    return lines
+
+
+def _event_line(event: dict[str, Any], say: Say) -> str:
+    from datetime import datetime
+
+    at = datetime.fromtimestamp(event["time_s"]).astimezone().isoformat(sep=" ")
+    told = say(event["code"], **{"where": event["where"], **event["args"]}) if "args" in event else event["message"]
+    return f"{at}  {event['where']}: {told}"
+
+
+# trust
+
+
+def trust_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick trust`."""
+    _config_argument(parser, say)
+    parser.add_argument("fingerprint", metavar="FINGERPRINT", nargs="?", help=say("commissioning.help.fingerprint"))
+    parser.add_argument("--list", action="store_true", help=say("commissioning.help.list"))
+
+
+def trust_command(args: argparse.Namespace, say: Say) -> int:
+    """Approve one refused certificate, or list those that were refused and those that are trusted."""
+    from gateway.commissioning.trust import approve, certificates
+
+    config = _load(args)
+    if args.fingerprint is not None:
+        approved = approve(config, args.fingerprint)
+        _note(say("commissioning.trusted", connections=", ".join(approved.connections)))
+        print(approved.fingerprint)
+        return 0
+    found = [c for c in certificates(config) if args.list or not c.trusted]
+    if not found:
+        _note(say("commissioning.none_listed" if args.list else "commissioning.none_refused"))
+    for certificate in found:
+        print("\n".join(_certificate_lines(certificate, say)))
+    if any(not c.trusted for c in found):
+        _note(say("commissioning.how_to_trust", config=args.config))
+    return 0
+
+
+def _certificate_lines(certificate: Certificate, say: Say) -> list[str]:
+    state = say("commissioning.is_trusted" if certificate.trusted else "commissioning.is_refused",
+                connections=", ".join(certificate.connections))
+    return [state, f"  SHA-256  {certificate.fingerprint}",
+            "  " + say("commissioning.certificate", subject=certificate.subject, start=certificate.start,
+                       end=certificate.end, uris=", ".join(certificate.uris) or "-"), ""]
+
+
+# bundle, run
+
+
+def bundle_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick bundle`."""
+    _config_argument(parser, say)
+    parser.add_argument("--from", dest="first", metavar="TIME", help=say("commissioning.help.from"))
+    parser.add_argument("--to", dest="end", metavar="TIME", help=say("commissioning.help.to"))
+    parser.add_argument("--open", dest="shown", metavar="none|all|SLOT,...", default="none",
+                        help=say("commissioning.help.open"))
+    parser.add_argument("-o", "--out", metavar="X.tally", type=Path, required=True,
+                        help=say("commissioning.help.bundle_out"))
+
+
+def bundle_command(args: argparse.Namespace, say: Say) -> int:
+    """Write the evidence of an interval, with the newest proofs that can be had."""
+    import asyncio
+
+    from gateway.commissioning import export
+    from gateway.commissioning.state import State
+
+    config = _load(args)
+    first_s = None if args.first is None else export.instant(args.first, "--from")
+    end_s = None if args.end is None else export.instant(args.end, "--to")
+
+    def tell(code: str, where: str, **details: object) -> None:
+        _note(f"{where}: {say(code, where=where, **details)}")
+
+    if not asyncio.run(export.fetch_proofs(config, State(config.state_dir), tell)):
+        _note(say("commissioning.kept_proofs" if config.platform is not None else "commissioning.no_proofs"))
+    written = export.write(config, args.out, first_s, end_s, args.shown)
+    _note(say("commissioning.bundled", windows=written.windows, size=written.size, heads=written.heads,
+              proven=written.proven))
+    print(args.out)
+    return 0
+
+
+def run_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick run`."""
+    _config_argument(parser, say)
+
+
+def run_command(args: argparse.Namespace, say: Say) -> int:
+    """Run the gateway until SIGTERM or SIGINT."""
+    import asyncio
+
+    config = _load(args)
+    return asyncio.run(_run(config, say))
+
+
+async def _run(config: GatewayConfig, say: Say) -> int:
+    """Run until a signal comes; a second one changes nothing, as the stop is bounded in time."""
+    import asyncio
+    import signal
+
+    from gateway.agent import run_gateway
+
+    def ready() -> None:
+        _note(say("commissioning.ready", config=config.file.name, devices=len(config.devices),
+                  points=len(config.points)))
+        _tell_service_manager("READY=1")
+
+    work = asyncio.create_task(run_gateway(config, say, ready))
+    stopping = False
+
+    def stop() -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            _tell_service_manager("STOPPING=1")
+            work.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not stopping:
+            raise
+    _note(say("commissioning.stopped"))
+    return 0
+
+
+def _tell_service_manager(message: str) -> None:
+    """Tell systemd (sd_notify(3)), where there is one; nobody else listens to the socket."""
+    import os
+    import socket
+
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.settimeout(1.0)
+        try:
+            channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError:  # a manager that is gone is no reason to stop counting
+            return
