@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from config.platform import PlatformConfig
     from verifier.platform.service import Service
 
-ACTIONS = ("init", "key", "token", "policy", "revoke")
+ACTIONS = ("init", "add-witness", "key", "token", "policy", "revoke")
 
 
 def platform_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments: `CONFIG` runs; the first word may say what else to do."""
-    parser.add_argument("words", metavar="[init|key|token|policy|revoke] PATH", nargs="+",
+    parser.add_argument("words", metavar="[init|add-witness|key|token|policy|revoke] PATH", nargs="+",
                         help=say("platform.help_words"))
     parser.add_argument("--uscc", help=say("platform.help_uscc"))
     parser.add_argument("--site", help=say("platform.help_site"))
@@ -45,11 +45,13 @@ def platform_command(args: argparse.Namespace, say: Say) -> int:
     path = Path(rest[0])
     if action == "init":
         path = _init(path, args)
+    elif action == "add-witness":
+        _add_witnesses(path, args)
     config = load_platform(path)
     match action:
         case "run":
             _serve(config, say)
-        case "init" | "key":
+        case "init" | "key" | "add-witness":
             _print_key(config)
         case "token":
             _token(config, args)
@@ -89,8 +91,7 @@ def _init(folder: Path, args: argparse.Namespace) -> Path:
 
     host, port = split_address(args.listen)
     text = fill(example("platform.toml"), {"origin": args.origin, "host": host, "port": port})
-    for vkey, url in args.witness:
-        text += f'\n[[witnesses]]\nvkey = "{vkey}"\nurl = "{url}"\nindependent = true\n'
+    text += _witness_tables(args)
     target = folder / "platform.toml"
     folder.mkdir(parents=True, exist_ok=True)
     with target.open("x", encoding="utf-8") as file:
@@ -100,6 +101,28 @@ def _init(folder: Path, args: argparse.Namespace) -> Path:
         if not path.exists():
             keys.save(keys.generate(), path)
     return target
+
+
+def _add_witnesses(file: Path, args: argparse.Namespace) -> None:
+    """Append witnesses to a configuration; the file is as it was if the result does not hold."""
+    from config.platform import load_platform
+
+    load_platform(file)
+    trial = file.with_name(file.name + ".part")
+    try:
+        trial.write_text(file.read_text(encoding="utf-8") + _witness_tables(args), encoding="utf-8")
+        load_platform(trial)
+        trial.replace(file)
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def _witness_tables(args: argparse.Namespace) -> str:
+    import json
+
+    # What JSON writes for a text, TOML reads as the same text.
+    return "".join(f"\n[[witnesses]]\nvkey = {json.dumps(vkey)}\nurl = {json.dumps(url)}\nindependent = true\n"
+                   for vkey, url in args.witness)
 
 
 def _print_key(config: PlatformConfig) -> None:

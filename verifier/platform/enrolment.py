@@ -34,7 +34,7 @@ def token_sha256(token: str) -> str:
 
 def new_token(connection: sqlite3.Connection, *, enterprise: str, site: str | None, expires_s: int) -> str:
     """Make a token for one gateway of an enterprise, of one site if given. Only its digest is stored."""
-    token = secrets.token_urlsafe(TOKEN_BYTES)
+    token = secrets.token_hex(TOKEN_BYTES)  # hex, so that none begins with a dash
     connection.execute("INSERT INTO tokens (sha256, uscc, site, expires_s) VALUES (?, ?, ?, ?)",
                        (token_sha256(token), enterprise, site, expires_s))
     return token

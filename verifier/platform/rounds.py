@@ -64,8 +64,10 @@ class Rounds:
             while True:
                 try:
                     await self.one(session)
-                except (TallystickError, OSError) as error:
+                except TallystickError as error:
                     log.error("a register round failed: %s", error)
+                except Exception:  # whatever it was, the register must go on growing
+                    log.exception("a register round failed")
                 await self._wait(self._interval_s)
 
     async def restore(self) -> None:

@@ -171,7 +171,7 @@ class _Routes:
             try:
                 async with asyncio.timeout(self._limits.body_timeout_s):
                     data = await request.content.readexactly(length)
-            except (TimeoutError, asyncio.IncompleteReadError) as error:
+            except (TimeoutError, asyncio.IncompleteReadError, ConnectionError, web.PayloadAccessError) as error:
                 raise RefusalError.of(400, "request", "platform.cut", expected=length) from error
             yield await asyncio.to_thread(_parse, data)
         finally:

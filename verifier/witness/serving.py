@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from config.listening import Listening
 from protocols.errors import ConfigError, Problem
@@ -41,6 +42,7 @@ async def _serve(make: Callable[[], web.Application], where: Listening, ready: M
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     context = where.ssl_context()
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     runner = _runner(make())
     beside = _runner(local[0]()) if local else None
     await runner.setup()
@@ -63,6 +65,11 @@ async def _serve(make: Callable[[], web.Application], where: Listening, ready: M
         if beside is not None:
             await beside.cleanup()
         await runner.cleanup()
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Return whether a record is about us: that a stranger sent what is no HTTP is no error of this service."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError | ConnectionError)
 
 
 def _runner(app: web.Application) -> web.AppRunner:
