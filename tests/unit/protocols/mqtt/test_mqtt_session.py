@@ -316,7 +316,8 @@ class AnyOrder(RuleBasedStateMachine):
                     self.asked_ns.append(self.node.now_ns)
 
     @rule(kind=st.sampled_from(Kind), seq=st.none() | st.integers(0, 6) | st.integers(0, 256),
-          device=st.sampled_from("DE"), bd=st.none() | st.integers(0, 1), sent_ms=st.integers(0, 3), metrics=st.integers(0, 3))
+          device=st.sampled_from("DE"), bd=st.none() | st.integers(0, 1), sent_ms=st.integers(0, 3),
+          metrics=st.integers(0, 3))
     def hear(self, kind: Kind, seq: int | None, device: str, bd: int | None, sent_ms: int, metrics: int) -> None:
         one = message(kind, seq, bd=bd, device=device if kind.startswith("D") else "", sent_ms=sent_ms, metrics=metrics)
         self.received += one.frame.samples
