@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 ZONE = timezone(timedelta(hours=8))
 ROWS_MAX = 10_000
@@ -53,4 +54,5 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
     environment.filters["when"] = _when
+    environment.filters["lines"] = lambda text: Markup("<br>").join(str(text).split(" ", 1))
     return environment.from_string(files("verifier.platform").joinpath("page.html").read_text(encoding="utf-8"))
