@@ -1,25 +1,35 @@
 """A `.tally` file: a zip of a closed list of members. What is protected is the content, by proofs.
 
-Limits are checked on the directory of the zip, before a member is read.
+Limits are checked before anything is read that they limit: the size of the directory, then what the directory says
+of the members; a member never unpacks to more than it says.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from protocols.errors import Problem, VerificationError
 from protocols.evidence.tiles import Tile, parse_path
 
 MEMBERS_MAX = 250_000
+DIRECTORY_BYTES_MAX = 32 * 1024 * 1024
+"""Enough for MEMBERS_MAX members: 46 bytes and a name for each."""
 MEMBER_BYTES_MAX = 256 * 1024 * 1024
 TOTAL_BYTES_MAX = 4 * 1024**3
 RATIO_MAX = 1000
 """Uncompressed to compressed bytes of the whole; deflate ends at 1032."""
+
+_READ_BYTES = 1024 * 1024
+_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, OverflowError, RuntimeError,
+           KeyError)
+"""What zipfile raises on hostile bytes. NotImplementedError is a RuntimeError, UnicodeDecodeError a ValueError."""
 
 README = """\
 Tallystick evidence bundle, format 1 / 符契证据包，格式 1
@@ -50,14 +60,35 @@ _NUMBERED = {
 }
 
 
+class _Source:
+    """A file of which no more than DIRECTORY_BYTES_MAX is read at once, whatever its own headers ask for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = file.seek(0, io.SEEK_END)
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size > DIRECTORY_BYTES_MAX:
+            raise VerificationError(Problem.of("bundle", "container.limit", what="bytes of directory", value=size,
+                                               limit=DIRECTORY_BYTES_MAX))
+        return self._file.read(size)
+
+    def __del__(self) -> None:
+        self._file.close()
+
+
 class Bundle:
     """The members of an opened bundle, by kind. Contents are read one at a time and are not verified."""
 
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        """Sort the members of `archive`. Raises: VerificationError, one `container.*` problem for each fault."""
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+        """Sort the members of `archive`, a file of `size` bytes.
+
+        Raises: VerificationError, one `container.*` problem for each fault.
+        """
         self._archive = archive
         infos = archive.infolist()
-        _check_limits(infos)
+        _check_limits(infos, size)
         self.hash_tiles: list[Tile] = []
         self.entry_tiles: list[Tile] = []
         self.numbered: dict[str, list[int]] = {kind: [] for kind in _NUMBERED}
@@ -71,7 +102,8 @@ class Bundle:
             names.add(name)
             if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 faults.append(Problem.of(name[:80], "container.method"))
-            if not self._sort_in(name):
+            # zipfile cuts a name at its first NUL: another program would see another name
+            if info.orig_filename != name or not self._sort_in(name):
                 faults.append(Problem.of(name[:80], "container.unknown_member"))
         faults += [Problem.of(name, "container.missing_member")
                    for name in ("README.txt", "checkpoint") if name not in names]
@@ -99,21 +131,30 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """Return the bytes of a member. Raises VerificationError `container.corrupt`."""
         try:
-            return self._archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, KeyError) as error:
+            info = self._archive.getinfo(name)
+            with self._archive.open(info) as member:
+                # Asked for a number of bytes, zipfile unpacks no more; asked for all, up to 2 GiB at once.
+                parts = []
+                while part := member.read(_READ_BYTES):
+                    parts.append(part)
+            data = b"".join(parts)
+            if len(data) != info.file_size:
+                raise zipfile.BadZipFile(f"{len(data)} bytes instead of {info.file_size}")
+        except _BROKEN as error:
             raise VerificationError(Problem.of(name, "container.corrupt", reason=str(error)[:120])) from None
+        return data
 
 
-def _check_limits(infos: list[zipfile.ZipInfo]) -> None:
+def _check_limits(infos: list[zipfile.ZipInfo], size: int) -> None:
+    largest = max((i.file_size for i in infos), default=0)
     total, packed = sum(i.file_size for i in infos), sum(i.compress_size for i in infos)
-    faults = []
-    if len(infos) > MEMBERS_MAX:
-        faults.append(Problem.of("bundle", "container.limit", what="members", value=len(infos), limit=MEMBERS_MAX))
-    if total > TOTAL_BYTES_MAX or any(i.file_size > MEMBER_BYTES_MAX for i in infos):
-        faults.append(Problem.of("bundle", "container.limit", what="bytes", value=total, limit=TOTAL_BYTES_MAX))
-    if total > RATIO_MAX * max(packed, 1):
-        faults.append(Problem.of("bundle", "container.limit", what="ratio", value=total // max(packed, 1),
-                                 limit=RATIO_MAX))
+    # Members that lie over one another unpack the same bytes again and again: the file says how many there are.
+    ratio = -(-total // max(min(packed, size), 1))
+    faults = [Problem.of("bundle", "container.limit", what=what, value=value, limit=limit)
+              for what, value, limit in (
+                  ("members", len(infos), MEMBERS_MAX), ("bytes in one member", largest, MEMBER_BYTES_MAX),
+                  ("bytes", total, TOTAL_BYTES_MAX), ("packed bytes", packed, size),
+                  ("bytes for each packed byte", ratio, RATIO_MAX)) if value > limit]
     if faults:
         raise VerificationError(faults)
 
@@ -121,10 +162,11 @@ def _check_limits(infos: list[zipfile.ZipInfo]) -> None:
 def open_bundle(source: Path | bytes) -> Bundle:
     """Open a bundle for reading. Raises VerificationError `container.*` when it is no zip or breaks a limit."""
     try:
-        archive = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+        file = _Source(io.BytesIO(source) if isinstance(source, bytes) else source.open("rb"))
+        archive = zipfile.ZipFile(file)
+    except _BROKEN as error:
         raise VerificationError(Problem.of("bundle", "container.unreadable", reason=str(error)[:120])) from None
-    return Bundle(archive)
+    return Bundle(archive, file.size)
 
 
 def write_bundle(target: Path, members: Mapping[str, bytes] | Iterator[tuple[str, bytes]]) -> None:
