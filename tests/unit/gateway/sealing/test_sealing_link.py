@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import ipaddress
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from gateway.sealing.link import Address, HttpLink
 from protocols import exchange
@@ -19,8 +27,27 @@ SIZE = json.dumps({"size": 0, "root": "0" * 64, "checkpoint": None}).encode()
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """Return a server's TLS context with a certificate of a CA of its own, and the file of that CA."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plant CA")])
+    now = datetime.datetime.now(datetime.UTC)
+    signed = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+              .serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+              .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+              .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+              .sign(key, hashes.SHA256()))
+    pem, secret = folder / "ca.pem", folder / "key.pem"
+    pem.write_bytes(signed.public_bytes(Encoding.PEM))
+    secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, secret)
+    return context, pem
+
+
 @asynccontextmanager
-async def platform(answer: Answer, *, answer_s: float = 5.0) -> AsyncIterator[HttpLink]:
+async def platform(answer: Answer, *, answer_s: float = 5.0, tls: ssl.SSLContext | None = None,
+                   ca_file: Path | None = None) -> AsyncIterator[HttpLink]:
     """A server that reads one request and then does what `answer` says."""
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -30,9 +57,10 @@ async def platform(answer: Answer, *, answer_s: float = 5.0) -> AsyncIterator[Ht
             pass
         finally:
             writer.close()
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     port = server.sockets[0].getsockname()[1]
-    link = HttpLink(Address(url=f"http://127.0.0.1:{port}/", answer_s=answer_s))
+    scheme = "http" if tls is None else "https"
+    link = HttpLink(Address(url=f"{scheme}://127.0.0.1:{port}/", answer_s=answer_s, ca_file=ca_file))
     try:
         yield link
     finally:
@@ -125,6 +153,32 @@ async def test_conflict_is_an_answer_to_a_submission() -> None:
     async with platform(answer) as link:
         stored, told = await link.submit(GATEWAY, {"first": 0, "entries": [], "checkpoint": "", "rosters": []})
     assert not stored and told["size"] == 0
+
+
+async def test_https_under_a_ca_of_the_plant(tmp_path: Path) -> None:
+    tls, ca_file = certificate(tmp_path)
+    async with platform(fixed("200 OK", SIZE), tls=tls, ca_file=ca_file) as link:
+        assert (await link.size(GATEWAY))["size"] == 0
+    async with platform(fixed("200 OK", SIZE), tls=tls) as link:  # the system does not know this CA
+        with pytest.raises(DeviceError) as caught:
+            await link.size(GATEWAY)
+    assert caught.value.problems[0].code == "sealing.platform_unreachable"
+
+
+async def test_proxy_is_asked_for_the_whole_url() -> None:
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0])
+        await fixed("200 OK", SIZE)(reader, writer)
+        writer.close()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    link = HttpLink(Address(url="http://platform.invalid", proxy=f"http://127.0.0.1:{port}"))
+    assert (await link.size(GATEWAY))["size"] == 0
+    assert asked == [f"GET http://platform.invalid/v1/gateways/{GATEWAY}/size HTTP/1.1".encode()]
+    await link.close()
+    server.close()
 
 
 def test_ca_file_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
