@@ -111,7 +111,8 @@ def _not_counted(result: Json, say: Say) -> list[str]:
 def _basis(result: Json, say: Say) -> list[str]:
     basis = result["basis"]
     return ["", say("count.basis", key=basis["key"], version=basis["version"]),
-            *(f"  {say('count.pair', name=name, value=value)}  [{source}]" for name, value, source in basis_rows(basis, say))]
+            *(f"  {say('count.pair', name=name, value=value)}  [{source}]"
+              for name, value, source in basis_rows(basis, say))]
 
 
 def _findings(findings: list[Json], say: Say) -> list[str]:
