@@ -117,6 +117,24 @@ def test_a_window_that_would_overlap_is_refused() -> None:
     assert outage["missing"] == {"windows": 0, "samples": 3}
 
 
+def test_an_append_that_failed_and_took_effect_is_neither_lost_nor_counted_as_missing() -> None:
+    disk, gateway = fresh()
+    at = gateway.windows.opens_s
+    size = gateway.journal.size
+    last = disk.steps + 3  # append, sync, and the checkpoint, which is renamed and then reported as failed
+    disk.fault = {last: "error_torn"}.get
+    assert not gateway.sealer.seal(window(at), None)
+    assert gateway.journal.size == size  # nobody may see it before it is durable
+    assert gateway.sealer.seal(window(at + 5), None)
+    disk.full = True
+    assert not gateway.sealer.seal(window(at + 10), None)
+    disk.full = False
+    assert gateway.sealer.seal(window(at + 15), None)
+    found = log(gateway.journal)
+    assert sorted(found["windows"]) == [at, at + 5, at + 15]
+    assert [o["missing"] for o in found["outages"]] == [{"windows": 1, "samples": 4}]
+
+
 def test_rotation_changes_who_signs_from_the_next_size_on() -> None:
     disk, gateway = fresh()
     gateway.run(7)
