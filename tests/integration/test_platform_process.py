@@ -35,7 +35,7 @@ from tests.support.platform_process import (
     tallystick,
     token,
 )
-from tests.support.scripted_gateway import USCC, ScriptedGateway, bits, key_of
+from tests.support.scripted_gateway import USCC, ScriptedGateway, bits, device_row, key_of, point_row
 
 DEADLINE_S = 30.0
 
@@ -130,6 +130,28 @@ def test_enrol_submit_and_verify_under_the_printed_policy(place: tuple[Path, Run
     assert entries[0]["type"] == "enrol" and entries[-1]["root"] == gateway.tree.root().hex()
     again = submit(platform.url, gateway) if gateway.window(producing=0) else {}
     assert verify_under(checker, again["proof"])["gateway"] == gateway.id
+
+
+def test_a_bundle_with_the_platforms_proofs_is_valid_offline(place: tuple[Path, Running], tmp_path: Path) -> None:
+    """The proofs that the platform hands out satisfy the verifier, which was written apart from it."""
+    folder, platform = place
+    gateway = enrol(platform.url, folder, "offline")
+    for _ in range(4):
+        gateway.window(producing=bits(0, 1), connected=bits(0, 1))
+    gateway.outage(2)
+    gateway.roster([device_row(1, state="gone"), device_row(2, replaces=1)],
+                   [point_row(2, 1, gateway.id, state="gone"), point_row(3, 1, gateway.id, state="gone"),
+                    point_row(4, 2, gateway.id)])
+    gateway.window(producing=bits(0, 4))
+    gateway.rotate()
+    gateway.window()
+    submit(platform.url, gateway)
+    answer = wait_for_head(platform.url, gateway, len(gateway.entries))
+    tallystick("platform", "policy", platform_file(folder), "-o", tmp_path / "policy.json")
+    bundle = gateway.write_bundle(tmp_path / "x.tally", proofs=answer["proofs"])
+    done = tallystick("verify", bundle, "--policy", tmp_path / "policy.json", "--json", check=False)
+    verdict = json.loads(done.stdout)
+    assert (done.returncode, verdict["verdict"], verdict["summary"]["trust"]) == (0, "valid", "independent"), verdict
 
 
 def test_mirror_serves_the_same_log(place: tuple[Path, Running]) -> None:

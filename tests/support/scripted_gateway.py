@@ -14,7 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocols import exchange
-from protocols.evidence import column, entry, jcs, keys, note, roster, signed
+from protocols.evidence import column, entry, jcs, keys, note, proof, roster, signed
 from protocols.evidence.bundle import write_bundle
 from protocols.evidence.checkpoint import Checkpoint
 from protocols.evidence.encoding import to_base64
@@ -188,8 +188,9 @@ class ScriptedGateway:
                 "checkpoint": self.checkpoint(),
                 "rosters": [{"seq": seq, "rows": rows} for seq, rows in self.rows.items() if seq >= first], **changes}
 
-    def write_bundle(self, target: Path, *, leave_out: Callable[[str], bool] = lambda name: False) -> Path:
-        """Write a bundle of the whole log, without register proofs; `leave_out` drops members."""
+    def write_bundle(self, target: Path, *, proofs: Sequence[str] = (),
+                     leave_out: Callable[[str], bool] = lambda name: False) -> Path:
+        """Write a bundle of the whole log with register `proofs`; `leave_out` drops members."""
         size = len(self.entries)
         members = {"checkpoint": self.checkpoint().encode()}
         for tile in tiles_of(0, size):
@@ -197,6 +198,8 @@ class ScriptedGateway:
         for tile in tiles_of(None, size):
             members[tile.path] = join_entries(self.entries[tile.number * 256 : tile.number * 256 + tile.width])
         members |= {f"roster/{seq}.jsonl": rows.encode() for seq, rows in self.rows.items()}
+        members |= {f"register/{proof.parse(text.encode(), where='register').index}.proof": text.encode()
+                    for text in proofs}
         write_bundle(target, {name: data for name, data in sorted(members.items()) if not leave_out(name)})
         return target
 

@@ -19,8 +19,8 @@ from protocols.evidence.tiles import Tile
 from verifier.platform.edge import Edge
 from verifier.platform.roster import Roster, apply_rows
 
-OVERLAPPING = ("clock_back", "clone", "rollback")
-"""After an outage with one of these reasons a window may start earlier than the last one ended."""
+OVERLAPPING = ("clock_back", "clone")
+"""An outage with one of these reasons may end, and the next window start, before the last window ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +28,7 @@ class LogState:
     """One gateway's log as far as it was accepted. Times are seconds; `None` means: not seen yet.
 
     `certificate` is what the register's `enrol` holds. `key_history`: (first entry that the key signs for, public
-    key). `window_end_s`: end of the last window; `resume_s`: where the next one must start, past an outage;
-    `overlap`: it may start earlier.
+    key). `window_end_s`: end of the last window; `resume_s`: where the next one must start, past any outage.
     """
 
     gateway: str
@@ -42,7 +41,6 @@ class LogState:
     roster: Roster = field(default_factory=Roster)
     window_end_s: int | None = None
     resume_s: int | None = None
-    overlap: bool = False
     last_window: Mapping[str, Any] | None = None
 
     @property
@@ -58,7 +56,10 @@ class LogState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A batch that holds. `tiles`: hash tiles that became full. `rosters`: seq -> rows. `new_keys`: rotated in."""
+    """A batch that holds.
+
+    `tiles`: hash tiles that became full. `rosters`: seq -> the rows that changed. `new_keys`: rotated in.
+    """
 
     state: LogState
     first: int
@@ -104,30 +105,30 @@ def accept(state: LogState, first: int, entries: Sequence[bytes], checkpoint: by
     if head.size != first + len(entries):
         raise VerificationError(Problem.of("checkpoint", "intake.checkpoint_size", size=head.size,
                                            expected=first + len(entries)))
-    after, used, new_keys = state, set[int](), []
+    after, used, new_keys = state, dict[int, str](), []
     tiles: list[tuple[Tile, bytes]] = []
     for offset, data in enumerate(entries):
         seq = first + offset
         value = entry.decode(data, seq=seq)
-        after = _step(after, value, rosters)
         if value["type"] == "roster":
-            used.add(seq)
-        elif value["type"] == "key":
+            after, used[seq] = _roster(after, value, rosters, entry.name(seq))
+        after = _step(after, value)
+        if value["type"] == "key":
             new_keys.append(bytes.fromhex(value["rotation"]["new_key"]))
         edge, full = after.edge.grow([leaf_hash(data)])
         tiles += full
         after = replace(after, edge=edge)
-    if rosters.keys() - used:
-        raise VerificationError(Problem.of("rosters", "intake.roster_unasked", seq=min(rosters.keys() - used)))
+    if rosters.keys() - used.keys():
+        raise VerificationError(Problem.of("rosters", "intake.roster_unasked", seq=min(rosters.keys() - used.keys())))
     # The key may have changed within this batch, so the signature comes last; nothing was stored so far.
     note.require_signed(signed_note, after.key_at(head.size), where="checkpoint")
     if after.edge.root() != head.root:
         raise RootDiffersError(Problem.of("checkpoint", "intake.root", size=head.size))
     return Accepted(state=after, first=first, entries=tuple(entries), checkpoint=checkpoint, head=head,
-                    tiles=tuple(tiles), rosters={seq: rosters[seq] for seq in sorted(used)}, new_keys=tuple(new_keys))
+                    tiles=tuple(tiles), rosters=used, new_keys=tuple(new_keys))
 
 
-def _step(state: LogState, value: Mapping[str, Any], rosters: Mapping[int, str]) -> LogState:
+def _step(state: LogState, value: Mapping[str, Any]) -> LogState:
     """Return the state after one entry (its edge unchanged). Raises VerificationError."""
     seq, kind = value["seq"], value["type"]
     where = entry.name(seq)
@@ -145,8 +146,6 @@ def _step(state: LogState, value: Mapping[str, Any], rosters: Mapping[int, str])
             if 3600 % value["rule"]["len_s"]:
                 raise VerificationError(Problem.of(where, "intake.len", len_s=value["rule"]["len_s"]))
             state = replace(state, len_s=value["rule"]["len_s"])
-        case "roster":
-            state = _roster(state, value, rosters, where)
         case "window":
             state = _window(state, value, where)
         case "outage":
@@ -156,13 +155,15 @@ def _step(state: LogState, value: Mapping[str, Any], rosters: Mapping[int, str])
     return replace(state, life=seq) if kind in entry.LIFE_TYPES else state
 
 
-def _roster(state: LogState, value: Mapping[str, Any], rosters: Mapping[int, str], where: str) -> LogState:
+def _roster(state: LogState, value: Mapping[str, Any], rosters: Mapping[int, str], where: str
+            ) -> tuple[LogState, str]:
+    """Return the state with the new roster in force, and the rows that changed it."""
     rows = rosters.get(value["seq"])
     if rows is None:
         raise VerificationError(Problem.of(where, "intake.roster_missing"))
-    after = apply_rows(state.roster, rows, where=f"roster/{value['seq']}")
+    after, changing = apply_rows(state.roster, rows, where=f"roster/{value['seq']}")
     after.check_roots(value, where=where)
-    return replace(state, roster=after, roster_seq=value["seq"])
+    return replace(state, roster=after, roster_seq=value["seq"]), changing
 
 
 def _window(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
@@ -171,15 +172,14 @@ def _window(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
         raise VerificationError(Problem.of(where, "intake.window_grid", start_s=start_s, len_s=len_s))
     if state.roster_seq is None or value["roster"] != state.roster_seq:
         raise VerificationError(Problem.of(where, "intake.window_roster", roster=value["roster"]))
-    wanted = state.resume_s
-    if wanted is not None and not (start_s == wanted or (state.overlap and start_s < wanted)):
-        raise VerificationError(Problem.of(where, "intake.window_gap", start_s=start_s, expected=wanted))
+    if state.resume_s not in (None, start_s):
+        raise VerificationError(Problem.of(where, "intake.window_gap", start_s=start_s, expected=state.resume_s))
     samples = value["samples"]
     if samples["received"] != samples["counted"] + sum(samples["discarded"].values()):
         raise VerificationError(Problem.of(where, "intake.conservation"))
     _columns(state.roster, value["columns"], where)
     end_s = start_s + len_s
-    return replace(state, window_end_s=end_s, resume_s=end_s, overlap=False, last_window=value)
+    return replace(state, window_end_s=end_s, resume_s=end_s, last_window=value)
 
 
 def _columns(roster: Roster, columns: Mapping[str, str], where: str) -> None:
@@ -199,16 +199,14 @@ def _columns(roster: Roster, columns: Mapping[str, str], where: str) -> None:
 
 
 def _outage(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
-    start_s, end_s, overlapping = value["start_s"], value["end_s"], value["reason"] in OVERLAPPING
-    resume_s = state.resume_s
-    if resume_s is not None and start_s not in (resume_s, state.window_end_s) and not (
-            overlapping and start_s < resume_s):
-        raise VerificationError(Problem.of(where, "intake.outage_start", start_s=start_s, expected=resume_s))
-    if end_s < start_s and not overlapping:
+    start_s, end_s = value["start_s"], value["end_s"]
+    if state.window_end_s is not None and start_s not in (state.resume_s, state.window_end_s):
+        raise VerificationError(Problem.of(where, "intake.outage_start", start_s=start_s, expected=state.resume_s))
+    if end_s < start_s and value["reason"] not in OVERLAPPING:
         raise VerificationError(Problem.of(where, "intake.outage_end", start_s=start_s, end_s=end_s))
     if state.len_s and value["missing"]["windows"] != max(-(-(end_s - start_s) // state.len_s), 0):
         raise VerificationError(Problem.of(where, "intake.outage_windows", windows=value["missing"]["windows"]))
-    return replace(state, resume_s=end_s, overlap=overlapping)
+    return replace(state, resume_s=end_s)
 
 
 def _key(state: LogState, value: Mapping[str, Any], where: str) -> LogState:

@@ -12,13 +12,16 @@ from protocols.evidence.merkle import Tree, leaf_hash
 from protocols.evidence.shape import require
 
 MEMO_MAX = 8
+PARENTS_MAX = 256
+"""Devices above one another; machine, line, workshop and site are four."""
 
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """Slots by index. Row bytes are kept as leaf hashes only; `devices` holds the parsed public rows.
+    """Slots by index. Rows of points are kept as leaf hashes only; `devices` holds the parsed public rows.
 
-    `alive_devices`, `alive_points`: bit i is slot i. `owners`, `roles`, `addresses` are those of points.
+    `alive_devices`, `alive_points`: bit i is slot i. `owners`, `roles` and `addresses` (addr tag, base tag) are
+    those of points.
     """
 
     devices: tuple[Mapping[str, Any], ...] = ()
@@ -64,27 +67,32 @@ class Roster:
             raise VerificationError(Problem.of(where, "intake.roster_too_large", limit=column.BITS_MAX))
 
 
-def apply_rows(before: Roster, rows: str, *, where: str) -> Roster:
-    """Return the roster after the changed and new `rows` (JSON lines; all rows of a first roster).
+def apply_rows(before: Roster, rows: str, *, where: str) -> tuple[Roster, str]:
+    """Return the roster after the changed and new `rows` (JSON lines; all rows of a first roster), and those lines
+    of `rows` that do change it: a bundle that begins late holds all rows of its first roster.
 
     Devices come first, then points, each by ascending slot. A slot is never left out, reused or given another
     identity; a tombstone stays one and keeps its row. Raises: VerificationError of JSON, shapes, or `intake.row_*`.
     """
     growing = _Growing(before, where)
-    for value, leaf in _lines(rows, where):
+    changing = []
+    for line, value, leaf in _lines(rows, where):
         if isinstance(value, dict) and "point" in value:
-            growing.point(value, leaf)
+            changed = growing.point(value, leaf)
         else:
-            growing.device(value, leaf)
-    return growing.finish()
+            changed = growing.device(value, leaf)
+        if changed:
+            changing.append(line + "\n")
+    return growing.finish(), "".join(changing)
 
 
-def _lines(rows: str, where: str) -> Iterable[tuple[Any, bytes]]:
+def _lines(rows: str, where: str) -> Iterable[tuple[str, Any, bytes]]:
     if rows and not rows.endswith("\n"):
         raise VerificationError(Problem.of(where, "intake.row_cut"))
     for number, line in enumerate(rows.split("\n")[:-1], start=1):
         data = line.encode("utf-8", "surrogatepass")
-        yield jcs.decode(data, where=f"{where} line {number}", bytes_max=roster.ROW_BYTES_MAX), leaf_hash(data)
+        value = jcs.decode(data, where=f"{where} line {number}", bytes_max=roster.ROW_BYTES_MAX)
+        yield line, value, leaf_hash(data)
 
 
 class _Growing:
@@ -98,28 +106,31 @@ class _Growing:
         self.owners, self.roles, self.addresses = list(before.owners), list(before.roles), list(before.addresses)
         self.alive_points = bytearray(before.alive_points.to_bytes(len(self.owners) // 8 + 1, "little"))
         self.last_device = self.last_point = -1
-        self.changed: list[int] = []
 
-    def device(self, row: Any, leaf: bytes) -> None:
+    def device(self, row: Any, leaf: bytes) -> bool:
+        """Take a row; return whether it changes anything."""
         at = f"{self.where} device {row.get('slot') if isinstance(row, dict) else '?'}"
         require(roster.DEVICE_ROW, row, where=at)
         slot = row["slot"]
         if self.last_point >= 0 or slot <= self.last_device or slot > len(self.devices):
             raise VerificationError(Problem.of(at, "intake.row_order"))
         self.last_device = slot
-        self.changed.append(slot)
         if slot == len(self.devices):
             self.devices.append(row)
             self.device_leaves.append(leaf)
-            return
-        if self.device_leaves[slot] != leaf and not _same_device(self.devices[slot], row):
+            return True
+        if self.device_leaves[slot] == leaf:
+            return False
+        if not _same_device(self.devices[slot], row):
             raise VerificationError(Problem.of(at, "intake.row_identity"))
         self.devices[slot], self.device_leaves[slot] = row, leaf
+        return True
 
-    def point(self, row: Mapping[str, Any], leaf: bytes) -> None:
+    def point(self, row: Mapping[str, Any], leaf: bytes) -> bool:
+        """Take a row; return whether it changes anything."""
         at = f"{self.where} point {row.get('point')}"
         require(roster.POINT_ROW, row, where=at)
-        slot, address = row["point"], bytes.fromhex(row["addr"])
+        slot, address = row["point"], bytes.fromhex(row["addr"] + row["base"])
         if slot <= self.last_point or slot > len(self.owners) or row["device"] >= len(self.devices):
             raise VerificationError(Problem.of(at, "intake.row_order"))
         self.last_point = slot
@@ -131,26 +142,34 @@ class _Growing:
             self.point_leaves.append(leaf)
             if byte == len(self.alive_points):
                 self.alive_points.append(0)
-        elif self.point_leaves[slot] != leaf:
-            was_alive = self.alive_points[byte] & bit
-            if (self.owners[slot], self.addresses[slot]) != (row["device"], address) or (
-                    not was_alive and row["state"] == "alive"):
+        elif self.point_leaves[slot] == leaf:
+            return False
+        else:
+            # A slot keeps its device and address; one that is given up keeps its whole row; one that is gone stays so.
+            was = leaf_hash(jcs.encode({**row, "state": "alive"}))
+            kept = row["state"] == "alive" or was == self.point_leaves[slot]
+            same = (self.owners[slot], self.addresses[slot]) == (row["device"], address)
+            if not (kept and same and self.alive_points[byte] & bit):
                 raise VerificationError(Problem.of(at, "intake.row_identity"))
             self.roles[slot], self.point_leaves[slot] = row["role"], leaf
         if row["state"] == "alive":
             self.alive_points[byte] |= bit
         else:
             self.alive_points[byte] &= ~bit
+        return True
 
     def finish(self) -> Roster:
-        count = len(self.devices)
-        for slot in self.changed:
-            row = self.devices[slot]
-            targets = [row["parent"], row["server"]["via"], row["replaces"]]
-            if any(target is not None and target >= count for target in targets) or row["parent"] == slot or (
-                    row["replaces"] is not None and row["replaces"] >= slot):
+        """Return the result when rows agree with one another. Raises VerificationError `intake.row_*`."""
+        for slot, row in enumerate(self.devices):
+            if not self._targets_hold(row) or self._leads_to_itself(slot):
                 raise VerificationError(Problem.of(f"{self.where} device {slot}", "intake.row_target"))
-        alive = bytearray(count // 8 + 1)
+        seen: set[bytes] = set()
+        for point, address in enumerate(self.addresses):
+            if self.alive_points[point >> 3] >> (point & 7) & 1:
+                if address[:32] in seen:
+                    raise VerificationError(Problem.of(f"{self.where} point {point}", "intake.row_twice"))
+                seen.add(address[:32])
+        alive = bytearray(len(self.devices) // 8 + 1)
         for slot, row in enumerate(self.devices):
             if row["state"] == "alive":
                 alive[slot >> 3] |= 1 << (slot & 7)
@@ -158,6 +177,22 @@ class _Growing:
             tuple(self.devices), tuple(self.device_leaves), tuple(self.point_leaves), tuple(self.owners),
             tuple(self.roles), tuple(self.addresses), int.from_bytes(alive, "little"),
             int.from_bytes(self.alive_points, "little"))
+
+    def _targets_hold(self, row: Mapping[str, Any]) -> bool:
+        """Parent and server are slots of this roster; what is replaced came before and is gone."""
+        count, replaces = len(self.devices), row["replaces"]
+        return all(target is None or target < count for target in (row["parent"], row["server"]["via"])) and (
+            replaces is None or (replaces < row["slot"] and self.devices[replaces]["state"] == "gone"))
+
+    def _leads_to_itself(self, slot: int) -> bool:
+        """Return whether the parents of a slot run into a circle; or are deeper than any plant."""
+        at, steps = self.devices[slot]["parent"], 0
+        while at is not None and at < len(self.devices):
+            steps += 1
+            if at == slot or steps > PARENTS_MAX:
+                return True
+            at = self.devices[at]["parent"]
+        return False
 
 
 def _same_device(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -235,7 +235,7 @@ class Service:
         edge = self.store.edge(connection, f"g/{gateway}", row["size"], row["root"])
         roster = state.roster
         for item in connection.execute("SELECT seq, rows FROM rosters WHERE gateway = ? ORDER BY seq", (gateway,)):
-            roster = apply_rows(roster, zlib.decompress(item["rows"]).decode(), where=f"roster/{item['seq']}")
+            roster, _ = apply_rows(roster, zlib.decompress(item["rows"]).decode(), where=f"roster/{item['seq']}")
         history = tuple((first, bytes.fromhex(public)) for first, public in kept.pop("key_history"))
         return replace(state, edge=edge, roster=roster, key_history=history, **kept)
 
@@ -404,7 +404,7 @@ def _dump(state: LogState) -> str:
     return json.dumps({
         "key_history": [[first, public.hex()] for first, public in state.key_history], "life": state.life,
         "len_s": state.len_s, "roster_seq": state.roster_seq, "window_end_s": state.window_end_s,
-        "resume_s": state.resume_s, "overlap": state.overlap})
+        "resume_s": state.resume_s})
 
 
 def _unpack(request: Any) -> tuple[int, list[bytes], bytes, dict[int, str]]:

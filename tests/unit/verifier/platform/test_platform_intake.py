@@ -163,6 +163,9 @@ REFUSALS: dict[str, tuple[Callable[[ScriptedGateway], Any], str]] = {
     "producing beyond sampled": (window_with(producing=bits(0), sampled=bits(1)), "intake.nesting"),
     "producing beyond connected": (window_with(producing=bits(0, 2), connected=bits(0)), "intake.nesting"),
     "outage from elsewhere": (after_window(lambda g: g.outage(2, start_s=g.next_s + 60)), "intake.outage_start"),
+    "rollback backwards": (after_window(lambda g: g.outage(-1, "rollback")), "intake.outage_end"),
+    "window before the end of clock_back": (
+        after_window(lambda g: (g.outage(-2, "clock_back"), g.window(start_s=g.next_s - 60))), "intake.window_gap"),
     "outage backwards": (after_window(lambda g: g.outage(-2)), "intake.outage_end"),
     "outage of other windows": (after_window(lambda g: g.outage(3, missing={"windows": 2, "samples": None})),
                                 "intake.outage_windows"),
@@ -187,6 +190,12 @@ REFUSALS: dict[str, tuple[Callable[[ScriptedGateway], Any], str]] = {
                                    "intake.row_identity"),
     "point moved": (rows(points=lambda g: [point_row(0, 1, g.id)]), "intake.row_identity"),
     "point alive again": (alive_again, "intake.row_identity"),
+    "point with another base": (rows(points=lambda g: [point_row(0, 0, g.id, base="00" * 32)]), "intake.row_identity"),
+    "point given up with another row": (rows(points=lambda g: [point_row(0, 0, g.id, state="gone", role="derived")]),
+                                        "intake.row_identity"),
+    "address twice": (rows(points=lambda g: [{**g.points[0], "point": 4}]), "intake.row_twice"),
+    "replaced and alive": (rows(lambda g: [device_row(2, replaces=0)]), "intake.row_target"),
+    "parents in a circle": (rows(lambda g: [device_row(0, parent=1), device_row(1, parent=0)]), "intake.row_target"),
     "its own parent": (rows(lambda g: [device_row(1, parent=1)]), "intake.row_target"),
     "server of nobody": (rows(lambda g: [device_row(1, server={"spki_sha256": None, "via": 9})]), "intake.row_target"),
     "root of points": (rows(points_root="00" * 32), "intake.roster_root"),
@@ -209,6 +218,16 @@ def test_too_many_bits_are_refused(gateway: ScriptedGateway, monkeypatch: pytest
     monkeypatch.setattr(column, "BITS_MAX", 13)
     with pytest.raises(VerificationError, match=r"intake\.roster_too_large"):
         take(gateway)
+
+
+def test_rows_that_change_nothing_may_be_sent_and_are_not_kept(gateway: ScriptedGateway) -> None:
+    state = take(gateway)
+    gateway.roster([device_row(1, region="320200")], [])
+    changed = gateway.rows[3]
+    everything = "".join(jcs.encode(row).decode() + "\n" for row in (*gateway.devices, *gateway.points))
+    accepted = accept(state, 3, gateway.entries[3:], gateway.checkpoint().encode(), {3: everything})
+    assert accepted.rosters == {3: changed}
+    assert accepted.state.roster == take(gateway, state).roster
 
 
 def checkpoints(gateway: ScriptedGateway) -> dict[str, tuple[str, str]]:
