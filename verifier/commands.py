@@ -118,7 +118,7 @@ def as_text(verdict: Verdict, say: Say) -> list[str]:
     lines = [say("verify.valid" if verdict.valid else "verify.invalid")]
     faults = [f for f in verdict.findings if f.severity == "fault"]
     remarks = [f for f in verdict.findings if f.severity == "remark"]
-    if summary.size is not None:
+    if verdict.valid:
         lines += ["", say(f"verify.trust.{summary.trust}"), say(f"verify.time.{summary.time}"), ""]
         lines.append(say("verify.gateway", gateway=summary.gateway, site=summary.site or "-",
                          uscc=summary.uscc or "-", size=summary.size))
@@ -142,7 +142,7 @@ def as_text(verdict: Verdict, say: Say) -> list[str]:
     for heading, findings in (("verify.faults", faults), ("verify.remarks", remarks)):
         if findings:
             lines += ["", say(heading, count=len(findings)), *(f"  {_line(f, say)}" for f in findings)]
-    if summary.size is not None:
+    if verdict.valid:
         lines += ["", say("verify.limits"), *(f"  - {say(code)}" for code in summary.limits)]
     return lines
 

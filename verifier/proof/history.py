@@ -14,7 +14,7 @@ from typing import Any
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import column, entry, keys, signed
 from protocols.evidence.entry import LIFE_TYPES
-from verifier.proof.findings import LOG, Findings
+from verifier.proof.findings import CHECKPOINT, LOG, Findings
 from verifier.proof.log import Log, Signers
 
 OVERLAP_REASONS = ("clock_back", "clone")
@@ -113,7 +113,7 @@ class History:
     found: Findings
     outages: list[Outage] = field(default_factory=list)
     certificate: Entry | None = None
-    _key: bytes = b""
+    _key: bytes | None = None
     _len_s: int | None = None
     _roster: int | None = None
     _broken: bool = False
@@ -142,8 +142,9 @@ class History:
         for value in chain:
             if value["seq"] >= self.log.end:
                 yield from self._step(value)
-        if self.end == self.log.checkpoint.size and self._key != self.signers.signer:
-            self.found.fault(LOG, "checkpoint.old_key", "checkpoint")
+        known = self._key is not None and not self._broken
+        if known and self.end == self.log.checkpoint.size and self._key != self.signers.signer:
+            self.found.fault(CHECKPOINT, "checkpoint.old_key", "checkpoint")
 
     def _chain(self) -> list[Entry]:
         """Return the entries of the life chain from the last entry back, oldest first, as far as they hold."""
@@ -153,7 +154,8 @@ class History:
         while at >= 0:
             data = self.log.entry(at)
             if data is None:
-                self.found.fault(LOG, "life.broken", entry.name(at), seq=at, after=above)
+                if not self.log.ships(at):  # else step 5 has said what is wrong there
+                    self.found.fault(LOG, "life.broken", entry.name(at), seq=at, after=above)
                 break
             value = self.found.get(LOG, at, entry.decode, data, seq=at)
             if value is None:
@@ -194,8 +196,8 @@ class History:
             case "start":
                 self._start(value, where)
             case "key":
-                if self.found.holds(LOG, seq, self._rotation, value, where=where):
-                    self._key = bytes.fromhex(value["rotation"]["new_key"])
+                held = self._key is not None and self.found.holds(LOG, seq, self._rotation, value, where=where)
+                self._key = bytes.fromhex(value["rotation"]["new_key"]) if held else None
             case "roster":
                 self._roster = seq
                 bits = value["devices"] + 3 * value["points"]
@@ -233,7 +235,7 @@ class History:
     def _rotation(self, value: Entry, *, where: str) -> None:
         """Check a key change: signed by the key before it, over this place and the root of all entries below."""
         rotation, seq = value["rotation"], value["seq"]
-        signed.verify("rotation", rotation, signers={self._key.hex()}, where=where)
+        signed.verify("rotation", rotation, signers={(self._key or b"").hex()}, where=where)
         keys.check_public(bytes.fromhex(rotation["new_key"]), where=where)
         if (rotation["gateway"], rotation["seq"], rotation["root"]) != (
                 self.log.gateway, seq, self.log.tree.root(seq).hex()):

@@ -58,6 +58,10 @@ class Log:
         data = self._found.get(TILES, seq, self.bundle.read, entry.name(seq))
         return data if data is not None and self._is_at(seq, data) else None
 
+    def ships(self, seq: int) -> bool:
+        """Return whether the bundle has something at this place, whether or not it holds."""
+        return self.first <= seq < self.end or seq in self.bundle.numbered["entry"]
+
     def stream(self, end: int) -> Iterator[tuple[int, bytes]]:
         """Yield (seq, bytes) of the shipped tiles in order, below `end`. What does not hold is left out."""
         for number in range(self.first // tiles.WIDTH, -(-min(self.end, end) // tiles.WIDTH)):

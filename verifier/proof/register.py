@@ -123,8 +123,10 @@ def read(bundle: Bundle, policy: Policy, gateway: str, found: Findings) -> Regis
 
     certificates = _certificates(proven.values(), policy, found)
     mine = [index for index, certificate in certificates.items() if _gateway(certificate) == gateway]
+    refused = set(bundle.numbered["register"]) - proven.keys()  # said already; what follows from it is not said again
     if not mine:
-        found.fault(REGISTER, "register.not_enrolled", "register", gateway=gateway)
+        if not refused:
+            found.fault(REGISTER, "register.not_enrolled", "register", gateway=gateway)
         return None
     certificate = certificates[mine[0]]
     family = {i: c for i, c in certificates.items() if c["uscc"] == certificate["uscc"]}
@@ -135,7 +137,7 @@ def read(bundle: Bundle, policy: Policy, gateway: str, found: Findings) -> Regis
             found.fault(REGISTER, "register.second_k", _where(index), uscc=certificate["uscc"])
 
     gateways = {_gateway(c): c for c in family.values()}
-    _check_chain(proven, gateway, certificate["uscc"], gateways.keys(), found)
+    _check_chain(proven, refused, gateway, certificate["uscc"], gateways.keys(), found)
     return Register(
         certificate=certificate, enrol_index=mine[0], gateways=tuple(gateways),
         heads=tuple(Head(index=e.index, size=e.value["size"], root=bytes.fromhex(e.value["root"]),
@@ -212,8 +214,8 @@ def _of(proven: Mapping[int, _Proven], kind: str, gateway: str) -> list[_Proven]
             if e.value["type"] == kind and register.gateway_of(e.value) == gateway]
 
 
-def _check_chain(proven: Mapping[int, _Proven], gateway: str, uscc: str, family: Iterable[str],
-                 found: Findings) -> None:
+def _check_chain(proven: Mapping[int, _Proven], refused: Collection[int], gateway: str, uscc: str,
+                 family: Iterable[str], found: Findings) -> None:
     """Every entry about this enterprise that is no head, from the newest head down, must be in the bundle.
 
     So a second gateway, a revocation or an attestation cannot be left out. A register that lies in `last` is found
@@ -221,13 +223,15 @@ def _check_chain(proven: Mapping[int, _Proven], gateway: str, uscc: str, family:
     """
     heads = _of(proven, "head", gateway)
     if not heads:
-        found.fault(REGISTER, "register.no_head", "register", gateway=gateway)
+        if not refused:
+            found.fault(REGISTER, "register.no_head", "register", gateway=gateway)
         return
     chain: list[int] = []
     at = heads[-1].value["last"]
     while at != -1:
         if at not in proven:
-            found.fault(REGISTER, "register.chain_broken", _where(at), index=at)
+            if at not in refused:
+                found.fault(REGISTER, "register.chain_broken", _where(at), index=at)
             return
         chain.append(at)
         at = proven[at].value["last"]  # smaller than `at`: checked with the proof

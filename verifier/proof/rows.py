@@ -5,7 +5,7 @@ A slot is never reused and never lost, so columns of windows under different ros
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -128,10 +128,10 @@ class Rosters:
         """Return the roster taken last; None if there is none, or its rows do not hold."""
         return None if self._broken or not self._changes else self._now()
 
-    def close(self) -> None:
-        """Record files that belong to no roster entry of this log."""
+    def close(self, refused: Callable[[int], bool]) -> None:
+        """Record files that belong to no roster entry of this log; `refused`: an earlier step refused this entry."""
         for seq in self.bundle.numbered["roster"]:
-            if seq not in self._loaded and not self._broken:
+            if seq not in self._loaded and not self._broken and not refused(seq):
                 self.found.fault(ROSTER, "roster.unexpected", f"roster/{seq}.jsonl", seq=seq)
 
     def _now(self) -> Roster:

@@ -227,5 +227,5 @@ def _walk(history: History, brackets: Brackets, rosters: Rosters, found: Finding
                          windows=len(taken))
         windows.add(value, not_before_s=bracket.not_before_s, not_after_s=bracket.not_after_s, state=bracket.state)
     brackets.close()
-    rosters.close()
+    rosters.close(lambda seq: history.log.ships(seq) and history.log.entry(seq) is None)
     return windows
