@@ -61,7 +61,7 @@ def change_window(members: Members) -> Members:
 
 CHEATS: Mapping[str, tuple[Callable[[Members], Members], str]] = {
     "bit": (flip_bit, "entry.altered"),
-    "deleted": (delete_entry, "tiles.root"),
+    "deleted": (delete_entry, "tile.missing"),
     "resigned": (change_window, "note.unsigned"),
 }
 """name -> (cheat, the code of the fault that must name it)."""
