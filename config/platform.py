@@ -89,12 +89,12 @@ class PlatformConfig:
     @property
     def platform_key_file(self) -> Path:
         """Signs certificates and revocations."""
-        return self.keys_dir / "platform.key"
+        return self.keys_dir / "platform-key.pem"
 
     @property
     def register_key_file(self) -> Path:
         """Signs the register's checkpoints."""
-        return self.keys_dir / "register.key"
+        return self.keys_dir / "register-key.pem"
 
     @property
     def independent(self) -> list[str]:

@@ -47,7 +47,7 @@ class WitnessConfig:
     @property
     def key_file(self) -> Path:
         """The witness's private key, made once."""
-        return self.state_dir / "witness.key"
+        return self.state_dir / "witness-key.pem"
 
 
 def load_witness(path: Path) -> WitnessConfig:

@@ -124,7 +124,7 @@ class Store:
 
     def connect(self) -> sqlite3.Connection:
         """Open a connection of one's own; any thread may use it, one at a time."""
-        connection = sqlite3.connect(self.folder / "platform.sqlite", timeout=BUSY_TIMEOUT_S, isolation_level=None,
+        connection = sqlite3.connect(self.folder / "index.sqlite", timeout=BUSY_TIMEOUT_S, isolation_level=None,
                                      check_same_thread=False)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")

@@ -32,8 +32,8 @@ NOW_S = 1_760_000_500
 def write_config(folder: Path, **changes: str) -> PlatformConfig:
     folder.mkdir(exist_ok=True)
     for name in ("platform", "register"):
-        if not (folder / "keys" / f"{name}.key").exists():
-            keys.save(key_of(name), folder / "keys" / f"{name}.key")
+        if not (folder / "keys" / f"{name}-key.pem").exists():
+            keys.save(key_of(name), folder / "keys" / f"{name}-key.pem")
     path = folder / "platform.toml"
     path.write_text('[platform]\norigin = "register.example/t"\nkeys_dir = "keys"\ndata_dir = "data"\n'
                     + "".join(f"{name} = {value}\n" for name, value in changes.items()))
@@ -148,7 +148,7 @@ async def test_token_is_used_once(world: World) -> None:
 async def test_only_the_digest_of_a_token_is_stored(world: World) -> None:
     token = await world.token()
     world.service.close()
-    stored = b"".join(path.read_bytes() for path in (world.folder / "data").glob("platform.sqlite*"))
+    stored = b"".join(path.read_bytes() for path in (world.folder / "data").glob("index.sqlite*"))
     assert token.encode() not in stored
     assert hashlib.sha256(token.encode()).hexdigest().encode() in stored
     world.open()
@@ -503,12 +503,12 @@ async def test_the_register_goes_on_after_a_restart_and_refuses_another_key(worl
         for tile in tiles_of(level, 303):
             assert await world.service.tile(None, tile) is not None
     world.service.close()
-    (world.folder / "keys" / "register.key").unlink()
-    keys.save(key_of("another"), world.folder / "keys" / "register.key")
+    (world.folder / "keys" / "register-key.pem").unlink()
+    keys.save(key_of("another"), world.folder / "keys" / "register-key.pem")
     with pytest.raises(EvidenceError, match=r"platform\.register_key"):
         world.open()
-    (world.folder / "keys" / "register.key").unlink()
-    keys.save(key_of("register"), world.folder / "keys" / "register.key")
+    (world.folder / "keys" / "register-key.pem").unlink()
+    keys.save(key_of("register"), world.folder / "keys" / "register-key.pem")
     world.open()
 
 
@@ -519,12 +519,12 @@ async def test_a_second_process_is_kept_out(world: World) -> None:
 
 async def test_a_database_of_a_newer_version_is_left_alone(world: World) -> None:
     world.service.close()
-    with sqlite3.connect(world.folder / "data" / "platform.sqlite") as connection:
+    with sqlite3.connect(world.folder / "data" / "index.sqlite") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(EvidenceError, match=r"platform\.schema"):
         world.open()
-    with sqlite3.connect(world.folder / "data" / "platform.sqlite") as connection:
+    with sqlite3.connect(world.folder / "data" / "index.sqlite") as connection:
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     world.open()
