@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from config.ledger import Device, PointRow, bad_uscc, read_ledger
-from config.loader import Section, parse_toml, validate
+from config.loader import Section, parse_toml, validate, without_faults
 from protocols.errors import ConfigError, Problem
 from protocols.modbus.target import ModbusAddress, ModbusEndpoint, ModbusPoint
 from protocols.modbus.target import parse_address as parse_modbus
@@ -210,6 +210,8 @@ def load_gateway(path: Path) -> GatewayConfig:
     base = path.resolve().parent
     file = path.name
     raw, problems = validate(tables, GatewayFile, file)
+    if raw is None:  # go on with what is right: one round of mending less
+        raw = without_faults(tables, GatewayFile)
     if raw is None:
         problems += _ledger_problems_alone(tables, base)
         raise ConfigError(_limited(problems, file))
@@ -262,7 +264,7 @@ def _limited(problems: list[Problem], file: str) -> list[Problem]:
 
 
 def _ledger_problems_alone(tables: dict[str, Any], base: Path) -> list[Problem]:
-    """Check the ledger although the TOML file is wrong, with what can be read of it: one round of mending less."""
+    """Check the ledger although the TOML file cannot be used, with what can be read of it."""
     gateway = tables.get("gateway")
     files = [(gateway if isinstance(gateway, dict) else {}).get(key, f"{key}.csv") for key in ("devices", "points")]
     listed = tables.get("connections")
@@ -290,16 +292,19 @@ def _table_problems(file: str, base: Path, raw: GatewayFile) -> Iterator[Problem
     names = [connection.name for connection in raw.connections]
     for name in sorted({n for n in names if names.count(n) > 1}):
         yield Problem.of(f"{file}, connections", "config.double_name", name=name)
-    named = [("platform.ca_file", raw.platform.ca_file if raw.platform else None),
-             ("influx.token_file", raw.influx.token_file if raw.influx else None)]
+    named = []
+    if raw.platform:
+        named.append(("platform", "ca_file", raw.platform.ca_file))
+    if raw.influx:
+        named.append(("influx", "token_file", raw.influx.token_file))
     for index, table in enumerate(raw.connections):
         if not isinstance(table, ModbusTable):
-            named.append((f"connections[{index}].password_file", table.password_file))
+            named.append((f"connections[{index}]", "password_file", table.password_file))
         if isinstance(table, MqttTable):
-            named.append((f"connections[{index}].ca_file", table.ca_file))
-    for place, path in named:
+            named.append((f"connections[{index}]", "ca_file", table.ca_file))
+    for place, key, path in named:
         if path is not None and not _is_file(base, path):
-            yield Problem.of(f"{file}, {place}", "config.named_file", value=path[:200])
+            yield Problem.of(f"{file}, {place}.{key}", "config.named_file", value=path[:200])
 
 
 def _is_file(base: Path, name: str) -> bool:
@@ -311,10 +316,12 @@ def _is_file(base: Path, name: str) -> bool:
 
 def _url_problems(file: str, raw: GatewayFile) -> Iterator[Problem]:
     """Plain HTTP only to this machine: counts are no secret, but a proxy in between could hold them back unseen."""
-    urls = [("platform.url", raw.platform.url if raw.platform else None),
-            ("platform.proxy", raw.platform.proxy if raw.platform else None),
-            ("influx.url", raw.influx.url if raw.influx else None)]
-    for key, url in urls:
+    urls = []
+    if raw.platform:
+        urls += [("platform", "url", raw.platform.url), ("platform", "proxy", raw.platform.proxy)]
+    if raw.influx:
+        urls.append(("influx", "url", raw.influx.url))
+    for table, key, url in urls:
         if url is None:
             continue
         try:
@@ -323,9 +330,9 @@ def _url_problems(file: str, raw: GatewayFile) -> Iterator[Problem]:
         except ValueError:  # a port that is no number, half an IPv6 address
             good = False
         if not good:
-            yield Problem.of(f"{file}, {key}", "config.bad_url", value=url[:200])
-        elif key == "platform.url" and parts.scheme == "http" and parts.hostname not in LOOPBACK:
-            yield Problem.of(f"{file}, {key}", "config.plain_http", value=url[:200])
+            yield Problem.of(f"{file}, {table}.{key}", "config.bad_url", value=url[:200])
+        elif (table, key) == ("platform", "url") and parts.scheme == "http" and parts.hostname not in LOOPBACK:
+            yield Problem.of(f"{file}, {table}.{key}", "config.plain_http", value=url[:200])
 
 
 def _endpoint(table: OpcUaTable | ModbusTable | MqttTable, where: str, base: Path, state: Path, len_s: int) -> Endpoint:

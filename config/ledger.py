@@ -20,6 +20,7 @@ CSV_BYTES_MAX = 64 * 1024 * 1024
 DEVICES_MAX = 120_000
 POINTS_MAX = 120_000
 TEXT_MAX = 200
+COLUMNS_MAX = 200
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
 NEAR_AMONG_MAX = 2000
@@ -94,6 +95,7 @@ def read_ledger(devices_file: Path, points_file: Path, connections: frozenset[st
     devices: list[Device] = []
     known: set[str] = set()  # also of rows that are refused: their points are not to blame
     raw = _read(devices_file, problems)
+    before = len(problems)
     digest.update((raw or b"") + b"\0")
     for where, row in _rows(devices_file.name, raw, DEVICE_COLUMNS, DEVICE_COLUMNS_OPTIONAL, DEVICES_MAX, problems):
         found = list(_device_problems(where, row, connections))
@@ -101,12 +103,13 @@ def read_ledger(devices_file: Path, points_file: Path, connections: frozenset[st
         known.add(row["id"])
         if not found:
             devices.append(_device(where, row))
+    has_devices = bool(known) or (len(problems) == before and raw is not None)
     problems += _identity_problems(devices)
     raw = _read(points_file, problems)
     digest.update(raw or b"")
     points: list[PointRow] = []
     for where, row in _rows(points_file.name, raw, POINT_COLUMNS, POINT_COLUMNS_OPTIONAL, POINTS_MAX, problems):
-        found = list(_point_problems(where, row, known))
+        found = list(_point_problems(where, row, known if has_devices else {row["device"]}))
         problems += found
         if not found:
             points.append(PointRow(
@@ -153,12 +156,15 @@ def _rows(name: str, raw: bytes | None, needed: tuple[str, ...], optional: tuple
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [cell.strip() for cell in next(reader, [])]
+        if not any(header) or len(header) > COLUMNS_MAX:
+            problems.append(Problem.of(f"{name}, line 1", "ledger.no_header", columns=",".join(needed)))
+            return
         missing = [column for column in needed if column not in header]
         problems.extend(Problem.of(f"{name}, line 1", "ledger.missing_column", column=column) for column in missing)
         for column in header:
             if column not in needed + optional:
-                near = difflib.get_close_matches(column, needed + optional, 1)
-                problems.append(Problem.of(f"{name}, line 1", "ledger.unknown_column", column=column,
+                near = difflib.get_close_matches(column.lower()[:80], needed + optional, 1)
+                problems.append(Problem.of(f"{name}, line 1", "ledger.unknown_column", column=column[:80],
                                            known=near[0] if near else ", ".join(optional)))
         if missing or len(set(header)) != len(header):
             if len(set(header)) != len(header):
@@ -193,7 +199,7 @@ def _device_problems(where: str, row: Mapping[str, str], connections: frozenset[
     if row["class"]:
         classes = load_classification("equipment_jx_b").classes
         if row["class"] not in classes or classes[row["class"]].level == 1:
-            near = difflib.get_close_matches(row["class"][:80], classes, 1)
+            near = difflib.get_close_matches(row["class"][:80], [k for k, c in classes.items() if c.level > 1], 1)
             yield Problem.of(at("class"), "ledger.bad_class", value=row["class"][:80], near=near[0] if near else "-")
     if row["industry"] and not re.fullmatch("[A-T]?[0-9]{2,4}", row["industry"]):
         yield Problem.of(at("industry"), "ledger.bad_industry", value=row["industry"])
@@ -249,7 +255,7 @@ def _identity_problems(devices: list[Device]) -> Iterator[Problem]:
             circle = list(path)[list(path).index(at):]
             for name in circle:
                 yield Problem.of(f"{by_id[name].where}, parent", "ledger.parent_circle", value=by_id[name].parent)
-        done |= path.keys()
+        done.update(path)
 
 
 def _point_problems(where: str, row: Mapping[str, str], devices: set[str]) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from protocols.errors import ConfigError, Problem
 
 TOML_BYTES_MAX = 4 * 1024 * 1024
+DEPTH_MAX = 32
 
 
 class Section(BaseModel):
@@ -46,7 +48,8 @@ def parse_toml(path: Path) -> tuple[dict[str, Any] | None, list[Problem]]:
     try:
         if path.stat().st_size > TOML_BYTES_MAX:
             return None, [Problem.of(str(path), "config.too_large", limit=TOML_BYTES_MAX)]
-        return tomllib.loads(path.read_text(encoding="utf-8-sig")), []
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        _require_shallow(raw)
     except FileNotFoundError:
         return None, [Problem.of(str(path), "config.no_file")]
     except UnicodeDecodeError:
@@ -56,6 +59,17 @@ def parse_toml(path: Path) -> tuple[dict[str, Any] | None, list[Problem]]:
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         return None, [Problem.of(str(path), "config.unreadable", reason=reason or type(error).__name__)]
+    return raw, []
+
+
+def _require_shallow(raw: object) -> None:
+    """Raise RecursionError for tables within tables without end: what follows walks them by recursion."""
+    level = [raw]
+    for _ in range(DEPTH_MAX):
+        level = [inner for outer in level if isinstance(outer, dict | list)
+                 for inner in (outer.values() if isinstance(outer, dict) else outer)]
+    if level:
+        raise RecursionError(f"more than {DEPTH_MAX} tables within tables")
 
 
 def validate(raw: dict[str, Any], model: type[Model], where: str) -> tuple[Model | None, list[Problem]]:
@@ -64,6 +78,28 @@ def validate(raw: dict[str, Any], model: type[Model], where: str) -> tuple[Model
         return model.model_validate(raw), []
     except ValidationError as error:
         return None, [_problem(where, item, model, raw) for item in error.errors(include_url=False)]
+
+
+def without_faults(raw: dict[str, Any], model: type[Model]) -> Model | None:
+    """Return the model of the tables without what is wrong in them, None if something is wrong that must be there.
+
+    For going on to look for more problems; never to be used as a configuration.
+    """
+    tables = copy.deepcopy(raw)
+    try:
+        model.model_validate(tables)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            *above, last = _place(item["loc"], raw)
+            holder: Any = tables
+            for step in above:
+                holder = holder[step]
+            if isinstance(holder, dict):
+                holder.pop(last, None)
+    try:
+        return model.model_validate(tables)
+    except ValidationError:
+        return None
 
 
 def _problem(file: str, item: Any, model: type[BaseModel], raw: object) -> Problem:
@@ -86,10 +122,15 @@ def _problem(file: str, item: Any, model: type[BaseModel], raw: object) -> Probl
             (name, bound), *_ = [(n, v) for n, v in item["ctx"].items() if n in _BOUNDS]
             return Problem.of(where, "config.out_of_range", value=repr(item.get("input"))[:80],
                               bound=f"{_BOUNDS[name]} {bound}")
-        case "literal_error" | "union_tag_invalid" | "union_tag_not_found":
-            context = item.get("ctx", {})
+        case "literal_error":
             return Problem.of(where, "config.not_one_of", value=repr(item.get("input"))[:80],
-                              known=str(context.get("expected", context.get("expected_tags", context))))
+                              known=item["ctx"]["expected"])
+        case "union_tag_invalid" | "union_tag_not_found":
+            where += f".{item['ctx']['discriminator'].strip(chr(39))}"
+            if item["type"] == "union_tag_not_found":
+                return Problem.of(where, "config.missing_key")
+            return Problem.of(where, "config.not_one_of", value=repr(item["ctx"]["tag"])[:80],
+                              known=item["ctx"]["expected_tags"])
         case _:
             reason = str(item["msg"]).removeprefix("Value error, ")
             return Problem.of(where, "config.bad_value", value=repr(item.get("input"))[:80], reason=reason)
