@@ -98,15 +98,25 @@ def decode(data: bytes, *, seq: int) -> dict[str, Any]:
     Raises: VerificationError of JSON, of the shape, or `entry.misplaced` when the entry names another index.
     """
     where = name(seq)
-    value = jcs.decode(data, where=where, bytes_max=ENTRY_BYTES_MAX)
-    kind = value.get("type") if isinstance(value, dict) else None
-    shape = SHAPES.get(kind) if isinstance(kind, str) else None
-    if shape is None:
-        header = {n: value[n] for n in _HEADER if n in value} if isinstance(value, dict) else value
-        require(Object(_HEADER), header, where=where)
-    else:
-        require(shape, value, where=where)
+    value = decode_typed(data, SHAPES, _HEADER, where=where)
     if value["seq"] != seq:
         raise VerificationError(Problem.of(where, "entry.misplaced", seq=value["seq"]))
+    return value
+
+
+def decode_typed(data: bytes, shapes: Mapping[str, Object], header: Mapping[str, Shape], *,
+                 where: str) -> dict[str, Any]:
+    """Parse a canonical object of one of `shapes` by its `type`; of an unknown type only the `header` is checked.
+
+    Raises: VerificationError of JSON or of the shape.
+    """
+    value = jcs.decode(data, where=where, bytes_max=ENTRY_BYTES_MAX)
+    kind = value.get("type") if isinstance(value, dict) else None
+    shape = shapes.get(kind) if isinstance(kind, str) else None
+    if shape is not None:
+        require(shape, value, where=where)
+    else:
+        known = {n: value[n] for n in header if n in value} if isinstance(value, dict) else value
+        require(Object(header), known, where=where)
     result: dict[str, Any] = value
     return result

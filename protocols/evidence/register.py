@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from protocols.evidence import jcs
+from protocols.evidence.entry import decode_typed
 from protocols.evidence.shape import Hex, Integer, ListOf, Object, OneOf, Shape, Text, require
 from protocols.evidence.signed import ATTESTATION, CERTIFICATE, DEMAND, GATEWAY, REVOCATION
-from protocols.evidence.tiles import ENTRY_BYTES_MAX
 
 _HEADER: dict[str, Shape] = {"type": Text(64), "last": Integer(-1)}
 
@@ -39,16 +39,7 @@ def encode(value: Mapping[str, Any]) -> bytes:
 
 def decode(data: bytes, *, where: str) -> dict[str, Any]:
     """Parse a register entry; of an unknown type only `type` and `last` are checked. Raises VerificationError."""
-    value = jcs.decode(data, where=where, bytes_max=ENTRY_BYTES_MAX)
-    kind = value.get("type") if isinstance(value, dict) else None
-    shape = SHAPES.get(kind) if isinstance(kind, str) else None
-    if shape is None:
-        header = {n: value[n] for n in _HEADER if n in value} if isinstance(value, dict) else value
-        require(Object(_HEADER), header, where=where)
-    else:
-        require(shape, value, where=where)
-    result: dict[str, Any] = value
-    return result
+    return decode_typed(data, SHAPES, _HEADER, where=where)
 
 
 def gateway_of(value: Mapping[str, Any]) -> str | None:
