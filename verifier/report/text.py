@@ -75,7 +75,7 @@ def _bundles(result: Json, say: Say) -> list[str]:
         lines.append(say("verify.gateway", gateway=summary["gateway"], site=summary["site"] or "-",
                          uscc=summary["uscc"] or "-", size=summary["size"]))
         lines += [f"  {say('verify.trust.' + summary['trust'])}", f"  {say('verify.time.' + summary['time'])}",
-                  "  " + say("count.pair", name=say("report.covered"), value=interval(bundle, say))]
+                  "  " + say("count.pair", name=say("printed.covered"), value=interval(bundle, say))]
     return lines
 
 
