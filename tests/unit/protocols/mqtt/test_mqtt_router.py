@@ -253,7 +253,7 @@ def test_received_is_delivered_plus_discarded(
     st.fixed_dictionaries({}, optional={"x": st.integers() | st.text() | st.none(), "y": st.floats() | st.booleans()}),
 )), max_size=20))
 def test_documents_received_are_delivered_plus_discarded(
-        messages: list[tuple[str, bytes | None | dict[str, object]]]) -> None:
+        messages: list[tuple[str, bytes | dict[str, object] | None]]) -> None:
     names = {"a": ("x", "y"), "b": ("x",)}
     bench = Bench([json_point(0, "a#/x"), json_point(1, "a#/y"), json_point(2, "b#/x", "string")])
     received = 0
