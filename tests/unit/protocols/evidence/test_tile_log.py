@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.errors import EvidenceError, VerificationError
-from protocols.evidence import checkpoint, keys, merkle, note, tiles
-from protocols.evidence.directory import TileLog
+from protocols.errors import VerificationError
+from protocols.evidence import checkpoint, merkle, note, tiles
 from tests.support.vectors import vectors
 
 HEADS = vectors("tessera_log", "checkpoint.*", 16)
@@ -63,32 +62,14 @@ def test_the_path_of_the_specification() -> None:
     assert tiles.Tile(0, 1234067, 256).path == "tile/0/x001/x234/067"
 
 
-class MemoryFiles(dict[str, bytes]):
-    """Files in memory."""
-
-    def read(self, path: str) -> bytes | None:
-        return self.get(path)
-
-    def write(self, path: str, data: bytes) -> None:
-        self[path] = data
-
-
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=6))
-def test_a_tile_log_grows_and_reloads(batches: list[int]) -> None:
-    key, files, written = keys.generate(), MemoryFiles(), list[bytes]()
-    log = TileLog(files, where="log")
-    for count in batches:
-        more = [f"entry {len(written) + i}".encode() for i in range(count)]
-        tree = log.grown(more)
-        text = checkpoint.Checkpoint("example.org/log", tree.size, tree.root()).text
-        log.append(more, note.format_note(text, [note.sign(text, key, name="example.org/log")]))
-        written += more
-        again = TileLog(files, where="log")
-        assert again.entries(0, again.size) == written
-        assert again.entries(again.size // 2, again.size) == written[again.size // 2 :]
-    for level in (0, 1):
-        for tile in tiles.tiles_of(level, len(written)):
-            assert len(files[tile.path]) == 32 * tile.width
-    files["tile/0/000" + ("" if len(written) >= 256 else f".p/{len(written)}")] = b"\0" * 32 * min(len(written), 256)
-    with pytest.raises(EvidenceError):
-        TileLog(files, where="log")
+@given(st.integers(1, 700))
+def test_hash_tiles_of_every_level_are_the_roots_of_their_subtrees(size: int) -> None:
+    leaves = [merkle.leaf_hash(i.to_bytes(2, "big")) for i in range(size)]
+    tree = merkle.Tree(leaves)
+    for tile in tiles.tiles_of(0, size):
+        first = tile.number * 256
+        assert tiles.hash_tile(tree, tile) == b"".join(leaves[first : first + tile.width])
+    for tile in tiles.tiles_of(1, size):
+        roots = [merkle.Tree(leaves[256 * i : 256 * (i + 1)]).root() for i in range(tile.width)]
+        assert tiles.hash_tile(tree, tile) == b"".join(roots)
+    assert tiles.tiles_of(1, 255) == []
