@@ -120,12 +120,6 @@ class Tree:
                 levels.append(bytearray())
             levels[level] += node
 
-    def copy(self) -> Tree:
-        """Return an independent copy."""
-        twin = Tree()
-        twin._levels = [bytearray(level) for level in self._levels]
-        return twin
-
     def leaf(self, index: int) -> bytes:
         """Return the leaf hash at `index`."""
         return self._node(0, index)
