@@ -2,6 +2,8 @@
 
 The platform's size is asked before anything is sent, and again after every failure: whether a lost answer had taken
 effect is found out, never guessed. So every entry arrives exactly once and in order, however often a request repeats.
+An answer to the question alone calms nothing: a platform that tells its size and refuses every submission is asked
+less and less often, until one of them makes progress.
 """
 
 from __future__ import annotations
@@ -89,11 +91,13 @@ Effect = AskSize | Submit | AskRegister | Halt
 class Outbox:
     """local, remote: sizes here and there, remote None while unknown. proven: covered by a co-signed head.
 
-    busy: a request is under way. tries: failures in a row. wake_ns: nothing is tried before. halted: why no more.
+    reached: the largest size the platform ever told. busy: a request is under way. tries: failures since it last made
+    progress. wake_ns: nothing is tried before. halted: why no more.
     """
 
     local: int = 0
     remote: int | None = None
+    reached: int = 0
     proven: int = 0
     busy: bool = False
     tries: int = 0
@@ -107,11 +111,13 @@ class Outbox:
             case Grew(size):
                 return replace(self, local=max(self.local, size))._next(now_ns)
             case Answered(size, agrees):
-                calm = replace(self, busy=False, tries=0, wake_ns=0)
+                answered = replace(self, busy=False, wake_ns=0, reached=max(self.reached, size))
                 if size > self.local or agrees is not True:
                     why = "ahead" if size > self.local else "fork"
-                    return replace(calm, halted=why), (Halt(why, size),)
-                return replace(calm, remote=size)._next(now_ns)
+                    return replace(answered, halted=why), (Halt(why, size),)
+                nothing_left = size == self.local and self.proven >= self.local
+                tries = 0 if size > self.reached or nothing_left else self.tries
+                return replace(answered, remote=size, tries=tries)._next(now_ns)
             case Proven(size):
                 polled = replace(self, busy=False, tries=0, wake_ns=0, proven=max(self.proven, size),
                                  poll_ns=now_ns + int(REGISTER_POLL_S * NS_PER_S))

@@ -92,7 +92,7 @@ class Submitter:
                 if isinstance(effect, box.Halt):
                     code = "sealing.platform_ahead" if effect.why == "ahead" else "sealing.fork"
                     raise EvidenceError(Problem.of("platform", code, ours=self._journal.size, theirs=effect.size))
-                following += self._step(await self._try(effect))
+                following += await self._try(effect)
             effects = following
 
     async def compare(self, wait_s: float = COMPARE_WAIT_S) -> int | None:
@@ -120,12 +120,12 @@ class Submitter:
             except DeviceError as error:
                 raise EvidenceError(Problem.of("platform", "sealing.platform_ahead", ours=self._journal.size,
                                                theirs=size)) from error
-        self.outbox = Outbox(local=self._journal.size, proven=self._receipts.proven, remote=size)
+        self.outbox = Outbox(local=self._journal.size, proven=self._receipts.proven, remote=size, reached=size)
         return size
 
     async def refresh(self) -> bool:
         """Fetch the newest proofs once, before a bundle is written; False if the platform cannot be reached."""
-        self._step(await self._try(box.AskRegister()))
+        await self._try(box.AskRegister())
         return not self._lost
 
     # Inside
@@ -134,16 +134,18 @@ class Submitter:
         self.outbox, effects = self.outbox.step(event, now_ns=self._monotonic_ns())
         return effects
 
-    async def _try(self, effect: box.Effect) -> box.Event:
+    async def _try(self, effect: box.Effect) -> tuple[box.Effect, ...]:
+        """Carry an effect out; return what follows."""
         try:
             event = await self._do(effect)
         except (DeviceError, OSError) as error:  # OSError: the disk did not take a receipt; ask for it again
             self._tell_lost(error)
-            return box.Failed(self._rng.random())
-        if self._lost:
+            return self._step(box.Failed(self._rng.random()))
+        following = self._step(event)
+        if self._lost and not self.outbox.tries:  # an answer that makes no progress is not its coming back
             self._lost = False
             self._event("sealing.platform_back", "platform", size=self._journal.size)
-        return event
+        return following
 
     async def _do(self, effect: box.Effect) -> box.Event:
         match effect:

@@ -14,7 +14,7 @@ from gateway.sealing.journal import Journal
 from gateway.sealing.link import Address
 from gateway.sealing.sealer import Sealer
 from gateway.sealing.submitter import Submitter
-from protocols.errors import EvidenceError
+from protocols.errors import DeviceError, EvidenceError, Problem
 from protocols.evidence.bundle import open_bundle
 from protocols.evidence.policy import parse
 from tests.sim.disk import CrashError, FaultyDisk
@@ -145,6 +145,7 @@ def test_image_that_ran_on_its_own_seals_its_windows_again() -> None:
     world.start()
     world.run(40)
     image = copy.deepcopy((world.disk.visible, world.disk.durable))
+    common = world.gateway.journal.size
     world.run(100)
     world.stop()
     world.disk.visible, world.disk.durable = image
@@ -158,6 +159,9 @@ def test_image_that_ran_on_its_own_seals_its_windows_again() -> None:
     assert caught.value.problems[0].code == "sealing.platform_ahead"
     world.stop()
     world.start()
+    assert world.compared is not None
+    assert world.gateway.journal.entry(world.compared)["resealed_from"] == common
+    assert world.gateway.journal.size == world.compared + 2 + len(dead) + 1  # start, two outages, each window once
     world.run(20)
     found = world.settled()
     assert dead.keys() <= found["windows"].keys()
@@ -245,3 +249,22 @@ def test_bundle_of_a_simulated_life_verifies(tmp_path: Path) -> None:
         assert faults == [], faults
         assert verdict.summary.trust == "independent"
         assert done.heads >= 1 and done.windows > 10
+
+
+def test_a_platform_that_only_tells_its_size_is_lost_once_asked_ever_less_and_back_once() -> None:
+    world = World(7)
+    world.start()
+    world.run(20)
+    take, refused = world.platform._submit, []
+
+    def refuse(body: dict) -> tuple[bool, dict]:
+        refused.append(world.time.monotonic_ns)
+        raise DeviceError(Problem.of("sim", "sealing.platform_status", status=500))
+
+    world.platform._submit = refuse  # type: ignore[method-assign] # the size is answered as ever
+    world.run(600)
+    assert len(refused) <= 15, "the waits double: about ten tries in ten minutes, and nowhere near one a second"
+    assert world.events == ["sealing.platform_status"]
+    world.platform._submit = take  # type: ignore[method-assign]
+    world.settled()
+    assert world.events == ["sealing.platform_status", "sealing.platform_back"]

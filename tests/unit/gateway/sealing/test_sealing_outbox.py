@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +60,37 @@ def test_back_off_doubles_to_its_cap() -> None:
         waits.append(box.wake_ns / NS_PER_S)
     assert [round(w) for w in waits[:5]] == [1, 2, 4, 8, 16]
     assert max(waits) <= BACKOFF_MAX_S and waits[-1] > 0.99 * BACKOFF_MAX_S
+
+
+def failing_waits(refuse: type[Submit] | type[AskRegister], *, proven: int) -> tuple[Outbox, list[int]]:
+    """Two hours with a platform that tells its size and refuses one kind of request; the seconds between the tries."""
+    box, tried, now = Outbox(local=5, proven=proven), [], 0
+    known = 5 if refuse is AskRegister else 2
+    while now < 7200 * NS_PER_S:
+        box, effects = box.step(Tick(), now_ns=now)
+        while effects:
+            effect, = effects
+            if isinstance(effect, refuse):
+                tried.append(now)
+            event = Failed(0.999999) if isinstance(effect, refuse) else Answered(known, True)
+            box, effects = box.step(event, now_ns=now)
+        assert box.due_ns is not None
+        now = box.due_ns
+    return box, [round((b - a) / NS_PER_S) for a, b in pairwise(tried)]
+
+
+@pytest.mark.parametrize(("refuse", "proven"), [(Submit, 0), (Submit, 2), (AskRegister, 2)])
+def test_a_size_that_is_told_between_refusals_does_not_reset_the_back_off(
+        refuse: type[Submit] | type[AskRegister], proven: int) -> None:
+    box, waits = failing_waits(refuse, proven=proven)
+    assert waits[:9] == [1, 2, 4, 8, 16, 32, 64, 128, 256] and set(waits[9:]) == {300}
+    box, effects = box.step(Tick(), now_ns=box.wake_ns)
+    box, effects = box.step(Answered(5, True), now_ns=box.wake_ns)
+    if refuse is Submit:  # its answer was lost, and it had taken effect: progress
+        assert box.tries == 0
+    assert effects == (AskRegister(),)
+    box, effects = box.step(Proven(5), now_ns=box.wake_ns)
+    assert (box.tries, box.due_ns, effects) == (0, None, ())
 
 
 def test_platform_ahead_or_with_another_root_stops_it() -> None:
