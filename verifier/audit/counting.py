@@ -181,19 +181,26 @@ def _daily(evidence: Sequence[Evidence], found: Figures, basis: Basis, daily: Da
     for back in range(min(DAYS_MAX, -(-basis.observation_s // DAY_S)) - 1, -1, -1):
         end_s = last_end_s - back * DAY_S
         date = (datetime.fromtimestamp(end_s + offset_s, UTC) - timedelta(days=1)).date().isoformat()
-        days.append(Day(date=date, devices=_running(evidence, end_s, of_day)))
+        devices, whole = _running(evidence, end_s, of_day)
+        days.append(Day(date=date, devices=devices, whole=whole))
     return tuple(days)
 
 
-def _running(evidence: Sequence[Evidence], end_s: int, basis: Basis) -> int | None:
-    """Return how many devices ran on the day that ends at `end_s`; None where a gateway proves nothing of that day."""
-    if any(e.covered is None or e.covered[0] >= end_s for e in evidence):
-        return None
+def _running(evidence: Sequence[Evidence], end_s: int, basis: Basis) -> tuple[int | None, bool]:
+    """Return how many devices ran on the day that ends at `end_s`, and whether all of that day was read.
+
+    None where nothing is proven of that day: a figure of 0 would say that the machines stood still.
+    """
+    starts = [e.covered[0] for e in evidence if e.covered is not None]
+    if len(starts) < len(evidence) or max(starts) >= end_s:
+        return None, False
     try:
         found = figures(evidence, end_s, basis)
     except VerificationError:
-        return None
-    return found.counted if found.windows > found.untrusted_windows else None
+        return None, False
+    used = found.windows - found.untrusted_windows - found.late_windows
+    whole = max(starts) <= end_s - DAY_S and not found.missing_windows and used == found.windows
+    return (found.counted, whole) if used else (None, False)
 
 
 def _device(figure: DeviceFigure, evidence: Sequence[Evidence]) -> DeviceResult:

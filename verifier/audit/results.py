@@ -60,10 +60,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """Devices that ran on one day of the basis; null where the day is not proven, which is not zero."""
+    """Devices that ran on one day of the basis; null where the day is not proven, which is not zero.
+
+    whole: every window of the day was read; else there may be more.
+    """
 
     date: str
     devices: int | None
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

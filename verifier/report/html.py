@@ -27,7 +27,8 @@ def render(result: Json, say: Say) -> str:
     environment = Environment(loader=PackageLoader("verifier.report", ""), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     helpers = {name: partial(getattr(wording, name), say=say) for name in
-               ("basis_rows", "device_name", "named", "number", "finding", "interval", "protocols")}
+               ("basis_rows", "device_name", "named", "number", "finding", "interval", "protocols",
+                "running")}
     count = result["count"]
     return environment.get_template(TEMPLATE).render(
         result=result, count=count, figures=count["figures"], say=say, marks=STATUS_MARKS, rows_max=ROWS_MAX,

@@ -14,6 +14,7 @@ from verifier.report.wording import (
     number,
     percent,
     protocols,
+    running,
 )
 
 DEVICES_SHOWN = 50
@@ -91,8 +92,7 @@ def _figures(result: Json, say: Say) -> list[str]:
         lines.append(say("count.share", percent=percent(figures["producing_permille"])))
     if figures["daily_running"] is not None:
         lines.append(say("count.daily"))
-        lines += [f"  {day['date']}  {say('count.not_proven') if day['devices'] is None else day['devices']}"
-                  for day in figures["daily_running"]]
+        lines += [f"  {day['date']}  {running(day, say)}" for day in figures["daily_running"]]
     return [*lines, say("count.levels")]
 
 

@@ -53,6 +53,13 @@ def protocols(names: list[str] | None, say: Say) -> str:
     return say("count.not_proven") if names is None else _joined(list(names), say)
 
 
+def running(day: Json, say: Say) -> str:
+    """Return the devices that ran on a day, and whether that is all that can be said of it."""
+    if day["devices"] is None:
+        return say("count.not_proven")
+    return number(day["devices"], say) if day["whole"] else say("count.in_part", devices=number(day["devices"], say))
+
+
 def device_name(device: Json, say: Say) -> str:
     """Return what a device is called: its name where it is opened, else its slot."""
     gateway = device["gateway"][:8]

@@ -164,3 +164,24 @@ def test_a_wrong_basis_gets_all_its_problems_at_once(tmp_path: Path) -> None:
 
 def test_every_parameter_can_be_set_by_a_file() -> None:
     assert set(PARAMETERS) <= set(BasisFile.model_fields["basis"].annotation.model_fields)  # type: ignore[union-attr]
+
+
+def table_of_bases() -> list[str]:
+    """The rows of docs/counting-bases.md as the data have them."""
+    def cell(value: Any) -> str:
+        if value is None:
+            return "any"
+        if isinstance(value, frozenset):
+            return ", ".join(sorted(value))
+        return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+    default, bases = Basis(key="", version=""), [load_programme(key).basis for key in PROGRAMMES]
+    return ["| " + " | ".join([f"`{name}`", cell(getattr(default, name)), *(
+        "" if name in basis.unspecified else cell(getattr(basis, name)) for basis in bases)]) + " |"
+        for name in PARAMETERS]
+
+
+def test_the_page_of_bases_is_current() -> None:
+    page = (ROOT / "docs" / "counting-bases.md").read_text(encoding="utf-8")
+    assert f"| {' | '.join(['parameter', 'default', *PROGRAMMES])} |" in page
+    assert "\n".join(table_of_bases()) in page

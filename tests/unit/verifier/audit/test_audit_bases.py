@@ -184,6 +184,7 @@ def test_a_day_without_evidence_is_not_proven_and_never_zero(judged: Judged) -> 
     assert len(found) == 30
     proven = [day["devices"] for day in found if day["devices"] is not None]
     assert 1 <= len(proven) <= 2 and all(proven)
+    assert [day["whole"] for day in found[28:]] == [False, True], "40 hours hold one whole day and parts of others"
     assert all(day["devices"] is None for day in found[:28])
 
 
