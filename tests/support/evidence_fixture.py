@@ -99,8 +99,8 @@ class World:
             "quorum none"]
         return json.dumps({
             "register": self.vkey(), "platform": public("platform").hex(), "witnesses": "\n".join(lines),
-            "independent": [w for w in self.independent if w in self.witnesses], "supervisors": [public("supervisor").hex()],
-            "auditors": [public("auditor").hex()]} | changes).encode()
+            "independent": [w for w in self.independent if w in self.witnesses],
+            "supervisors": [public("supervisor").hex()], "auditors": [public("auditor").hex()]} | changes).encode()
 
     def policy(self, **changes: Any) -> Policy:
         """Return the parsed policy."""
@@ -120,7 +120,7 @@ class World:
     def add(self, value: Mapping[str, Any], uscc: str = USCC, *, last: int | None = None) -> int:
         """Append a register entry; `last` is set unless a lie is given. Returns its index."""
         index = len(self.entries)
-        whole = {"last": self.last.get(uscc, -1) if last is None else last} | value
+        whole: dict[str, Any] = {"last": self.last.get(uscc, -1) if last is None else last, **value}
         data = register.encode(whole) if value["type"] in register.SHAPES else jcs.encode(whole)
         self.entries.append(data)
         self.tree.append(merkle.leaf_hash(data))
@@ -211,8 +211,8 @@ class Gateway:
         changes = {n: v for n, v in self.lies.items() if n != "signer"}
         self.certificate = signed.sign("certificate", fields | changes, key_of(signer))
 
-    def add(self, kind: str, _raw: bool = False, **fields: Any) -> int:
-        """Append an entry; seq and life are set unless given."""
+    def add(self, kind: str, _raw: bool = False, /, **fields: Any) -> int:
+        """Append an entry; seq and life are set unless given. `_raw`: whatever it is, without a look at its shape."""
         seq = len(self.entries)
         value = {"type": kind, "gateway": self.id, "seq": seq, "life": self.life} | fields
         self.put(jcs.encode(value) if _raw or kind not in entry.SHAPES else entry.encode(value))

@@ -16,7 +16,7 @@ from protocols.evidence import bundle as bundles
 from protocols.evidence import keys, note, tiles
 from protocols.evidence.bundle import open_bundle
 from tests.support.evidence_fixture import small, zipped
-from tests.unit.verifier.proof.tamperings import CASES, Exhibit
+from tests.unit.verifier.proof.tamperings_sealed import CASES, Exhibit
 from verifier.proof.findings import ALL_STEPS
 from verifier.proof.verify import Verdict, verify
 
