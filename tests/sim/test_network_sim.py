@@ -152,10 +152,10 @@ def test_image_that_ran_on_its_own_seals_its_windows_again() -> None:
     world.time.pass_s(50)
     world.start(compare=False)
     world.run(30, online=False)
-    dead = dict(world.gateway.taken)
-    assert dead
     with pytest.raises(EvidenceError) as caught:
         world.run(1)
+    dead = dict(world.gateway.taken)
+    assert dead
     assert caught.value.problems[0].code == "sealing.platform_ahead"
     world.stop()
     world.start()
