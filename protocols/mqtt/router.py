@@ -304,6 +304,8 @@ class Router:
             self._sink.offline(sorted(gone), received_ns)
 
     def _explain(self, node: Node, why: str, now_ns: int) -> None:
+        if why == "before_birth" and not self._sessions[node].is_deaf:
+            return  # everyday life of a host that came later than its nodes: it asks, and they answer
         if why in TOLD_WHY:
             self._tell(Problem("/".join(node), TOLD_WHY[why]), now_ns)
 

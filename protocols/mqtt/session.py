@@ -179,6 +179,11 @@ class NodeSession:
             due.append(self.heard_ns + self.silence_ns)
         return min(due, default=None)
 
+    @property
+    def is_deaf(self) -> bool:
+        """Whether births cannot be expected to come: we may not ask, or asked twice and were not heard."""
+        return not self.may_ask or self.ask_pause_ns > 2 * ASK_PAUSE_MIN_NS
+
     def step(self, event: Event, *, now_ns: int) -> Step:
         """Return the session after `event` and what the caller must do, in order."""
         match event:

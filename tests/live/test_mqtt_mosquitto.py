@@ -1,0 +1,298 @@
+"""The driver and Mosquitto, a broker that was not written here, with mosquitto_pub as the devices."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import json
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from protocols.mqtt import driver as driver_module
+from protocols.mqtt.driver import Driver
+from protocols.mqtt.target import Point
+from protocols.samples import GOOD, NOT_LIVE
+from tests.support.programs import need
+from tests.unit.protocols.mqtt.mqtt_recording import (
+    Recording,
+    document,
+    eventually,
+    json_endpoint,
+    json_point,
+    metric_point,
+    payload,
+    running,
+    sparkplug_endpoint,
+)
+
+pytestmark = pytest.mark.live
+
+DYNAMIC_SECURITY = sorted(Path("/usr/lib").glob("**/mosquitto_dynamic_security.so"))
+JSON: list[Point] = [json_point(0, "hall/a#/x"), json_point(1, "hall/b#/x")]
+NODE: list[Point] = [metric_point(0, "G/N/#Uptime", device=0), metric_point(1, "G/N/D#Temp", device=1)]
+UPTIME, TEMP = ("Uptime", 8, 5), ("Temp", 3, 20)
+
+
+class Mosquitto:
+    """One broker on a fixed loopback port, so that it can be killed and come back."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, *lines: str) -> None:
+        config = self.folder / "mosquitto.conf"
+        config.write_text("\n".join([
+            f"listener {self.port} 127.0.0.1", *(lines or ["allow_anonymous true"]), "persistence false", "user root",
+            ""]), encoding="utf-8")
+        self._process = await asyncio.create_subprocess_exec(
+            "mosquitto", "-c", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
+        deadline = time.monotonic() + 15
+        while True:
+            assert self._process.returncode is None, "mosquitto did not start"
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
+
+    async def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+    async def publish(self, topic: str, body: bytes, *more: str) -> None:
+        process = await asyncio.create_subprocess_exec(
+            "mosquitto_pub", "-h", "127.0.0.1", "-p", str(self.port), "-t", topic, "-s", *more,
+            stdin=asyncio.subprocess.PIPE)
+        await process.communicate(body)
+        assert process.returncode == 0
+
+    async def listen(self, *more: str) -> asyncio.subprocess.Process:
+        """Start mosquitto_sub on everything but $SYS; returns once it hears."""
+        process = await asyncio.create_subprocess_exec(
+            "mosquitto_sub", "-h", "127.0.0.1", "-p", str(self.port), "-t", "#", "-F", "%t %x", *more,
+            stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        while True:
+            await self.publish("are/you/there", b"1")
+            try:
+                line = await asyncio.wait_for(process.stdout.readline(), 0.5)
+            except TimeoutError:
+                continue
+            assert line.startswith(b"are/you/there")
+            return process
+
+
+@pytest.fixture
+async def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Mosquitto]:
+    need("mosquitto", "mosquitto_pub", "mosquitto_sub")
+    monkeypatch.setattr(driver_module, "BACKOFF_FIRST_S", 0.05)
+    running_broker = Mosquitto(tmp_path)
+    yield running_broker
+    await running_broker.kill()
+
+
+async def test_json_live_and_retained(broker: Mosquitto) -> None:
+    await broker.start()
+    await broker.publish("hall/a", document(x=1), "-r", "-q", "1")
+    sink = Recording()
+    async with running(Driver(json_endpoint(broker.port), JSON, sink)):
+        await eventually(lambda: sink.values(0))
+        for qos in ("0", "1", "2"):
+            await broker.publish("hall/b", document(x=int(qos)), "-q", qos)
+        await broker.publish("hall/a", document(x=7), "-r")
+        await broker.publish("hall/a", b"\x00" * 2_000_000)
+        await eventually(lambda: len(sink.rows) == 5 and sink.discards["undecodable"] == 1)
+    assert [row for row in sink.rows if row[0] == 0] == [(0, 1.0, GOOD | NOT_LIVE), (0, 7.0, GOOD)]
+    assert sorted(sink.values(1)) == [0.0, 1.0, 2.0]
+    assert sink.answers == {0: 2, 1: 3}
+
+
+async def test_a_killed_broker_comes_back(broker: Mosquitto) -> None:
+    await broker.start()
+    nodes, documents = Recording(), Recording()
+    births = {"spBv1.0/G/NBIRTH/N": payload(0, UPTIME, bd_seq=1), "spBv1.0/G/DBIRTH/N/D": payload(1, TEMP)}
+    async with running(Driver(sparkplug_endpoint(broker.port, rebirth="never"), NODE, nodes)), running(
+            Driver(json_endpoint(broker.port), JSON, documents)):
+        for life in (1, 2):
+            await eventually(lambda life=life: documents.codes().count("mqtt.back") == life - 1)
+            await eventually(lambda life=life: nodes.codes().count("mqtt.back") == life - 1)
+            deadline = time.monotonic() + 15
+            while documents.values(0)[-1:] != [float(life)] or nodes.calls[-1:] != [("online", (1,))]:
+                assert time.monotonic() < deadline  # subscriptions may follow the connection by a moment
+                await broker.publish("hall/a", document(x=life))
+                for topic, body in births.items():
+                    await broker.publish(topic, body)
+                await asyncio.sleep(0.05)
+            if life == 1:
+                await broker.kill()
+                await eventually(lambda: nodes.calls[-1] == ("offline", (0, 1)))
+                await asyncio.sleep(0.3)  # some attempts in vain
+                await broker.start()
+    lost = {"mqtt.connection_lost", "mqtt.not_listening"}
+    for sink in (nodes, documents):
+        codes = [code for code in sink.codes() if not code.startswith("mqtt.node_")]
+        assert codes[-1] == "mqtt.back" and set(codes[:-1]) <= lost and len(codes) in (2, 3), codes
+
+
+async def test_a_wrong_password(broker: Mosquitto, tmp_path: Path) -> None:
+    need("mosquitto_passwd")
+    (tmp_path / "users").touch()
+    process = await asyncio.create_subprocess_exec("mosquitto_passwd", "-b", str(tmp_path / "users"), "gate", "right")
+    assert await process.wait() == 0
+    await broker.start("allow_anonymous false", f"password_file {tmp_path / 'users'}")
+    for word, code in (("wrong", "mqtt.bad_credentials"), ("right", "mqtt.check_no_message")):
+        (tmp_path / "word").write_text(word + "\n", encoding="utf-8")
+        endpoint = json_endpoint(broker.port, username="gate", password_file=tmp_path / "word", check_s=0.3)
+        assert {r.code for r in await Driver(endpoint, JSON, Recording()).check()} == {code}
+
+
+async def test_a_broker_that_refuses_the_subscription(broker: Mosquitto) -> None:
+    """Mosquitto's dynamic security plugin answers SUBACK 0x80; its default lets nobody subscribe to anything."""
+    if not DYNAMIC_SECURITY:
+        need("mosquitto_dynamic_security.so")
+    (broker.folder / "dynsec.json").write_text(json.dumps({
+        "defaultACLAccess": {"publishClientSend": True, "publishClientReceive": True, "subscribe": False,
+                             "unsubscribe": True},
+        "anonymousGroup": "all", "groups": [{"groupname": "all", "roles": [{"rolename": "half"}]}],
+        "roles": [{"rolename": "half", "acls": [
+            {"acltype": "subscribeLiteral", "topic": "hall/a", "priority": 0, "allow": True}]}]}), encoding="utf-8")
+    await broker.start("allow_anonymous true", f"plugin {DYNAMIC_SECURITY[0]}",
+                       f"plugin_opt_config_file {broker.folder / 'dynsec.json'}")
+    sink = Recording()
+    async with running(Driver(json_endpoint(broker.port), JSON, sink)):
+        await eventually(lambda: sink.events)
+        await broker.publish("hall/b", document(x=1))
+        await broker.publish("hall/a", document(x=2))
+        await eventually(lambda: sink.values(0))
+    assert sink.events == [("mqtt.subscription_refused", "hall", {"count": "1", "named": "hall/b"})]
+    assert sink.rows == [(0, 2.0, GOOD)]
+    results = await Driver(json_endpoint(broker.port, check_s=0.3), JSON, Recording()).check()
+    assert [r.code for r in results] == ["mqtt.check_no_message", "mqtt.subscription_refused"]
+
+
+async def test_a_broker_that_keeps_topics_silently(broker: Mosquitto, tmp_path: Path) -> None:
+    """Mosquitto's ACL file grants every subscription and then forwards nothing: only silence tells."""
+    (tmp_path / "acl").write_text("topic read hall/a\ntopic write hall/#\n", encoding="utf-8")
+    await broker.start("allow_anonymous true", f"acl_file {tmp_path / 'acl'}")
+    check = asyncio.create_task(Driver(json_endpoint(broker.port, check_s=1.5), JSON, Recording()).check())
+    while not check.done():
+        await broker.publish("hall/a", document(x=1))
+        await broker.publish("hall/b", document(x=1))
+        await asyncio.sleep(0.05)
+    assert [r.code for r in check.result()] == ["mqtt.check_ok", "mqtt.check_no_message"]
+
+
+async def test_everything_published_is_what_plan_says(broker: Mosquitto) -> None:
+    await broker.start()
+    listener = await broker.listen()
+    endpoint = sparkplug_endpoint(broker.port, primary_host_id="scada")
+    sink = Recording()
+    try:
+        async with running(Driver(endpoint, NODE, sink)):
+            await eventually(lambda: "mqtt.rebirth_asked" in sink.codes())
+            await broker.publish("spBv1.0/G/NBIRTH/N", payload(0, UPTIME, bd_seq=1))
+            await broker.publish("spBv1.0/G/DBIRTH/N/D", payload(1, TEMP))
+            await broker.publish("spBv1.0/G/DDATA/N/D", payload(2, ("Temp", 3, 21)))
+            await eventually(lambda: sink.values(1) == [20.0, 21.0])
+        await broker.publish("the/end", b"1")
+        assert listener.stdout is not None
+        heard: list[tuple[str, bytes]] = []
+        while not heard or heard[-1][0] != "the/end":
+            topic, _, body = (await asyncio.wait_for(listener.stdout.readline(), 10)).decode().strip().partition(" ")
+            heard.append((topic, bytes.fromhex(body)))
+    finally:
+        listener.kill()
+        await listener.wait()
+    ours = [(topic, body) for topic, body in heard
+            if topic != "the/end" and topic.split("/")[2] not in ("NBIRTH", "DBIRTH", "DDATA", "there")]
+    planned = {row["topic"] for row in Driver(endpoint, NODE, Recording()).plan() if row["request"] != "subscribe"}
+    assert {topic for topic, _ in ours} == planned == {"spBv1.0/G/NCMD/N", "spBv1.0/STATE/scada"}
+    states = [json.loads(body)["online"] for topic, body in ours if "STATE" in topic]
+    assert states[0] is True and states[-1] is False and not any(states[states.index(False):])
+
+
+async def test_the_will_speaks_for_a_gateway_that_fell_silent(broker: Mosquitto) -> None:
+    await broker.start()
+    listener = await broker.listen()
+    try:
+        program = (
+            "import asyncio, sys\n"
+            "from protocols.mqtt.driver import Driver\n"
+            "from tests.unit.protocols.mqtt.mqtt_recording import Recording, metric_point, sparkplug_endpoint\n"
+            "endpoint = sparkplug_endpoint(int(sys.argv[1]), primary_host_id='scada', rebirth='never')\n"
+            "asyncio.run(Driver(endpoint, [metric_point(0, 'G/N/D#T', device=0)], Recording()).run())\n")
+        gateway = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(broker.port))
+        assert b'"online": true' in await state(listener)
+        gateway.kill()
+        await gateway.wait()
+        assert b'"online": false' in await state(listener)
+    finally:
+        listener.kill()
+        await listener.wait()
+
+
+async def state(listener: asyncio.subprocess.Process) -> bytes:
+    assert listener.stdout is not None
+    while True:
+        topic, _, body = (await asyncio.wait_for(listener.stdout.readline(), 15)).decode().strip().partition(" ")
+        if topic == "spBv1.0/STATE/scada":
+            return bytes.fromhex(body)
+
+
+def authority(name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+        .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256()))
+    return certificate, key
+
+
+async def test_an_encrypted_broker_and_one_that_is_somebody_else(broker: Mosquitto, tmp_path: Path) -> None:
+    certificate, key = authority("plant broker")
+    other, _ = authority("somebody else")
+    for file, made in (("broker.pem", certificate), ("other.pem", other)):
+        (tmp_path / file).write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "broker.key").write_bytes(key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    await broker.start("allow_anonymous true", f"certfile {tmp_path / 'broker.pem'}",
+                       f"keyfile {tmp_path / 'broker.key'}")
+    secure = f"mqtts://127.0.0.1:{broker.port}"
+    sink = Recording()
+    async with running(Driver(json_endpoint(endpoint=secure, ca_file=tmp_path / "broker.pem"), JSON, sink)):
+        deadline = time.monotonic() + 15
+        while not sink.values(0):
+            assert time.monotonic() < deadline
+            await broker.publish("hall/a", document(x=1), "--cafile", str(tmp_path / "broker.pem"))
+    assert sink.codes() == []
+    for endpoint, code in ((json_endpoint(endpoint=secure, ca_file=tmp_path / "other.pem"), "mqtt.bad_certificate"),
+                           (json_endpoint(endpoint=secure), "mqtt.bad_certificate"),
+                           (json_endpoint(broker.port, timeout_s=1.0), "mqtt.connection_lost")):
+        results = await Driver(endpoint, JSON, Recording()).check()
+        assert {r.code for r in results} <= {code, "mqtt.no_answer"} and not any(r.ok for r in results)
