@@ -14,7 +14,7 @@ import base64
 import json
 import secrets
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ BACKUP_BYTES_MAX = 512 * 1024 * 1024
 PASSPHRASE_CHARS_MIN = 12
 """Short enough to write down and keep in a safe; scrypt makes each guess expensive."""
 
+SCRYPT_N = 2**17
 SALT_BYTES, NONCE_BYTES, KEY_BYTES = 16, 12, 32
 FILES = ("gateway.toml", "devices.csv", "points.csv")
 
@@ -52,8 +53,8 @@ class Backup:
     """
 
     gateway: str
-    recovery_key: str
-    k: bytes
+    recovery_key: str = field(repr=False)
+    k: bytes = field(repr=False)
     enrolment: str | None
     roster: str | None
     files: dict[str, bytes]
@@ -143,7 +144,7 @@ def _envelope(path: Path) -> tuple[bytes, bytes, bytes]:
 def _key(passphrase: str, salt: bytes) -> bytes:
     # The same characters, typed on another system, may be other code points: NFC makes them one.
     typed = unicodedata.normalize("NFC", passphrase).encode("utf-8", "surrogateescape")
-    return Scrypt(salt=salt, length=KEY_BYTES, n=2**17, r=8, p=1).derive(typed)
+    return Scrypt(salt=salt, length=KEY_BYTES, n=SCRYPT_N, r=8, p=1).derive(typed)
 
 
 def _base64(raw: bytes) -> str:
