@@ -52,9 +52,11 @@ def _bundle_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
 
 
 def _programmes() -> str:
-    from config.programme import PROGRAMMES
+    """Return the programmes for the help, from the names of their files: the help of a command loads no library."""
+    from importlib import resources
 
-    return ", ".join(PROGRAMMES)
+    names = (file.name.removesuffix(".toml") for file in resources.files("config").joinpath("programmes").iterdir())
+    return ", ".join(sorted(name for name in names if name not in ("metrics", "__pycache__")))
 
 
 def count_command(args: argparse.Namespace, say: Say) -> int:

@@ -18,6 +18,9 @@ TEMPLATE = "audit_report.html"
 ROWS_MAX = 1_000
 """Devices printed one by one in each list; the JSON lists all."""
 
+FAULTS_MAX = 5
+"""Faults told in the verdict itself; all of them stand among the findings."""
+
 STATUS_MARKS = {"met": "●", "declared": "◐", "not_met": "○"}
 """Filled, half, empty: they differ in black and white too, and the words stand beside them."""
 
@@ -27,11 +30,12 @@ def render(result: Json, say: Say) -> str:
     environment = Environment(loader=PackageLoader("verifier.report", ""), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     helpers = {name: partial(getattr(wording, name), say=say) for name in
-               ("basis_rows", "device_name", "named", "number", "finding", "interval", "protocols",
+               ("basis_rows", "named", "number", "finding", "interval", "protocols",
                 "running")}
     count = result["count"]
     return environment.get_template(TEMPLATE).render(
         result=result, count=count, figures=count["figures"], say=say, marks=STATUS_MARKS, rows_max=ROWS_MAX,
+        faults_max=FAULTS_MAX,
         left_out=[d for d in count["devices"] if d["reason"] is not None],
         counted=[d for d in count["devices"] if d["reason"] is None], local_time=local_time,
         percent=wording.percent, names={m["key"]: wording.named(m, say) for m in result["metrics"]}, **helpers)

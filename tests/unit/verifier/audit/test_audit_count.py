@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from config.programme import PROGRAMMES
 from tallystick.__main__ import main
 from tests.support.evidence_fixture import START_S, USCC, World
 from tests.support.plant_fixture import Plant, claim_text
@@ -196,6 +197,21 @@ def test_an_invalid_bundle_gives_no_figures(tmp_path: Path, capsys: pytest.Captu
     assert any(f["severity"] == "fault" for f in result["bundles"][0]["findings"])
 
 
+def test_a_container_that_breaks_a_rule_is_invalid_and_not_unreadable(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plant = small(tmp_path)
+    plant.seal()
+    bundle, claim = plant.write(change={"run.exe": b"MZ"}), tmp_path / "claim.toml"
+    code, result = count(capsys, plant, bundle, "--at", "last")
+    assert (code, result["bundles"][0]["findings"][0]["code"]) == (1, "container.unknown_member")
+    claim.write_text(claim_text(plant.gateway.now_s, USCC), encoding="utf-8")
+    for lang in ("en", "zh"):
+        assert main(["--lang", lang, "audit", str(claim), "--programme", "jiangsu_2019", "--type", "enterprise",
+                     str(bundle), "--policy", str(plant.policy()), "--report", str(tmp_path / "out.html")]) == 1
+        assert "container.unknown_member" in capsys.readouterr().out
+        assert "container.unknown_member" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
 def test_what_is_not_proven_is_bad_usage_and_never_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plant = small(tmp_path)
     bundle = plant.seal()
@@ -215,6 +231,11 @@ def test_what_is_not_proven_is_bad_usage_and_never_zero(tmp_path: Path, capsys: 
     ("2026-10-01T02:00:00Z", 1_790_820_000), ("last", None)])
 def test_instants(text: str, at_s: int | None) -> None:
     assert parse_at(text) == at_s
+
+
+def test_the_help_names_the_programmes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["count", "--help"]) == 0
+    assert ", ".join(PROGRAMMES) in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_own_basis_decides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
