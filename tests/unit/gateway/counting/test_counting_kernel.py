@@ -26,8 +26,11 @@ ALIVE = [p // 2 != 2 for p in range(8)]
 OWNER = [p // 2 for p in range(8)]
 
 sources = st.sampled_from([0, 1, START_S * NS, (START_S - 90) * NS, (START_S + 99) * NS, -(2**63), 2**63 - 1])
+# Few points and few times, so that samples of one point often share a window, a time of arrival and a source time.
+times = st.one_of(st.sampled_from([(START_S + LEN_S * i) * NS + at for i in range(COUNT) for at in (0, 7, NS)]),
+                  st.integers(START_S * NS, (START_S + COUNT * LEN_S) * NS - 1))
 samples = st.tuples(
-    st.integers(-2, 10), st.integers(START_S * NS, (START_S + COUNT * LEN_S) * NS - 1), sources,
+    st.one_of(st.sampled_from([0, 0, 7]), st.integers(-2, 10)), times, sources,
     st.sampled_from([0.0, -0.0, 1.0, 2.5, math.nan, -math.nan, math.inf, -math.inf, 5e-324]),
     st.sampled_from([0, 0, 0, 1, 2, 3, 0x80, 0x81, 0xFF]))
 
