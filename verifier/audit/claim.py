@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field, create_model, field_validator
 
-from config.loader import Section, load_toml
+from config.loader import Section, read_toml
 from config.programme import metrics
+from protocols.errors import ConfigError, Problem
 from protocols.terms import uscc as codes
 
 COUNT_MAX = 10**12
@@ -28,7 +29,7 @@ class EnterpriseTable(Section):
     @classmethod
     def _valid(cls, value: str) -> str:
         if not codes.is_valid(value):
-            raise ValueError("18 characters with the check character of GB 32100-2015")
+            raise ValueError("GB 32100-2015")
         return value
 
 
@@ -45,7 +46,7 @@ class ClaimTable(Section):
     @classmethod
     def _zoned(cls, value: datetime) -> datetime:
         if value.tzinfo is None:
-            raise ValueError("an instant needs its zone, such as 2026-10-01T10:00:00+08:00")
+            raise ValueError("no zone")
         return value
 
 
@@ -78,6 +79,20 @@ def claim_model() -> type[Section]:
 
 def load_claim(path: Path) -> Claim:
     """Read a claim file. Raises ConfigError with every problem: unknown keys come with the nearest known one."""
-    file: Any = load_toml(path, claim_model())
+    file: Any
+    file, problems = read_toml(path, claim_model())
+    if problems:
+        raise ConfigError([_told(problem) for problem in problems])
     claimed = {key: value for key in metrics() if (value := getattr(file.metrics, key)) is not None}
     return Claim(table=file.claim, metrics=claimed, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+_OWN_WORDS = {"claim.at": "audit.no_zone", "claim.enterprise.uscc": "audit.bad_uscc"}
+"""Places whose own checks refused them, and the sentence that says so."""
+
+
+def _told(problem: Problem) -> Problem:
+    code = _OWN_WORDS.get(problem.where.rpartition(", ")[2])
+    if code is None or problem.code != "config.bad_value":
+        return problem
+    return Problem(problem.where, code, problem.args)

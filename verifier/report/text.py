@@ -14,7 +14,7 @@ from verifier.report.wording import (
     number,
     percent,
     protocols,
-    running,
+    running_days,
 )
 
 DEVICES_SHOWN = 50
@@ -92,7 +92,7 @@ def _figures(result: Json, say: Say) -> list[str]:
         lines.append(say("count.share", percent=percent(figures["producing_permille"])))
     if figures["daily_running"] is not None:
         lines.append(say("count.daily"))
-        lines += [f"  {day['date']}  {running(day, say)}" for day in figures["daily_running"]]
+        lines += [f"  {days}  {devices}" for days, devices in running_days(figures["daily_running"], say)]
     return [*lines, say("count.levels")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,11 +54,19 @@ def protocols(names: list[str] | None, say: Say) -> str:
     return say("count.not_proven") if names is None else _joined(list(names), say)
 
 
-def running(day: Json, say: Say) -> str:
-    """Return the devices that ran on a day, and whether that is all that can be said of it."""
-    if day["devices"] is None:
-        return say("count.not_proven")
-    return number(day["devices"], say) if day["whole"] else say("count.in_part", devices=number(day["devices"], say))
+def running_days(days: list[Json], say: Say) -> list[tuple[str, str]]:
+    """Return (day or days, devices that ran); days in a row of which nothing is proven are told together."""
+    rows: list[tuple[str, str]] = []
+    for proven, group in itertools.groupby(days, key=lambda day: day["devices"] is not None):
+        run = list(group)
+        if not proven:
+            dates = dict.fromkeys((run[0]["date"], run[-1]["date"]))
+            rows.append((" – ".join(dates), say("count.not_proven")))
+            continue
+        for day in run:
+            devices = number(day["devices"], say)
+            rows.append((day["date"], devices if day["whole"] else say("count.in_part", devices=devices)))
+    return rows
 
 
 def device_name(device: Json, say: Say) -> str:

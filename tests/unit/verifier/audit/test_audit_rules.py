@@ -232,8 +232,8 @@ def test_a_wrong_claim_gets_all_its_problems_at_once(tmp_path: Path) -> None:
         load_claim(path)
     found = {p.where.removeprefix(f"{path}, "): (p.code, dict(p.args).get("near")) for p in caught.value.problems}
     assert found == {
-        "claim.at": ("config.bad_value", None), "claim.brunch": ("config.unknown_key_near", "branch"),
-        "claim.enterprise.name": ("config.out_of_range", None), "claim.enterprise.uscc": ("config.bad_value", None),
+        "claim.at": ("audit.no_zone", None), "claim.brunch": ("config.unknown_key_near", "branch"),
+        "claim.enterprise.name": ("config.out_of_range", None), "claim.enterprise.uscc": ("audit.bad_uscc", None),
         "metrics.device_conected_count": ("config.unknown_key_near", "device_connected_count"),
         "metrics.point_count": ("config.out_of_range", None),
         "metrics.industrial_app_count": ("config.wrong_type", None),

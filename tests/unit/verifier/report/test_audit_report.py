@@ -20,7 +20,7 @@ from tests.support.plant_fixture import Plant, claim_text
 from tests.support.source import ROOT
 from verifier.proof.verify import LIMIT_GIVEN, LIMIT_SELF_MADE, LIMITS
 from verifier.report.html import render
-from verifier.report.wording import BASIS_ORDER
+from verifier.report.wording import BASIS_ORDER, running_days
 
 HOSTILE = "<script>alert('1')</script>\"&{{7*7}}"
 VOID = {"meta", "br", "col"}
@@ -182,3 +182,13 @@ def test_every_code_that_a_report_can_need_has_a_sentence(lang: str) -> None:
 
 def test_the_order_of_parameters_forgets_none() -> None:
     assert sorted(BASIS_ORDER) == sorted(PARAMETERS)
+
+
+def test_days_of_which_nothing_is_proven_are_told_together() -> None:
+    def day(number: int, devices: int | None, whole: bool = True) -> dict[str, Any]:
+        return {"date": f"2026-10-{number:02}", "devices": devices, "whole": whole}
+
+    days = [day(1, None), day(2, None), day(3, None), day(4, 7, False), day(5, 0), day(6, None), day(7, 1200)]
+    assert running_days(days, Words("en")) == [
+        ("2026-10-01 – 2026-10-03", "not proven"), ("2026-10-04", "at least 7, the day is not covered as a whole"),
+        ("2026-10-05", "0"), ("2026-10-06", "not proven"), ("2026-10-07", "1,200")]
