@@ -29,7 +29,7 @@ def render(result: Json, say: Say) -> str:
     """Return the HTML of an audit result (docs/schemas/audit.schema.json). The same result gives the same bytes."""
     environment = Environment(loader=PackageLoader("verifier.report", ""), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    helpers = {name: partial(getattr(wording, name), say=say) for name in
+    sentences = {name: partial(getattr(wording, name), say=say) for name in
                ("basis_rows", "named", "number", "finding", "interval", "protocols",
                 "running_days")}
     count = result["count"]
@@ -38,4 +38,4 @@ def render(result: Json, say: Say) -> str:
         faults_max=FAULTS_MAX,
         left_out=[d for d in count["devices"] if d["reason"] is not None],
         counted=[d for d in count["devices"] if d["reason"] is None], local_time=local_time,
-        percent=wording.percent, names={m["key"]: wording.named(m, say) for m in result["metrics"]}, **helpers)
+        percent=wording.percent, names={m["key"]: wording.named(m, say) for m in result["metrics"]}, **sentences)
