@@ -41,7 +41,7 @@ def verify_command(args: argparse.Namespace, say: Say) -> int:
     """Print the verdict. 0 valid, 1 invalid, 2 unreadable, no policy or bad usage."""
     verdict = judge(args.bundle, load_policy(args.policy), load_anchor(args.anchor))
     if args.json:
-        print(json.dumps(as_json(verdict, say), ensure_ascii=False, indent=2, sort_keys=True))
+        print(json.dumps(as_json(verdict, say), indent=2, sort_keys=True))
     else:
         print("\n".join(as_text(verdict, say)))
     return 0 if verdict.valid else EXIT_INVALID
@@ -156,8 +156,9 @@ def local_time(time_s: int) -> str:
 
 
 def _line(finding: Finding, say: Say) -> str:
-    told = say(finding.code, **dict(finding.args))
-    return f"{say('verify.step', step=finding.step)} {finding.where}: {told} [{finding.code}]"
+    # As an argument a member's name, which comes from outside, is made harmless for a terminal.
+    return say("verify.line", step=finding.step, where=finding.where, told=say(finding.code, **dict(finding.args)),
+               code=finding.code)
 
 
 def _percent(permille: int | None) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import pytest
 
 from protocols.evidence import entry, jcs, keys, note, proof, register, tiles
-from protocols.evidence.bundle import open_bundle
+from protocols.evidence.bundle import README, open_bundle
 from tests.support.evidence_fixture import OTHER_USCC, World, device_row, private_part, small, two_devices, zipped
 from verifier.proof.verify import Verdict, verify
 
@@ -68,17 +68,30 @@ def why(verdict: Verdict) -> set[str]:
 
 
 def flip_share(share: int, shares: int) -> list[str]:
-    """Flip every bit of every `shares`-th byte; return what was not refused as it must be."""
+    """Flip every bit of every `shares`-th byte; return what was not refused as it must be.
+
+    One bit of each byte goes through a rebuilt container, the others through a substituted read.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for module, name in PURE:
             patch.setattr(module, name, lru_cache(maxsize=4096)(getattr(module, name)))
         world, whole = members()
         policy, container = world.policy(), Container(zipped(whole))
+        contents = {"README.txt": README.encode(), **whole}
+        opened = open_bundle(zipped(whole))
+        patch.setattr(opened, "read", contents.__getitem__)
         wrong = []
         for name, data in whole.items():
             for place in range(share, len(data), shares):
                 for bit in range(8):
-                    verdict = verify(open_bundle(container.changed(name, place, bit)), policy)
+                    if bit == place % 8:
+                        verdict = verify(open_bundle(container.changed(name, place, bit)), policy)
+                    else:
+                        changed = bytearray(data)
+                        changed[place] ^= 1 << bit
+                        contents[name] = bytes(changed)
+                        verdict = verify(opened, policy)
+                        contents[name] = data
                     codes = why(verdict)
                     if verdict.valid or verdict.evidence or not codes or any(c.startswith("container.") for c in codes):
                         wrong.append(f"{name} byte {place} bit {bit}: {sorted(codes)}")

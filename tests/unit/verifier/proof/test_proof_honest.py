@@ -7,12 +7,13 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from protocols.errors import VerificationError
 from protocols.evidence import keys, note, signed
 from protocols.evidence.bundle import open_bundle
+from protocols.evidence.note import DASH
 from protocols.evidence.policy import Policy
 from protocols.evidence.policy import parse as parse_policy
 from tests.support.evidence_fixture import (
@@ -384,10 +385,18 @@ def _swap(rng: random.Random, data: bytearray) -> bytearray:
     return bytearray(b"\n".join(rows))
 
 
+def unordered(data: bytes) -> list[bytes]:
+    """Signature lines have no order: C2SP signed-note. Everything else has."""
+    rows = data.split(b"\n")
+    signatures = iter(sorted(row for row in rows if row.startswith(DASH.encode())))
+    return [next(signatures) if row.startswith(DASH.encode()) else row for row in rows]
+
+
 CHANGES: list[Callable[[random.Random, bytearray], bytearray]] = [_flip, _cut, _drop, _double, _swap]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(events=["window"], seed=298)  # two witnesses change places
 @given(events=EVENTS, seed=st.integers(0, 2**32))
 def test_random_tamperings_of_honest_logs_are_refused(events: list[str], seed: int) -> None:
     rng = random.Random(seed)
@@ -399,4 +408,4 @@ def test_random_tamperings_of_honest_logs_are_refused(events: list[str], seed: i
         verdict = verify(open_bundle(zipped(members | {name: changed})), world.policy())
     except VerificationError as error:
         raise AssertionError("only the container raises, and it is whole") from error
-    assert verdict.valid == (changed == members[name])
+    assert verdict.valid == (unordered(changed) == unordered(members[name]))

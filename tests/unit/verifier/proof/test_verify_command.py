@@ -102,6 +102,16 @@ def test_a_zip_that_breaks_a_rule_is_invalid_and_no_zip_is_bad_usage(
         assert name in capsys.readouterr().err
 
 
+def test_a_name_from_outside_steers_no_terminal(files: tuple[str, str], tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    _, gateway = small()
+    write_bundle(tmp_path / "x2.tally", gateway.members() | {"\x1b[2JVALID\u202e": b""})
+    for option in ([], ["--json"]):
+        assert main(["verify", str(tmp_path / "x2.tally"), "--policy", files[1], *option]) == 1
+        out = capsys.readouterr().out
+        assert "\x1b" not in out and "\u202e" not in out and not out.startswith("VALID")
+
+
 def test_without_a_policy_nobody_is_trusted(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", files[0]]) == 2
     assert "policy" in capsys.readouterr().err
