@@ -45,12 +45,15 @@ QUALITY_STALE = 500
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One payload, parsed. seq: None if absent, else as sent; bd_seq: of a birth or death of a node, None if absent.
+    """One payload, parsed. names: of the metrics, one each, empty if absent.
+
+    seq: None if absent, else as sent. bd_seq: of a birth or death of a node, None if absent.
 
     samples: metrics that are values, that is without the protocol's own (bdSeq, node and device control).
     """
 
     metrics: tuple[Payload.Metric, ...]
+    names: tuple[str, ...]
     sent_ms: int
     seq: int | None
     bd_seq: int | None
@@ -106,16 +109,15 @@ def parse(payload: bytes, *, where: str) -> Frame:
     if len(message.metrics) > METRICS_MAX:
         raise DeviceError(Problem.of(where, "mqtt.too_many_metrics", count=len(message.metrics), max=METRICS_MAX))
     metrics = tuple(message.metrics)
+    names = tuple(map(_name, metrics))
     bd_seq = None
-    samples = 0
-    for metric in metrics:
-        name = _name(metric)
+    for metric, name in zip(metrics, names, strict=True):
         if name == BD_SEQ:
             bd_seq = metric.int_value if metric.WhichOneof("value") == "int_value" else metric.long_value
-        elif not is_own(name):
-            samples += 1
-    return Frame(metrics=metrics, sent_ms=message.timestamp, seq=message.seq if message.HasField("seq") else None,
-                 bd_seq=bd_seq, samples=samples)
+    # Most metrics of data have an alias and no name.
+    samples = sum(not name or not is_own(name) for name in names)
+    return Frame(metrics=metrics, names=names, sent_ms=message.timestamp, bd_seq=bd_seq, samples=samples,
+                 seq=message.seq if message.HasField("seq") else None)
 
 
 def is_own(name: str) -> bool:
@@ -127,8 +129,7 @@ def alias_table(frame: Frame, points: Mapping[str, int]) -> AliasTable:
     """Read a birth certificate. points: metric name -> point slot, for this node or device."""
     by_alias: dict[int, Binding] = {}
     by_name: dict[str, Binding] = {}
-    for metric in frame.metrics:
-        name = _name(metric)
+    for metric, name in zip(frame.metrics, frame.names, strict=True):
         index = points.get(name)
         binding = Binding(name, metric.datatype, index, index is None and is_own(name))
         by_name[name] = binding
@@ -146,9 +147,9 @@ def add_metrics(
     """
     before = len(columns)
     unknown = undecodable = strangers = 0
-    for metric in frame.metrics:
+    for metric, name in zip(frame.metrics, frame.names, strict=True):
         # A birth carries both, name and alias; data carries one of them.
-        if name := _name(metric):
+        if name:
             binding = table.by_name.get(name) or Binding(name, 0, points.get(name), is_own(name))
         elif metric.HasField("alias") and metric.alias in table.by_alias:
             binding = table.by_alias[metric.alias]
@@ -212,6 +213,8 @@ def _signed(number: int, bits: int) -> int:
 
 
 def _quality(metric: Payload.Metric) -> int:
+    if not metric.HasField("properties"):
+        return GOOD | NOT_LIVE if metric.is_historical else GOOD
     quality = GOOD
     for key, value in zip(metric.properties.keys, metric.properties.values, strict=False):  # cut lists are possible
         if key == "Quality" and not value.is_null:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ TEXT_CHARS_MAX = 200
 """Characters of a text that are kept for people; the fingerprint is always that of the whole value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """One value: `number` counts; `text` is for people, where the number is a fingerprint."""
 
     number: float

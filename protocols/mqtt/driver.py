@@ -275,7 +275,7 @@ class Driver:
         self._points = tuple(points)
         self._sink = sink
         self._clock_ns = clock_ns
-        self._told_lost = ""  # code of the trouble that was told and is not over
+        self._told_lost: set[str] = set()  # codes told since the broker was last there
         self._told_refused: set[str] = set()
 
     def plan(self) -> list[dict[str, str]]:
@@ -304,8 +304,8 @@ class Driver:
         while True:
             since_s = time.monotonic()
             problem = await self._connection(router, self._sink, is_host=True)
-            if problem.code != self._told_lost:
-                self._told_lost = problem.code
+            if problem.code not in self._told_lost:  # a broker that starts may give one cause after the other
+                self._told_lost.add(problem.code)
                 self._sink.event(problem.code, problem.where, **dict(problem.args))
             if time.monotonic() - since_s >= STEADY_S:
                 attempt = 0
@@ -403,7 +403,7 @@ class Driver:
             sink.refuse(refused)
             return
         if self._told_lost:
-            self._told_lost = ""
+            self._told_lost.clear()
             sink.event("mqtt.back", at)
         fresh = [name for name in refused if name not in self._told_refused]
         if fresh:

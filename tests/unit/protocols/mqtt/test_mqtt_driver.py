@@ -19,7 +19,7 @@ from protocols.mqtt.driver import Driver
 from protocols.mqtt.target import Point
 from protocols.samples import GOOD, NOT_LIVE
 from protocols.terms.vocabulary import DISCARD_REASONS
-from tests.support.source import ROOT, source_files
+from tests.support.source import ROOT, imports, source_files, tree
 from tests.unit.protocols.mqtt.mqtt_recording import (
     Recording,
     document,
@@ -242,8 +242,7 @@ async def test_refused_topics_are_told_once_and_asked_for_again(monkeypatch: pyt
 
     def script(peer: Peer) -> None:
         peer.accept()
-        for refused in (("b",), ("b",), ()):
-            asked.append(peer.grant(refused))
+        asked.extend(map(peer.grant, (("b",), ("b",), ())))
         peer.send(publish("a", document(x=1)) + publish("b", document(x=2)))
         peer.stay()
 
@@ -263,8 +262,7 @@ async def test_many_topics_are_asked_for_in_parts() -> None:
 
     def script(peer: Peer) -> None:
         peer.accept()
-        for _ in range(3):
-            granted.append(peer.grant(("t/249",)))
+        granted.extend(peer.grant(("t/249",)) for _ in range(3))
         peer.stay()
 
     sink = Recording()
@@ -378,18 +376,15 @@ def test_nothing_is_sent_from_any_other_place() -> None:
         relative = file.relative_to(ROOT)
         if relative.parts[0] == "simulators":
             continue  # those are the devices
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and node.attr in ("publish", "will_set", "_send_publish", "single",
-                                                                 "multiple"):
-                found.append((str(relative), ast.unparse(node)))
+        found += [(relative.as_posix(), ast.unparse(node)) for node in ast.walk(tree(file))
+                  if isinstance(node, ast.Attribute)
+                  and node.attr in ("publish", "will_set", "_send_publish", "single", "multiple")]
     mqtt = [(file, name) for file, name in found if file.startswith("protocols/mqtt")]
     assert sorted(mqtt) == [("protocols/mqtt/driver.py", "client.will_set"),
                             ("protocols/mqtt/driver.py", "self._client.publish")]
-    importers = [str(file.relative_to(ROOT)) for file in source_files()
-                 if "paho" in file.read_text(encoding="utf-8") and file.relative_to(ROOT).parts[0] != "simulators"
-                 and any(isinstance(node, ast.Import | ast.ImportFrom) and "paho" in ast.unparse(node)
-                         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))]
-    assert importers == ["protocols/mqtt/driver.py"]
+    importers = {file.relative_to(ROOT).as_posix() for file in source_files() for _, module in imports(file)
+                 if module.split(".")[0] == "paho" and file.relative_to(ROOT).parts[0] != "simulators"}
+    assert importers == {"protocols/mqtt/driver.py"}
 
 
 def test_plan_lists_every_request_and_everything_that_may_be_sent() -> None:

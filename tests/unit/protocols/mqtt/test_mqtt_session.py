@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -358,6 +358,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert all(b - a >= CONNECT_GRACE_NS for a, b in pairwise(self.asked_ns))
 
 
+AnyOrder.TestCase.settings = settings(max_examples=60)
 test_any_order = AnyOrder.TestCase
 
 
