@@ -73,11 +73,10 @@ class PlatformTable(Section):
 
 
 class LimitsTable(Section):
-    """[limits]: what may grow. Receipts are thinned by the bundler's rule, entries are never deleted."""
+    """[limits]: what may grow. Entries are never deleted: `status` tells when the state folder passes its budget."""
 
     queued_samples: int = Field(default=2_000_000, ge=1000)
     disk_budget_mb: int = Field(default=2048, ge=16)
-    log_retention_days: int = Field(default=30, ge=1)
 
 
 class InfluxTable(Section):

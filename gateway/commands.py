@@ -180,7 +180,7 @@ def enrol_command(args: argparse.Namespace, say: Say) -> int:
     if "platform" in answer:
         _note(say("commissioning.platform_key", key=enrol.fingerprint(answer["platform"])))
     else:
-        _note(say("commissioning.enrolled_alone", key=enrol.fingerprint(certificate["gateway_key"])))
+        _note(say("commissioning.enrolled_alone", vkey=enrol.verifier_key(certificate["gateway_key"])))
     _note(say("commissioning.next_backup", config=args.config))
     print(state.gateway_id())
     return 0
@@ -293,17 +293,21 @@ def status_command(args: argparse.Namespace, say: Say) -> int:
     import time
 
     from gateway.commissioning.state import State
-    from gateway.commissioning.status import read_status
+    from gateway.commissioning.status import folder_bytes, read_status
     from protocols.errors import EvidenceError, Problem
 
     config = _load(args)
-    status = read_status(State(config.state_dir).status_file, now_s=int(time.time()))
+    status = read_status(State(config.state_dir), now_s=int(time.time()))
     if status is None:
         raise EvidenceError(Problem.of(config.file.name, "commissioning.never_ran", config=config.file.name))
     if args.json:
         _print_json({**status.body, "running": status.running})
     else:
         print("\n".join(_status_lines(status, say)))
+        used_mb = folder_bytes(config.state_dir) / 2**20
+        budget_mb = config.limits.disk_budget_mb
+        print(say("commissioning.disk" if used_mb <= budget_mb else "commissioning.disk_over", budget_mb=budget_mb,
+                  used_mb=f"{used_mb:.1f}"))
     return 0 if status.running else 1
 
 

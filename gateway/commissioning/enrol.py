@@ -103,6 +103,12 @@ def check_answer(answer: Mapping[str, Any], fields: Mapping[str, Any], token: st
     policy.parse_quorum(answer["witnesses"], where=where)
 
 
+def verifier_key(public_hex: str) -> str:
+    """Return the line for `gateways` in a checker's policy: the first key of a gateway that no platform vouches for."""
+    public = bytes.fromhex(public_hex)
+    return str(note.VerifierKey(keys.gateway_origin(keys.gateway_id(public)), note.ED25519, public))
+
+
 def fingerprint(public_hex: str) -> str:
     """Return a key in groups of four, as two people compare it by telephone."""
     return " ".join(public_hex[at:at + 4] for at in range(0, len(public_hex), 4))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.commissioning.state import State
+from gateway.sealing.journal import STOPPED
 from protocols.errors import EvidenceError, Problem
 from protocols.terms.basis import NOT_COUNTED_REASONS
 
@@ -18,7 +21,7 @@ STALE_SLACK_S = 15
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What status.json says. running: it is fresh."""
+    """What status.json says. running: it is fresh, and no clean stop came after it."""
 
     body: dict[str, Any]
     running: bool
@@ -40,14 +43,16 @@ class Status:
         return [row for row in self.body["devices"]["not_counted"] if row["reason"] is not None]
 
 
-def read_status(path: Path, *, now_s: int) -> Status | None:
+def read_status(state: State, *, now_s: int) -> Status | None:
     """Return what the gateway last wrote, None if it never did. Raises EvidenceError `commissioning.state_broken`."""
+    path = state.status_file
     try:
         if path.stat().st_size > STATUS_BYTES_MAX:
             raise ValueError(f"larger than {STATUS_BYTES_MAX} bytes")
         body = json.loads(path.read_text(encoding="utf-8"))
         age_s = now_s - int(body["written_s"])
-        status = Status(body, -STALE_SLACK_S <= age_s <= STALE_WINDOWS * int(body["len_s"]) + STALE_SLACK_S, age_s)
+        fresh = -STALE_SLACK_S <= age_s <= STALE_WINDOWS * int(body["len_s"]) + STALE_SLACK_S
+        status = Status(body, fresh and not (state.journal_dir / STOPPED).exists(), age_s)
         for row in status.not_counted:
             if row["reason"] not in NOT_COUNTED_REASONS:
                 raise ValueError(f"unknown reason {row['reason']!r}")
@@ -60,3 +65,12 @@ def read_status(path: Path, *, now_s: int) -> Status | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvidenceError(Problem.of(str(path), "commissioning.state_broken", reason=error)) from error
     return status
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return what the files below a folder take. A file that goes meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_size
+    return total

@@ -18,6 +18,9 @@ from tallystick.words.lookup import LANGUAGES, Words
 CASES = sorted(path for path in (Path(__file__).parents[2] / "cases" / "config").iterdir() if path.is_dir())
 assert len(CASES) >= 10, "the cases were not found"
 
+BOUND_S = 60
+"""Of a loaded machine. What is quadratic takes hours on these inputs, what is linear a few seconds."""
+
 GOOD = """[gateway]
 site = "S"
 uscc = "91320594MAEXAMPLEB"
@@ -102,7 +105,7 @@ def test_25_megabytes_of_garbage(tmp_path: Path, devices: bytes, code: str) -> N
     assert 24_000_000 < len(devices) < 30_000_000
     began = time.monotonic()
     problems = problems_of(folder_with(tmp_path, GOOD, devices))
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < BOUND_S
     assert code in {problem.code for problem in problems}
     assert len(problems) <= PROBLEMS_MAX + 1
 
@@ -118,7 +121,7 @@ def test_a_toml_file_that_is_too_large_is_not_parsed(tmp_path: Path) -> None:
     assert [problem.code for problem in problems] == ["config.too_large"]
 
 
-@pytest.mark.parametrize("nested", ["x = " + "[" * 100_000, "x = " + "{a=" * 100_000, "[" + "a." * 50_000 + "b]"])
+@pytest.mark.parametrize("nested", ["x = " + "[" * 100_000, "x = " + "{a=" * 100_000, "[" + "a." * 10_000 + "b]"])
 def test_deep_nesting_is_a_problem_not_a_crash(tmp_path: Path, nested: str) -> None:
     assert problems_of(folder_with(tmp_path, nested))
 
@@ -128,7 +131,7 @@ def test_misspelt_devices_in_a_large_ledger_take_no_hours(tmp_path: Path) -> Non
     points = "".join(f"dev_{n},p,1/holding/{n},uint16,parameter\n" for n in range(5000))
     began = time.monotonic()
     problems = problems_of(folder_with(tmp_path, GOOD, (DEVICES + rows).encode(), (POINTS + points).encode()))
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < BOUND_S
     assert {p.code for p in problems} == {"ledger.unknown_device", "config.more_problems"}
 
 
@@ -136,7 +139,7 @@ def test_a_long_chain_of_parents_takes_no_hours(tmp_path: Path) -> None:
     rows = "".join(f"d{n},,,,,,,,,,equipment,,,d{n + 1},line\n" for n in range(20_000))
     began = time.monotonic()
     problems = problems_of(folder_with(tmp_path, GOOD, (DEVICES + rows).encode()))
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < BOUND_S
     assert [p.code for p in problems] == ["ledger.unknown_parent"]
 
 
