@@ -31,7 +31,7 @@ class Basis:
     things, industries, regions, deployments: what is counted; None means no restriction.
     parents: `child` counts the children of a counted line or gateway, `parent` the parent, never both.
     kinds: how device kinds are told apart. protocols: Modbus TCP and RTU as one `family` or as two `variant`s.
-    fold_points: points of one base address count once. late_windows: whether late evidence counts at T.
+    fold_points: points of one base address count once.
     """
 
     key: str
