@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.counting.rule import Rule
+from gateway.counting.registry import Registry
+from gateway.counting.rule import SOURCE_AGE_S_MAX, Rule
 from gateway.counting.window import ClosedWindow, Gap, Windows
 from protocols.errors import ConfigError
 from protocols.samples import Block, PollBatch, SampleBatch
@@ -42,9 +44,9 @@ def batch_of(rows: list) -> SampleBatch:
     return SampleBatch(point_index=point, received_ns=received, source_ns=source, value=value, quality=quality)
 
 
-def open_windows(rule: Rule) -> tuple[Windows, Time]:
+def open_windows(rule: Rule, roster: Registry = ROSTER) -> tuple[Windows, Time]:
     time = Time(START_S)
-    windows = Windows(ROSTER, rule, time.clock())
+    windows = Windows(roster, rule, time.clock())
     for _ in range(COUNT * LEN_S):
         time.pass_s(1)
         assert windows.tick() == []
@@ -132,6 +134,32 @@ def test_order_of_equal_times_decides_nothing() -> None:
     one, other = deliver([batch_of(first + then)], rule), deliver([batch_of(first[::-1] + then)], rule)
     assert one == other
     assert [w.columns.changing for w in one] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("swapped", [True, False])
+def test_the_newest_value_is_carried_over_whatever_came_first(together: bool, swapped: bool) -> None:
+    """Every pair of samples that differ in time of arrival, source time or value, a point each; then one value more."""
+    kinds = list(itertools.product((0, 1), (1, 2), (-1.0, 1.0, 2.0)))
+    cases = list(itertools.product(kinds, kinds, (-1.0, 1.0, 2.0)))
+    roster = registry(1, len(cases))
+    start = START_S * NS
+    first = [(p, start + at, source, v, 0) for p, (one, _, _) in enumerate(cases) for at, source, v in [one]]
+    second = [(p, start + at, source, v, 0) for p, (_, two, _) in enumerate(cases) for at, source, v in [two]]
+    then = [(p, start + LEN_S * NS, 1, v, 0) for p, (_, _, v) in enumerate(cases)]
+    rule = Rule(len_s=LEN_S, grace_ms=60_000, max_source_age_s=SOURCE_AGE_S_MAX)
+    first, second, then = ([(p, r, start + s, v, q) for p, r, s, v, q in rows] for rows in (first, second, then))
+    starts = [start + LEN_S * NS * i for i in range(COUNT)]
+    expected = slow.recount(first + second + then, starts, LEN_S * NS, alive=[True] * len(cases),
+                            owner=[0] * len(cases), usable=rule.usable, max_age_ns=SOURCE_AGE_S_MAX * NS)
+    parts = [second, first] if swapped else [first, second]
+    batches = [batch_of(parts[0] + parts[1]), batch_of(then)] if together else [batch_of(r) for r in (*parts, then)]
+    windows, time = open_windows(rule, roster)
+    for batch in batches:
+        windows.samples(batch)
+    found = closed(windows, time)
+    assert [w.columns.changing for w in found] == [slow.bits_of(w.changing) for w in expected]
+    assert 0 < found[1].columns.changing.bit_count() < len(cases)
 
 
 @pytest.mark.parametrize(("rule", "problems"), [

@@ -125,13 +125,12 @@ def test_an_append_that_failed_and_took_effect_is_neither_lost_nor_counted_as_mi
     disk.fault = {last: "error_torn"}.get
     assert not gateway.sealer.seal(window(at), None)
     assert gateway.journal.size == size  # nobody may see it before it is durable
-    assert gateway.sealer.seal(window(at + 5), None)
-    disk.full = True
-    assert not gateway.sealer.seal(window(at + 10), None)
-    disk.full = False
-    assert gateway.sealer.seal(window(at + 15), None)
+    disk.fault = {disk.steps + 2: "error_before"}.get  # its checkpoint is made durable now; the next append fails
+    assert not gateway.sealer.seal(window(at + 5), None)
+    assert gateway.journal.size == size + 1
+    assert gateway.sealer.seal(window(at + 10), None)
     found = log(gateway.journal)
-    assert sorted(found["windows"]) == [at, at + 5, at + 15]
+    assert sorted(found["windows"]) == [at, at + 10]
     assert [o["missing"] for o in found["outages"]] == [{"windows": 1, "samples": 4}]
 
 
