@@ -230,16 +230,22 @@ def covered_once(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 class ModbusDevice:
-    """A Modbus TCP device in a thread: every register is a number that rises with every request, for any unit."""
+    """A Modbus TCP device in a thread: every register is a number that rises with every request, for any unit.
+
+    silent_units: units behind it that never answer.
+    """
 
     def __init__(self) -> None:
         self.requests = 0
+        self.silent_units: set[int] = set()
         device = self
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 while (head := _exactly(self.request, 7)) and (pdu := _exactly(self.request, head[5] - 1)):
                     device.requests += 1
+                    if head[6] in device.silent_units:
+                        continue
                     count = struct.unpack(">H", pdu[3:5])[0]
                     if pdu[0] in (3, 4):
                         body = bytes([2 * count]) + struct.pack(">H", device.requests % 60_000) * count

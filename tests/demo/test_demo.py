@@ -1,0 +1,139 @@
+"""The demo as a user runs it: two factories at once, on two brokers; and one that is interrupted in mid-run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tallystick.demo import WINDOW_S
+from tests.support.platform_process import tallystick
+from tests.support.processes import processes_that_name, until
+from tests.support.programs import need
+
+pytestmark = pytest.mark.timeout(280)
+
+PRODUCTS = {"demo.tally", "policy.json", "anchor", "report.html", "plant.json"}
+CHEATS = {"bit": "entry.altered", "deleted": "tile.missing", "resigned": "note.unsigned"}
+DEMO_S = 240
+"""Two of them share two cores with whatever else runs; one alone takes about 70 s."""
+
+
+class Demo:
+    """One demo in a process of its own, in an empty folder as home and working directory."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.home, self.out = folder / "home", folder / "out"
+        self.home.mkdir(parents=True)
+        self.printed = folder / "printed"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
+        with self.printed.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tallystick", "demo", "--out", str(self.out), *options], cwd=self.home,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                env=environment | {"HOME": str(self.home), "TMPDIR": str(self.home), "LC_ALL": "C.UTF-8"})
+
+    def text(self) -> str:
+        return self.printed.read_text(encoding="utf-8")
+
+    def end(self, number: signal.Signals | None = None, *, within_s: float = DEMO_S) -> int:
+        """Wait for its end, after a signal if one is given."""
+        if number is not None:
+            self.process.send_signal(number)
+        return self.process.wait(within_s)
+
+    def kill(self) -> None:
+        """Whatever happened, leave nothing behind: its children live in sessions of their own."""
+        if self.process.poll() is None:
+            self.end(signal.SIGTERM, within_s=60)
+        for line in processes_that_name(str(self.out)):
+            os.kill(int(line.partition(":")[0]), signal.SIGKILL)
+
+
+def test_two_factories_are_counted_proven_and_defended(tmp_path: Path) -> None:
+    need("mosquitto")
+    demos = [Demo(tmp_path / "one", "--seed", "1"),
+             Demo(tmp_path / "two", "--seed", "20261101", "--broker", "mosquitto", "--lang", "zh")]
+    try:
+        statuses = [demo.end() for demo in demos]
+        assert statuses == [0, 0], "\n".join(demo.text() for demo in demos)
+        left = [line for demo in demos for line in processes_that_name(str(demo.out))]
+        assert not left
+    finally:
+        for demo in demos:
+            demo.kill()
+    for demo in demos:
+        judge(demo)
+    truths = [json.loads((demo.out / "plant.json").read_text(encoding="utf-8")) for demo in demos]
+    assert truths[0]["devices"] != truths[1]["devices"], "another seed is another factory with other numbers"
+    assert truths[0]["devices"]["configured"] == 40 and truths[0]["devices"]["counted"] == 37
+    assert "37/40" in demos[0].text()
+
+
+def judge(demo: Demo) -> None:
+    """Hold what the demo left against the plant's true counts, with commands of our own."""
+    assert {path.name for path in demo.out.iterdir()} == PRODUCTS | {"work", "logs"}
+    assert list(demo.home.iterdir()) == [], "nothing is written outside --out"
+    assert "Traceback" not in "".join(path.read_text(errors="replace") for path in (demo.out / "logs").glob("*"))
+    trust = ("--policy", demo.out / "policy.json", "--anchor", demo.out / "anchor")
+    found = json.loads(tallystick("verify", demo.out / "demo.tally", *trust, "--json").stdout)
+    assert (found["verdict"], found["summary"]["trust"], found["summary"]["time"]) == (
+        "valid", "independent", "anchored"), found
+    assert found["summary"]["windows"]["shown"] >= 6
+    assert found["summary"]["outages"]["shown"] == 0, "the platform was cut off, and no window is missing"
+    counted = json.loads(tallystick("count", demo.out / "demo.tally", "--at", "last", *trust, "--json").stdout)
+    compare(counted, json.loads((demo.out / "plant.json").read_text(encoding="utf-8")))
+    for name, code in CHEATS.items():
+        forged = demo.out / "work" / f"{name}.tally"
+        done = tallystick("verify", forged, "--policy", demo.out / "policy.json", "--json", check=False)
+        faults = {f["code"] for f in json.loads(done.stdout)["findings"] if f["severity"] == "fault"}
+        assert done.returncode == 1 and code in faults, (name, faults)
+        assert code in demo.text()
+    report = (demo.out / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"(?:src|href)=[\"']https?:", report), "a report needs nothing from a network"
+
+
+def compare(counted: dict[str, Any], truth: dict[str, Any]) -> None:
+    figures = counted["figures"]
+    true = truth["devices"]
+    assert figures["devices"]["configured"] == true["configured"]
+    assert figures["devices"]["counted"] == true["counted"]
+    assert {reason: n for reason, n in figures["not_counted"].items() if n} == {
+        reason: n for reason, n in true["not_counted"].items() if n}
+    assert len(true["not_counted"]) == 3 and all(true["not_counted"].values()), "three reasons, each with a device"
+    assert figures["points"]["producing"] == truth["points"]["producing"]
+    assert 0 < figures["points"]["changing"] <= truth["points"]["changing_at_most"]
+    if figures["windows"]["read"] * WINDOW_S >= truth["change_horizon_s"]:
+        assert figures["points"]["changing"] >= truth["points"]["changing_at_least"]
+
+
+def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
+    """Ctrl-C, and the end that a service manager or `timeout` asks for, in mid-run."""
+    demos = {number: Demo(tmp_path / number.name) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for demo in demos.values():
+            gateway = demo.out / "logs" / "gateway.log"
+            until(lambda log=gateway: log.exists() and log.stat().st_size, "the gateway runs", deadline_s=90)
+            assert len(processes_that_name(str(demo.out))) >= 5, "demo, plant, witness, platform, gateway"
+        for number, demo in demos.items():
+            assert demo.end(number, within_s=40) == 130, demo.text()
+            assert processes_that_name(str(demo.out)) == []
+            assert "Traceback" not in demo.text()
+            assert list(demo.home.iterdir()) == []
+    finally:
+        for demo in demos.values():
+            demo.kill()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = tallystick("demo", "--out", tmp_path, check=False)
+    assert done.returncode == 2 and "not empty" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
