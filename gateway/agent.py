@@ -26,16 +26,21 @@ from config.gateway import GatewayConfig
 from gateway.commissioning import roster as slots
 from gateway.commissioning.connect import Driver, build_drivers
 from gateway.commissioning.state import State, write_json
+from gateway.commissioning.status import folder_bytes
 from gateway.counting.figures import Recent
+from gateway.counting.kernel import Columns
 from gateway.counting.registry import Ledger, Registry
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap, WindowClock, Windows
 from gateway.sealing.disk import RealDisk
 from gateway.sealing.journal import Journal
 from gateway.sealing.link import Address
+from gateway.sealing.receipts import RECEIPTS_BYTES_MAX
 from gateway.sealing.sealer import Sealer, Software
 from gateway.sealing.submitter import Submitter
 from protocols.errors import ConfigError, Problem
+from protocols.evidence import column
+from protocols.evidence.encoding import from_base64
 from protocols.samples import PollBatch, SampleBatch
 from protocols.terms.say import Say
 
@@ -43,6 +48,10 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 STOP_S = 3.0
+REMEMBERED_S = 86_400
+"""How much of the journal the local figures look back on: the freshness of the default basis."""
+
+DISK_WATCH_WINDOWS = 60
 EVENTS_KEPT = 50
 Result = TypeVar("Result")
 
@@ -91,6 +100,7 @@ class Agent:
         self.config = config
         self._say = say
         self._events: list[dict[str, Any]] = []
+        self._over_budget = False
         self.state = State(config.state_dir)
         enrolment = self.state.enrolment()
         if enrolment is None:
@@ -111,12 +121,16 @@ class Agent:
         if config.platform is not None:
             address = Address(url=config.platform.url, ca_file=config.platform_ca, proxy=config.platform.proxy,
                               answer_s=config.platform.timeout_s)
-            self.submitter = Submitter(address, self.sealer, enrolment, self.tell)
+            # Receipts may take an eighth of the disk budget; entries are evidence and are never deleted.
+            self.submitter = Submitter(
+                address, self.sealer, enrolment, self.tell,
+                receipts_bytes_max=min(RECEIPTS_BYTES_MAX, config.limits.disk_budget_mb * 2**20 // 8))
 
     def tell(self, code: str, where: str, **args: object) -> None:
         """Log an event and keep it for the status page."""
         log.warning("%s: %s", where, self._say(code, where=where, **args))
         self._events.append({"time_s": int(time.time()), "code": code, "where": where,
+                             "args": {name: str(value) for name, value in args.items()},
                              "message": self._say.english(code, where=where, **args)})
         del self._events[:-EVENTS_KEPT]
 
@@ -152,6 +166,35 @@ class Agent:
         software = Software(version=version("tallystick"), sha256=await self._on_disk(software_digest))
         await self._on_disk(self.sealer.begin, software=software, rule=self.rule, registry=self.windows.registry,
                             opens_s=self.windows.opens_s, platform_size=size)
+        await self._on_disk(self._remember)
+        await self._on_disk(self._watch_disk)
+
+    def _remember(self) -> None:
+        """Take the windows of the last day from the journal: the figures of the page do not start at zero."""
+        newest: int | None = None
+        found = []
+        for seq in range(self.journal.size - 1, -1, -1):
+            value = self.journal.entry(seq)
+            if value["type"] != "window":
+                continue
+            end_s = value["start_s"] + value["len_s"]
+            newest = end_s if newest is None else newest
+            if end_s <= newest - REMEMBERED_S:
+                break
+            bits = [int.from_bytes(from_base64(value["columns"][name], where="journal"), "little")
+                    for name in column.NAMES]
+            found.append((end_s, Columns(*bits)))
+        for end_s, columns in reversed(found):
+            self.recent.add_columns(end_s, columns)
+
+    def _watch_disk(self) -> None:
+        """Tell once when the state folder passes its budget. Sealing goes on: that is the smaller harm."""
+        used_mb = folder_bytes(self.config.state_dir) // 2**20
+        over = used_mb > self.config.limits.disk_budget_mb
+        if over and not self._over_budget:
+            self.tell("agent.disk_over", str(self.config.state_dir), used_mb=used_mb,
+                      budget_mb=self.config.limits.disk_budget_mb)
+        self._over_budget = over
 
     async def _until_open(self) -> None:
         """Wait for the first window: what arrives before it would only be counted as late."""
@@ -169,6 +212,8 @@ class Agent:
                 await self._on_disk(self.sealer.seal, item, seen)
                 self.recent.add(item)
                 self._report(item)
+                if self.journal.size % DISK_WATCH_WINDOWS == 0:
+                    await self._on_disk(self._watch_disk)
             if sealed:
                 if self.submitter is not None:
                     self.submitter.grew()

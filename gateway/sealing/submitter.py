@@ -12,7 +12,7 @@ from typing import Any
 from gateway.sealing import outbox as box
 from gateway.sealing.link import Address, HttpLink, Link
 from gateway.sealing.outbox import Outbox
-from gateway.sealing.receipts import Receipts, Trust
+from gateway.sealing.receipts import RECEIPTS_BYTES_MAX, Receipts, Trust
 from gateway.sealing.sealer import Event, Sealer
 from gateway.sealing.tail import verify_tail
 from protocols import exchange
@@ -29,7 +29,8 @@ class Submitter:
 
     def __init__(self, address: Address, sealer: Sealer, enrolment: Mapping[str, Any], event: Event, *,
                  link: Link | None = None, monotonic_ns: Callable[[], int] = time.monotonic_ns,
-                 wall_ns: Callable[[], int] = time.time_ns, rng: random.Random | None = None) -> None:
+                 wall_ns: Callable[[], int] = time.time_ns, rng: random.Random | None = None,
+                 receipts_bytes_max: int = RECEIPTS_BYTES_MAX) -> None:
         """`enrolment`: the ENROL_ANSWER that is kept from enrolling. `link`: instead of HTTP, for tests.
 
         Raises: ConfigError `sealing.ca_file`; VerificationError when the enrolment cannot be read.
@@ -38,7 +39,8 @@ class Submitter:
         self._sealer = sealer
         self._journal = sealer.journal
         self._gateway = keys.gateway_id(bytes.fromhex(enrolment["certificate"]["gateway_key"]))
-        self._receipts = Receipts(sealer.journal, self._gateway, Trust.of(enrolment), event)
+        self._receipts = Receipts(sealer.journal, self._gateway, Trust.of(enrolment), event,
+                                  bytes_max=receipts_bytes_max)
         self.outbox = Outbox(local=sealer.journal.size, proven=self._receipts.proven)
         self._event = event
         self._monotonic_ns = monotonic_ns

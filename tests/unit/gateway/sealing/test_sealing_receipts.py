@@ -31,9 +31,9 @@ class Desk:
         self.events: list[tuple[str, dict]] = []
         self.receipts = self.opened()
 
-    def opened(self) -> Receipts:
+    def opened(self, bytes_max: int = receipts.RECEIPTS_BYTES_MAX) -> Receipts:
         return Receipts(self.gateway.journal, self.platform.gateway, Trust.of(enrolment(KEY)),
-                        lambda code, where, **args: self.events.append((code, args)))
+                        lambda code, where, **args: self.events.append((code, args)), bytes_max=bytes_max)
 
     def head(self) -> str:
         """Submit everything, have the head co-signed, return its proof."""
@@ -145,10 +145,10 @@ def test_register_that_shows_two_histories_is_told() -> None:
     assert desk.events == [("sealing.proof_refused", {"reason": "sealing.register_split"})]
 
 
-def test_budget_lets_the_oldest_heads_go_and_never_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_lets_the_oldest_heads_go_and_never_the_chain() -> None:
     desk = Desk()
     desk.take(desk.platform.proof(0))
-    monkeypatch.setattr(receipts, "RECEIPTS_BYTES_MAX", 4_000)
+    desk.receipts = desk.opened(bytes_max=4_000)
     for _ in range(8):
         desk.gateway.run(6)
         desk.time.pass_s(1)
