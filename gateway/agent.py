@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,7 +39,7 @@ from gateway.sealing.link import Address
 from gateway.sealing.receipts import RECEIPTS_BYTES_MAX
 from gateway.sealing.sealer import Sealer, Software
 from gateway.sealing.submitter import Submitter
-from protocols.errors import ConfigError, Problem
+from protocols.errors import ConfigError, EvidenceError, Problem
 from protocols.evidence import column
 from protocols.evidence.encoding import from_base64
 from protocols.samples import PollBatch, SampleBatch
@@ -101,14 +102,16 @@ class Agent:
         self._say = say
         self._events: list[dict[str, Any]] = []
         self._over_budget = False
+        self._begun = False
         self.state = State(config.state_dir)
         enrolment = self.state.enrolment()
         if enrolment is None:
             raise ConfigError(Problem.of(str(config.file), "agent.not_enrolled", config=config.file.name))
         self._disk = ThreadPoolExecutor(1, "disk")
         self.journal = Journal(RealDisk(self.state.journal_dir), where=str(self.state.journal_dir))
-        self.sealer = Sealer(self.journal, [self.state.gateway_key()], self.tell)
+        self.sealer = Sealer(self.journal, [self.state.gateway_key()], self.tell, clock_source=clock_source)
         self.sealer.enrol(enrolment["certificate"])
+        self._server_keys = self.state.server_keys()
         self.roster = self._evolved()
         self.clock = WindowClock()
         self.rule = Rule(
@@ -166,6 +169,7 @@ class Agent:
         software = Software(version=version("tallystick"), sha256=await self._on_disk(software_digest))
         await self._on_disk(self.sealer.begin, software=software, rule=self.rule, registry=self.windows.registry,
                             opens_s=self.windows.opens_s, platform_size=size)
+        self._begun = True
         await self._on_disk(self._remember)
         await self._on_disk(self._watch_disk)
 
@@ -202,42 +206,45 @@ class Agent:
 
     async def _tick(self, drivers: dict[str, Driver]) -> None:
         while True:
-            sealed = False
-            for item in self.windows.tick():
-                sealed = True
-                if isinstance(item, Gap):
-                    self.sealer.gap(item)
-                    continue
-                seen = self.submitter.seen if self.submitter is not None else None
-                await self._on_disk(self.sealer.seal, item, seen)
-                self.recent.add(item)
-                self._report(item)
-                if self.journal.size % DISK_WATCH_WINDOWS == 0:
-                    await self._on_disk(self._watch_disk)
-            if sealed:
+            items = self.windows.tick()
+            for item in items:
+                await self._seal(item)
+            if items:
                 if self.submitter is not None:
                     self.submitter.grew()
-                self._follow_server_keys(drivers)
+                await self._follow_server_keys(drivers)
             await asyncio.sleep(TICK_S)
 
-    def _follow_server_keys(self, drivers: dict[str, Driver]) -> None:
+    async def _seal(self, item: ClosedWindow | Gap) -> None:
+        if isinstance(item, Gap):
+            self.sealer.gap(item)
+            return
+        seen = self.submitter.seen if self.submitter is not None else None
+        if await self._on_disk(self.sealer.seal, item, seen):
+            self.recent.add(item)
+        self._report(item)
+        if self.journal.size % DISK_WATCH_WINDOWS == 0:
+            await self._on_disk(self._watch_disk)
+
+    async def _follow_server_keys(self, drivers: dict[str, Driver]) -> None:
         """A server that showed another key changes the rows of the devices behind it, from the next window on."""
-        known = self.state.server_keys()
-        shown = dict(known)
+        shown = dict(self._server_keys)
         for name, driver in drivers.items():
             digest = getattr(driver, "server_spki_sha256", lambda: None)()
             if digest is not None:
                 shown[name] = digest
-        if shown == known:
+        if shown == self._server_keys:
             return
-        self.state.save_server_keys(shown)
-        self.roster = self._evolved()
-        self.windows.adopt(self._registry())
+        self._server_keys = shown
+        await self._on_disk(self.state.save_server_keys, shown)
+        # A roster of 100 000 points takes seconds to build: not on the loop.
+        self.roster = await self._on_disk(self._evolved)
+        self.windows.adopt(await self._on_disk(self._registry))
 
     def _evolved(self) -> slots.Roster:
         held = slots.evolve(
             slots.load(self.state.roster_file), self.config, gateway=self.state.gateway_id(),
-            key=self.state.enterprise_key(), server_keys=self.state.server_keys())
+            key=self.state.enterprise_key(), server_keys=self._server_keys)
         # Written before it is sealed: a crash in between must not give a sealed slot to another device.
         slots.save(held, self.state.roster_file)
         return held
@@ -280,10 +287,14 @@ class Agent:
             "events": self._events})
 
     async def _stop(self) -> None:
-        """Leave word that the stop was clean; the window it cuts becomes an outage at the next start."""
+        """Seal what has ended, and leave word that the stop was clean; the window it cuts becomes an outage."""
         try:
-            await self._on_disk(self.sealer.stop)
-        except OSError as error:
+            if self._begun:
+                items, cut_samples = self.windows.finish()
+                for item in items:
+                    await self._seal(item)
+                await self._on_disk(self.sealer.stop, cut_samples)
+        except (OSError, EvidenceError) as error:
             log.warning("the clean stop could not be noted: %s", error)
         finally:
             self.journal.close()
@@ -292,6 +303,11 @@ class Agent:
     async def _on_disk(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Run what blocks on the disk in the one thread for it."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, lambda: work(*args, **kwargs))
+
+
+def clock_source() -> str:
+    """Return whether this machine's clock is told to be synchronised. Only systemd-timesyncd leaves such a mark."""
+    return "ntp" if Path("/run/systemd/timesync/synchronized").exists() else "system"
 
 
 def software_digest() -> str:
