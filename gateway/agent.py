@@ -140,6 +140,7 @@ class Agent:
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Collect, seal and submit until cancelled; then leave word of a clean stop."""
         tasks: list[asyncio.Task[None]] = []
+        clean = False
         try:
             await self._begin()
             drivers = build_drivers(self.config, self.roster, self.intake, self.clock.now_ns)
@@ -154,12 +155,15 @@ class Agent:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
                 for task in done:
                     task.result()  # a driver never returns; what it raises ends the gateway loudly
+        except asyncio.CancelledError:
+            clean = True
+            raise
         finally:
             for task in tasks:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks, timeout=STOP_S)
-            await self._stop()
+            await self._stop(clean)
 
     async def _begin(self) -> None:
         """Compare sizes with the platform, take its tail over if it is ahead, and seal start, outage and roster."""
@@ -286,10 +290,13 @@ class Agent:
                     "proven": self.submitter.proven if self.submitter is not None else None},
             "events": self._events})
 
-    async def _stop(self) -> None:
-        """Seal what has ended, and leave word that the stop was clean; the window it cuts becomes an outage."""
+    async def _stop(self, clean: bool) -> None:
+        """Seal what has ended, and leave word that the stop was clean; the window it cuts becomes an outage.
+
+        After an error nothing more is sealed, as it may be sealing that must stop: what is missing was a crash.
+        """
         try:
-            if self._begun:
+            if self._begun and clean:
                 items, cut_samples = self.windows.finish()
                 for item in items:
                     await self._seal(item)

@@ -1,0 +1,264 @@
+"""The agent joins clock, disk and drivers: its rules, with drivers by script and everything else real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from config.gateway import GatewayConfig, load_gateway
+from gateway import agent as agent_module
+from gateway.agent import EVENTS_KEPT, STOP_S, Agent, Intake
+from gateway.counting.window import WindowClock, Windows
+from gateway.sealing.disk import RealDisk
+from gateway.sealing.journal import Journal
+from protocols.errors import ConfigError
+from protocols.samples import SampleBatch
+from tallystick.words.lookup import Words
+from tests.support.platform_process import tallystick
+from tests.support.processes import device, modbus_connection, point, write_gateway
+from tests.unit.protocols.modbus.recording import until
+
+POINTS = 3
+Script = Callable[["Scripted"], Awaitable[None]]
+
+
+class Scripted:
+    """A driver that does what the test says. key: the digest of the server's key that it shows."""
+
+    def __init__(self, script: Script, sink: Any = None, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self.script, self.sink, self.clock_ns = script, sink, clock_ns
+        self.key: str | None = None
+        self.sent = 0
+        self.cancelled_at: float | None = None
+
+    async def run(self) -> None:
+        await self.script(self)
+
+    def server_spki_sha256(self) -> str | None:
+        return self.key
+
+    def send(self, *points: int) -> None:
+        """Deliver one sample of each point now."""
+        n = len(points)
+        now_ns = self.clock_ns()
+        self.sent += n
+        self.sink.answered([0], now_ns)
+        self.sink.samples(SampleBatch(
+            point_index=np.array(points, dtype=np.int64), received_ns=np.full(n, now_ns, dtype=np.int64),
+            source_ns=np.zeros(n, dtype=np.int64), value=np.full(n, float(self.sent)),
+            quality=np.zeros(n, dtype=np.uint8)))
+
+
+async def steady(driver: Scripted) -> None:
+    """Send all points, twenty times a second."""
+    while True:
+        driver.send(*range(POINTS))
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def commissioned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("agent")
+    files = write_gateway(folder, devices=[device("a", "line"), device("b", "line")], grace_ms=100,
+                          points=[point("a", f"p{i}", f"1/holding/{i}", "uint16") for i in range(POINTS - 1)] +
+                                 [point("b", "p", "2/holding/0", "uint16")],
+                          connections=modbus_connection("line", 1))
+    tallystick("enrol", files.config, "--self")
+    return folder
+
+
+@pytest.fixture
+def config(commissioned: Path, tmp_path: Path) -> GatewayConfig:
+    shutil.copytree(commissioned, tmp_path / "gateway")
+    return load_gateway(tmp_path / "gateway" / "gateway.toml")
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], Scripted]:
+    """Put a scripted driver in the place of the one that the configuration asks for."""
+    def put(script: Script) -> Scripted:
+        driver = Scripted(script)
+
+        def build(config: Any, roster: Any, sink: Any, clock_ns: Callable[[], int]) -> dict[str, Any]:
+            driver.sink, driver.clock_ns = sink, clock_ns
+            return {"line": driver}
+        monkeypatch.setattr(agent_module, "build_drivers", build)
+        return driver
+    return put
+
+
+def status_of(config: GatewayConfig) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads((config.state_dir / "status.json").read_text(encoding="utf-8"))
+    return body
+
+
+def log_of(config: GatewayConfig) -> list[dict[str, Any]]:
+    journal = Journal(RealDisk(config.state_dir / "journal"), writable=False)
+    return [journal.entry(seq) for seq in range(journal.size)]
+
+
+def windows_of(config: GatewayConfig) -> list[dict[str, Any]]:
+    return [entry for entry in log_of(config) if entry["type"] == "window"]
+
+
+def sealed(agent: Agent) -> int:
+    """Return how many windows the log has now."""
+    return sum(agent.journal.entry(seq)["type"] == "window" for seq in range(agent.journal.size))
+
+
+async def run_until(agent: Agent, condition: Callable[[], object]) -> float:
+    """Run the agent until the condition holds, then cancel it; return how many seconds the stop took."""
+    work = asyncio.create_task(agent.run())
+    try:
+        await until(lambda: work.done() or condition(), deadline_s=15)
+        assert not work.done(), work.exception()
+    finally:
+        before = time.monotonic()
+        work.cancel()
+        await asyncio.wait([work])
+    return time.monotonic() - before
+
+
+async def test_what_drivers_deliver_is_counted_sealed_and_shown(
+        config: GatewayConfig, scripted: Callable[[Script], Scripted]) -> None:
+    driver = scripted(steady)
+    agent = Agent(config, Words("en"))
+    stopped_s = await run_until(agent, lambda: sealed(agent) >= 2)
+    assert stopped_s < 1
+    status = status_of(config)
+    window = status["window"]
+    assert window["received"] == window["counted"] and window["received"] % POINTS == 0
+    assert 10 * POINTS < sum(entry["samples"]["received"] for entry in windows_of(config)) <= driver.sent
+    assert status["log"] == {"size": agent.journal.size, "submitted": None, "proven": None}
+    assert status["devices"]["counted"] == 2 and status["devices"]["not_counted"] == []
+    assert [entry["type"] for entry in log_of(config)][:3] == ["enrolment", "start", "roster"]
+
+    again = Agent(config, Words("en"))
+    await run_until(again, lambda: sealed(again) >= 3)
+    assert [entry["reason"] for entry in log_of(config) if entry["type"] == "outage"] == ["off"]
+
+
+async def test_a_driver_that_breaks_ends_the_gateway_loudly_and_its_time_is_on_record_as_a_crash(
+        config: GatewayConfig, scripted: Callable[[Script], Scripted]) -> None:
+    async def broken(driver: Scripted) -> None:
+        await until(lambda: sealed(agent) >= 1)
+        raise ZeroDivisionError("a mistake of ours")
+
+    scripted(broken)
+    agent = Agent(config, Words("en"))
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(agent.run(), 15)
+    scripted(steady)
+    again = Agent(config, Words("en"))
+    await run_until(again, lambda: sealed(again) >= 2)
+    assert [entry["reason"] for entry in log_of(config) if entry["type"] == "outage"] == ["crash"]
+
+
+async def test_a_driver_that_does_not_stop_holds_nobody_up(
+        config: GatewayConfig, scripted: Callable[[Script], Scripted]) -> None:
+    released = asyncio.Event()
+
+    async def stubborn(driver: Scripted) -> None:
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                continue
+
+    scripted(stubborn)
+    agent = Agent(config, Words("en"))
+    stopped_s = await run_until(agent, lambda: agent.journal.size >= 4)
+    released.set()
+    assert STOP_S - 0.5 < stopped_s < STOP_S + 2
+
+
+async def test_a_disk_that_takes_its_time_holds_no_sample_up(
+        config: GatewayConfig, scripted: Callable[[Script], Scripted], monkeypatch: pytest.MonkeyPatch) -> None:
+    longest_s = 0.0
+
+    async def watching(driver: Scripted) -> None:
+        nonlocal longest_s
+        while True:
+            before = time.monotonic()
+            driver.send(0)
+            await asyncio.sleep(0.01)
+            longest_s = max(longest_s, time.monotonic() - before)
+
+    scripted(watching)
+    agent = Agent(config, Words("en"))
+    seal = agent.sealer.seal
+
+    def slow(*args: Any) -> bool:
+        time.sleep(1.5)
+        return seal(*args)
+
+    monkeypatch.setattr(agent.sealer, "seal", slow)
+    await run_until(agent, lambda: sealed(agent) >= 2)
+    assert longest_s < 1.0, "the loop waited for the disk"
+    first, second = windows_of(config)[:2]
+    assert second["start_s"] == first["start_s"] + 1, "late sealing moves no window"
+    assert first["samples"]["received"] > 10 and second["samples"]["received"] > 10
+
+
+async def test_a_server_that_shows_another_key_changes_the_rows_behind_it_once(
+        config: GatewayConfig, scripted: Callable[[Script], Scripted]) -> None:
+    driver = scripted(steady)
+    agent = Agent(config, Words("en"))
+    before = agent.roster.device_rows()
+
+    def after_three() -> bool:
+        if sealed(agent) == 1:
+            driver.key = "ab" * 32
+        return sealed(agent) >= 4
+
+    await run_until(agent, after_three)
+    assert agent.state.server_keys() == {"line": "ab" * 32}
+    assert {row["server"]["spki_sha256"] for row in before} == {None}
+    assert {row["server"]["spki_sha256"] for row in agent.roster.device_rows()} == {"ab" * 32}
+    entries = [entry for entry in log_of(config) if entry["type"] in ("roster", "window")]
+    assert [entry["type"] for entry in entries].count("roster") == 2
+    second = [entry["type"] for entry in entries].index("roster", 1)
+    assert entries[second + 1]["roster"] == entries[second]["seq"]
+    again = Agent(config, Words("en"))
+    assert again.roster.device_rows() == agent.roster.device_rows(), "the key is known before it is shown again"
+    again.journal.close()
+
+
+def test_a_gateway_that_is_not_enrolled_says_so_and_leaves_nothing(config: GatewayConfig) -> None:
+    (config.state_dir / "enrolment.json").unlink()
+    with pytest.raises(ConfigError) as caught:
+        Agent(config, Words("en"))
+    assert caught.value.problems[0].code == "agent.not_enrolled"
+    assert not (config.state_dir / "journal").exists()
+
+
+def test_events_are_kept_for_the_page_and_forgotten_in_order(config: GatewayConfig) -> None:
+    agent = Agent(config, Words("zh"))
+    for number in range(EVENTS_KEPT + 5):
+        agent.tell("sealing.platform_back", "platform", size=number)
+    assert len(agent._events) == EVENTS_KEPT
+    assert str(EVENTS_KEPT + 4) in agent._events[-1]["message"] and agent._events[-1]["message"].isascii()
+    agent.journal.close()
+
+
+def test_the_exporter_gets_each_batch_after_it_was_counted(config: GatewayConfig) -> None:
+    agent = Agent(config, Words("en"))
+    clock = WindowClock()
+    windows = Windows(agent.windows.registry, agent.rule, clock)
+    intake = Intake(windows, clock, agent.tell)
+    counted: list[int] = []
+    driver = Scripted(steady, intake, clock.now_ns)
+    driver.send(0)
+    intake.export = lambda batch: counted.append(sum(planes.received for planes in windows._open.values()))
+    driver.send(0, 1)
+    driver.send(2)
+    assert counted == [3, 4]
+    agent.journal.close()
