@@ -74,21 +74,22 @@ class _Source:
                                                limit=DIRECTORY_BYTES_MAX))
         return self._file.read(size)
 
-    def __del__(self) -> None:
+    def close(self) -> None:
+        self._file.close()
+
+    def __del__(self) -> None:  # zipfile leaves open what it did not open
         self._file.close()
 
 
 class Bundle:
     """The members of an opened bundle, by kind. Contents are read one at a time and are not verified."""
 
-    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
-        """Sort the members of `archive`, a file of `size` bytes.
-
-        Raises: VerificationError, one `container.*` problem for each fault.
-        """
-        self._archive = archive
+    def __init__(self, source: _Source) -> None:
+        """Sort the members of the zip in `source`. Raises VerificationError: a `container.*` problem for each fault."""
+        self._source = source
+        self._archive = archive = zipfile.ZipFile(source)
         infos = archive.infolist()
-        _check_limits(infos, size)
+        _check_limits(infos, source.size)
         self.hash_tiles: list[Tile] = []
         self.entry_tiles: list[Tile] = []
         self.numbered: dict[str, list[int]] = {kind: [] for kind in _NUMBERED}
@@ -113,6 +114,10 @@ class Bundle:
         self.entry_tiles.sort(key=lambda t: (t.number, t.width))
         for numbers in self.numbered.values():
             numbers.sort()
+
+    def close(self) -> None:
+        """Close the file; otherwise that happens when nobody has the bundle any more."""
+        self._source.close()
 
     def _sort_in(self, name: str) -> bool:
         if name in ("README.txt", "checkpoint"):
@@ -161,12 +166,21 @@ def _check_limits(infos: list[zipfile.ZipInfo], size: int) -> None:
 
 def open_bundle(source: Path | bytes) -> Bundle:
     """Open a bundle for reading. Raises VerificationError `container.*` when it is no zip or breaks a limit."""
+    def refuse(error: Exception) -> VerificationError:
+        return VerificationError(Problem.of("bundle", "container.unreadable", reason=str(error)[:120]))
+
     try:
         file = _Source(io.BytesIO(source) if isinstance(source, bytes) else source.open("rb"))
-        archive = zipfile.ZipFile(file)
+    except OSError as error:
+        raise refuse(error) from None
+    try:
+        return Bundle(file)
+    except VerificationError:
+        file.close()
+        raise
     except _BROKEN as error:
-        raise VerificationError(Problem.of("bundle", "container.unreadable", reason=str(error)[:120])) from None
-    return Bundle(archive, file.size)
+        file.close()
+        raise refuse(error) from None
 
 
 def write_bundle(target: Path, members: Mapping[str, bytes] | Iterator[tuple[str, bytes]]) -> None:

@@ -143,6 +143,7 @@ def test_what_is_no_zip_is_unreadable(data: bytes, tmp_path: Path) -> None:
             assert {p.code for p in error.problems} == {"container.unreadable"}
         else:  # bytes in front are missed only by the members that they belonged to
             assert ("container.corrupt", "README.txt") in codes(lambda: read_all(opened))  # noqa: B023 - called here
+            opened.close()
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_unreadable(tmp_path: Path) -> None:
