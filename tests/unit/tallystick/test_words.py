@@ -17,6 +17,7 @@ from tests.support.source import CODE, ROOMS, ROOT, source_files, strings, uses
 
 FOLDER = ROOT / "tallystick" / "words"
 FILES = sorted(file.name for file in (FOLDER / "en").glob("*.toml"))
+FILE_ENDINGS = (".toml", ".json", ".tally", ".example")
 SOURCES = [file for file in source_files() if list(uses(file))]
 assert "tallystick.toml" in FILES and SOURCES, "the words or the source were not found: nothing would be tested"
 
@@ -70,7 +71,7 @@ def test_every_code_in_the_source_has_a_sentence(file: Path) -> None:
     # A code that reaches its call through a variable is a literal somewhere; `gateway.agent` may be a module instead.
     prefixes = {code.split(".")[0] for code in known} - set(ROOMS)
     missing |= {f"{file.relative_to(ROOT).as_posix()}:{line} {value}" for line, value in strings(file)
-                if value.split(".")[0] in prefixes and value not in known and not value.endswith((".toml", ".json", ".tally", ".example"))}
+                if value.split(".")[0] in prefixes and value not in known and not value.endswith(FILE_ENDINGS)}
     assert not missing, "\n".join(sorted(missing))
 
 
