@@ -1,4 +1,4 @@
-"""One gateway process in front of three servers that were not written here, from the ledger to an auditor's count."""
+"""One gateway process before servers that were not written here, from the ledger to an auditor's count."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from tests.live import test_modbus_libmodbus as libmodbus
 from tests.live import test_opcua_node as node
 from tests.live.test_simulators_mosquitto import Mosquitto
+from tests.support.npm import installed
 from tests.support.platform_process import tallystick
 from tests.support.processes import (
     GatewayFiles,
@@ -37,12 +38,15 @@ server_program = libmodbus.server_program
 
 UNIT = libmodbus.UNIT
 TOPIC = "hall/air"
-SILENT = {"ghost-ua", "ghost-mb", "ghost-js"}
-"""One device of each server that the ledger has and the server has not."""
+SPARKPLUG = ("plant", "edge-7", "kiln")
+EDGE = Path(__file__).with_name("sparkplug_edge")
+SILENT = {"ghost-ua", "ghost-mb", "ghost-js", "ghost-sp", "locked"}
+"""One device of each server that the ledger has and the server has not; one behind a broker that lets nobody in."""
 
 DEVICES = [
     device("press", "ua"), device("gauge", "ua"), device("ghost-ua", "ua"), device("pump", "mb"),
-    device("valve", "mb"), device("ghost-mb", "mb"), device("air", "js"), device("ghost-js", "js")]
+    device("valve", "mb"), device("ghost-mb", "mb"), device("air", "js"), device("ghost-js", "js"),
+    device("kiln", "sp"), device("edge", "sp"), device("ghost-sp", "sp"), device("locked", "closed")]
 POINTS = [
     *(point("press", f"v{i}", f"nsu={node.URI};s=v{i}") for i in range(node.VARIABLES)),
     point("gauge", "level", f"nsu={node.URI};s=still"),  # it never changes: only its reads show that it lives
@@ -53,7 +57,11 @@ POINTS = [
     point("valve", "open", f"{UNIT}/coil/102", "bool", "switch"), point("valve", "at", f"{UNIT}/input/299", "uint16"),
     point("ghost-mb", "x", f"{UNIT}/holding/5000", "uint16"),
     point("air", "t", f"{TOPIC}#/sensors/0/t", "float64"), point("air", "on", f"{TOPIC}#/on", "bool", "switch"),
-    point("ghost-js", "t", "hall/nobody#/t", "float64")]
+    point("ghost-js", "t", "hall/nobody#/t", "float64"),
+    *(point("kiln", name[:4], f"{'/'.join(SPARKPLUG)}#{name}") for name in ("temperature", "cycles", "door/open")),
+    point("edge", "load", f"{'/'.join(SPARKPLUG[:2])}/#load"),
+    point("ghost-sp", "x", f"{'/'.join(SPARKPLUG[:2])}/nobody#x"),
+    point("locked", "x", "hall/locked#/x", "float64")]
 
 
 @asynccontextmanager
@@ -81,10 +89,20 @@ async def publishing(port: int) -> AsyncIterator[None]:
         await asyncio.wait_for(child.wait(), 10)
 
 
-def connections(opcua: int, modbus: int, mqtt: int) -> str:
+@asynccontextmanager
+async def edge_node(folder: Path, port: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a Sparkplug edge node on sparkplug-client, another hand's, with one device below it."""
+    async with libmodbus.process("node", str(folder / "edge.mjs"), str(port), *SPARKPLUG) as child:
+        assert await libmodbus.line_of(child) == "born"
+        yield child
+
+
+def connections(opcua: int, modbus: int, mqtt: int, closed: int) -> str:
     return (f'[[connections]]\nname = "ua"\nprotocol = "opc_ua"\nendpoint = "opc.tcp://127.0.0.1:{opcua}/live"\n'
             f"publishing_interval_ms = 250\n{modbus_connection('mb', modbus)}"
-            f'[[connections]]\nname = "js"\nprotocol = "mqtt"\nendpoint = "mqtt://127.0.0.1:{mqtt}"\ncheck_s = 3\n')
+            + "".join(f'[[connections]]\nname = "{name}"\nprotocol = "{protocol}"\ncheck_s = 3\n'
+                      f'endpoint = "mqtt://127.0.0.1:{port}"\n' for name, protocol, port in
+                      (("js", "mqtt", mqtt), ("sp", "sparkplug_b", mqtt), ("closed", "mqtt", closed))))
 
 
 def checked(files: GatewayFiles) -> dict[str, tuple[bool, str]]:
@@ -103,20 +121,29 @@ def trust_the_server(files: GatewayFiles, certificate: bytes) -> None:
     tallystick("trust", files.config, fingerprint)
 
 
-async def test_every_device_of_three_foreign_servers_counts_and_no_other(
+async def test_every_device_of_foreign_servers_counts_and_no_other(
         program: Path, server_program: Path, tmp_path: Path) -> None:
     need("mosquitto", "mosquitto_pub")
-    broker = Mosquitto(tmp_path)
-    await broker.start()
+    edge = await asyncio.to_thread(installed, EDGE)
+    for name in ("open", "closed"):
+        (tmp_path / name).mkdir()
+    brokers = [Mosquitto(tmp_path / name) for name in ("open", "closed")]
+    brokers[1].config.write_text(brokers[1].config.read_text().replace("anonymous true", "anonymous false"))
+    ports = [broker.port for broker in brokers]
     try:
+        for broker in brokers:
+            await broker.start()
         async with node.node_server(program, tmp_path / "node", change_ms=200) as server, \
-                libmodbus.process(str(server_program), "tcp") as child, publishing(broker.port):
+                libmodbus.process(str(server_program), "tcp") as child, publishing(ports[0]), \
+                edge_node(edge, ports[0]) as edge_process:
             modbus_port = int((await libmodbus.line_of(child)).split()[1])
             files = write_gateway(tmp_path / "gateway", devices=DEVICES, points=POINTS, len_s=2, grace_ms=500,
-                                  connections=connections(server.port, modbus_port, broker.port))
+                                  connections=connections(server.port, modbus_port, *ports))
             await asyncio.to_thread(commission_and_collect, files, server.certificate)
+            assert await libmodbus.line_of(edge_process) == "rebirth", "who joins late asks for the birth"
     finally:
-        await broker.stop()
+        for broker in brokers:
+            await broker.stop()
     judge(files, tmp_path)
 
 
@@ -131,7 +158,9 @@ def commission_and_collect(files: GatewayFiles, certificate: bytes) -> None:
         gateway.until(lambda status: status["devices"]["counted"] == len(DEVICES) - len(SILENT), "all that live count")
         gateway.windows(2)
         status = gateway.status()
+        codes = gateway.codes()
         assert gateway.end() == 0
+    assert second["locked"] == (False, "mqtt.bad_credentials") and "mqtt.bad_credentials" in codes
     assert {name for name, (ok, _) in second.items() if not ok} == SILENT, second
     assert status is not None
     window = status["window"]
@@ -150,7 +179,7 @@ def judge(files: GatewayFiles, folder: Path) -> None:
     assert counted["figures"]["devices"]["counted"] == len(DEVICES) - len(SILENT)
     assert counted["figures"]["points"]["producing"] == len(POINTS) - len(SILENT)
     moving = {DEVICES[row["slot"]]["id"] for row in counted["devices"] if row["changing"]}
-    assert {"press", "pump", "air"} <= moving and "gauge" not in moving and "valve" not in moving
+    assert {"press", "pump", "air", "kiln"} <= moving and "gauge" not in moving and "valve" not in moving
     assert covered_once(entries_of(bundle)) == []
     with zipfile.ZipFile(bundle) as archive:
         whole = b"".join(archive.read(name) for name in archive.namelist())

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +15,7 @@ from protocols.opcua.driver import OpcUaDriver
 from protocols.opcua.pki import REJECTED, server_spki_sha256
 from protocols.opcua.target import Nameplate, OpcUaPoint, parse_address
 from protocols.samples import BAD, fingerprint
-from tests.support.programs import need
+from tests.support.npm import installed
 from tests.unit.protocols.opcua.bench import Proxy, Recorder, endpoint, free_port, running, until
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
@@ -34,30 +29,8 @@ START_S = 60.0
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    """Install node-opcua once per lock file, outside the tree; a machine without network skips, CI fails."""
-    need("node", "npm")
-    lock = (SOURCE / "package-lock.json").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tallystick"
-    folder = cache / f"node_opcua-{hashlib.sha256(lock).hexdigest()[:12]}"
-    if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=cache))
-        for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(SOURCE / name, made / name)
-        done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=made, text=True,
-                              capture_output=True, timeout=170)
-        if done.returncode != 0:
-            shutil.rmtree(made)
-            reason = f"npm ci failed: {done.stderr[-300:]}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason)
-            pytest.skip(reason)
-        try:
-            made.rename(folder)
-        except OSError:  # another run was quicker
-            shutil.rmtree(made)
-    shutil.copy(SOURCE / "server.mjs", folder / "server.mjs")
-    return folder / "server.mjs"
+    """Install node-opcua; a machine without network skips, CI fails."""
+    return installed(SOURCE) / "server.mjs"
 
 
 class NodeServer:
