@@ -226,7 +226,7 @@ class Agent:
         seen = self.submitter.seen if self.submitter is not None else None
         if await self._on_disk(self.sealer.seal, item, seen):
             self.recent.add(item)
-        self._report(item)
+        await self._beside_the_log(self._report, item, list(self._events))
         if self.journal.size % DISK_WATCH_WINDOWS == 0:
             await self._on_disk(self._watch_disk)
 
@@ -239,11 +239,16 @@ class Agent:
                 shown[name] = digest
         if shown == self._server_keys:
             return
-        self._server_keys = shown
-        await self._on_disk(self.state.save_server_keys, shown)
+        before, self._server_keys = self._server_keys, shown
+        if not await self._beside_the_log(self._adopt_server_keys, shown):
+            self._server_keys = before
+            return
         # A roster of 100 000 points takes seconds to build: not on the loop.
-        self.roster = await self._on_disk(self._evolved)
         self.windows.adopt(await self._on_disk(self._registry))
+
+    def _adopt_server_keys(self, shown: dict[str, str]) -> None:
+        self.state.save_server_keys(shown)
+        self.roster = self._evolved()
 
     def _evolved(self) -> slots.Roster:
         held = slots.evolve(
@@ -272,7 +277,7 @@ class Agent:
         self.intake.export = exporter.put
         stack.callback(exporter.close)
 
-    def _report(self, window: ClosedWindow) -> None:
+    def _report(self, window: ClosedWindow, events: list[dict[str, Any]]) -> None:
         """Write status.json for `tallystick status` and the local page."""
         figures = self.recent.figures(window.registry)
         write_json(self.state.status_file, {
@@ -288,7 +293,7 @@ class Agent:
             "log": {"size": self.journal.size,
                     "submitted": self.submitter.submitted if self.submitter is not None else None,
                     "proven": self.submitter.proven if self.submitter is not None else None},
-            "events": self._events})
+            "events": events})
 
     async def _stop(self, clean: bool) -> None:
         """Seal what has ended, and leave word that the stop was clean; the window it cuts becomes an outage.
@@ -306,6 +311,18 @@ class Agent:
         finally:
             self.journal.close()
             self._disk.shutdown(wait=False)
+
+    async def _beside_the_log(self, work: Callable[..., None], *args: Any) -> bool:
+        """Write what is no evidence; return False when the disk does not take it, which is no reason to stop counting.
+
+        It is tried again after the next window. What the log lost itself is told by the sealer.
+        """
+        try:
+            await self._on_disk(work, *args)
+        except OSError as error:
+            log.warning("not written: %s", error)
+            return False
+        return True
 
     async def _on_disk(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Run what blocks on the disk in the one thread for it."""

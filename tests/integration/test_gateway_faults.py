@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import resource
 import socket
 import threading
 import time
@@ -89,6 +90,34 @@ def test_kill_9_while_it_seals(tmp_path: Path) -> None:
     assert len([e for e in entries if e["type"] == "start"]) == KILLS + 2
     told = [e["seq"] for e in entries if e["type"] == "window"]
     assert all(any(seq == size - 1 for seq in told) for size in sizes[1:]), "what was told sealed is in the log"
+
+
+# Its disk.
+
+def test_a_full_disk_stops_neither_counting_nor_the_process_and_is_on_record(tmp_path: Path) -> None:
+    """No file may grow for some windows, whatever writes it: the log, the status, the log of messages."""
+    with modbus_device() as line:
+        files = small_gateway(tmp_path / "gateway", line.port)
+        tallystick("enrol", files.config, "--self")
+        with running_gateway(files) as gateway:
+            counts(gateway, 2)
+            whole = resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, (1, whole[1]))
+            before, asked = gateway.status(), line.requests
+            time.sleep(3.5)  # three windows end in this time, and none can be written
+            assert gateway.process.poll() is None, gateway.said()
+            assert gateway.status() == before, "nothing could be written"
+            assert line.requests > asked + 10, "devices are read on"
+            resource.prlimit(gateway.process.pid, resource.RLIMIT_FSIZE, whole)
+            gateway.until(lambda status: {"sealing.disk_error", "sealing.disk_full"} & {
+                event["code"] for event in status["events"]}, "the full disk is told")
+            gateway.windows(2)
+            assert gateway.end() == 0
+        bundle = export(files, tmp_path / "x.tally")
+    assert verdict(bundle, own_policy(files, tmp_path))["verdict"] == "valid"
+    outage, = covered_once(entries_of(bundle))
+    assert outage["reason"] == "disk_full" and outage["missing"]["windows"] >= 2
+    assert outage["missing"]["samples"] >= 2 * 2, "what was received for them is told"
 
 
 # Its platform.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import shutil
 import time
@@ -194,18 +195,43 @@ async def test_a_disk_that_takes_its_time_holds_no_sample_up(
 
     scripted(watching)
     agent = Agent(config, Words("en"))
-    seal = agent.sealer.seal
 
-    def slow(*args: Any) -> bool:
-        time.sleep(1.5)
-        return seal(*args)
+    def slow(work: Callable[..., Any]) -> Callable[..., Any]:
+        def wait(*args: Any) -> Any:
+            time.sleep(1.2)
+            return work(*args)
+        return wait
 
-    monkeypatch.setattr(agent.sealer, "seal", slow)
+    monkeypatch.setattr(agent.sealer, "seal", slow(agent.sealer.seal))
+    monkeypatch.setattr(agent_module, "write_json", slow(agent_module.write_json))
     await run_until(agent, lambda: sealed(agent) >= 2)
     assert longest_s < 1.0, "the loop waited for the disk"
     first, second = windows_of(config)[:2]
     assert second["start_s"] == first["start_s"] + 1, "late sealing moves no window"
     assert first["samples"]["received"] > 10 and second["samples"]["received"] > 10
+
+
+async def test_what_cannot_be_written_beside_the_log_is_written_later(
+        config: GatewayConfig, scripted: Callable[[Script], Scripted], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status and server keys are written again; the gateway does not end for them."""
+    refused: list[str] = []
+    write = agent_module.write_json
+
+    def full(path: Path, body: Any, **more: Any) -> None:
+        if len(refused) < 4:
+            refused.append(path.name)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, body, **more)
+
+    driver = scripted(steady)
+    driver.key = "cd" * 32
+    agent = Agent(config, Words("en"))
+    monkeypatch.setattr(agent_module, "write_json", full)
+    monkeypatch.setattr("gateway.commissioning.state.write_json", full)
+    await run_until(agent, lambda: agent.state.status_file.exists() and sealed(agent) >= 4)
+    assert {"status.json", "servers.json"} <= set(refused)
+    assert agent.state.server_keys() == {"line": "cd" * 32}
+    assert len(windows_of(config)) >= 4 and not [e for e in log_of(config) if e["type"] == "outage"]
 
 
 async def test_a_server_that_shows_another_key_changes_the_rows_behind_it_once(
