@@ -97,7 +97,11 @@ class Agent:
     """One gateway process. `run` collects, seals and submits until it is cancelled."""
 
     def __init__(self, config: GatewayConfig, say: Say) -> None:
-        """Open the state folder. Raises: ConfigError when not enrolled; EvidenceError when the journal is broken."""
+        """Open the state folder.
+
+        Raises: ConfigError when not enrolled, or not at the platform that is configured; EvidenceError when the
+        journal is broken.
+        """
         self.config = config
         self._say = say
         self._events: list[dict[str, Any]] = []
@@ -107,6 +111,9 @@ class Agent:
         enrolment = self.state.enrolment()
         if enrolment is None:
             raise ConfigError(Problem.of(str(config.file), "agent.not_enrolled", config=config.file.name))
+        if config.platform is not None and "register" not in enrolment:
+            raise ConfigError(Problem.of(str(config.file), "agent.self_with_platform", url=config.platform.url,
+                                         gateway=self.state.gateway_id()))
         self._disk = ThreadPoolExecutor(1, "disk")
         self.journal = Journal(RealDisk(self.state.journal_dir), where=str(self.state.journal_dir))
         self.sealer = Sealer(self.journal, [self.state.gateway_key()], self.tell, clock_source=clock_source)
@@ -163,6 +170,8 @@ class Agent:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks, timeout=STOP_S)
+            if self.submitter is not None:  # its task may not have begun: the size is asked before
+                await self.submitter.close()
             await self._stop(clean)
 
     async def _begin(self) -> None:

@@ -35,6 +35,7 @@ from tests.support.processes import (
     own_policy,
     point,
     running_gateway,
+    until,
     verdict,
     write_gateway,
 )
@@ -251,6 +252,19 @@ def test_a_platform_that_refuses_cuts_and_hangs_delays_everything_and_loses_noth
         assert covered_once(mine) == []
         tallystick("platform", "policy", platform_file(tmp_path), "-o", tmp_path / "policy.json")
         assert verdict(bundle, tmp_path / "policy.json")["summary"]["trust"] == "independent"
+
+
+def test_it_can_be_stopped_while_it_waits_for_a_platform_that_hangs(tmp_path: Path) -> None:
+    with deaf_server() as (port, taken), services(tmp_path) as running:
+        files = small_gateway(tmp_path / "gateway", 1, more=f'[platform]\nurl = "{running[-1].url}"\n')
+        tallystick("enrol", files.config, "--token", token(tmp_path, USCC))
+        files.edit(running[-1].url, f"http://127.0.0.1:{port}")
+        with running_gateway(files) as gateway:
+            until(lambda: taken, "the platform is asked for its size")
+            before = time.monotonic()
+            assert gateway.end() == 0
+            assert time.monotonic() - before < 3
+        assert "Traceback" not in gateway.said() and "Unclosed" not in gateway.said(), gateway.said()
 
 
 # Its replacement, and evidence that travels on foot.

@@ -266,6 +266,15 @@ def test_a_gateway_that_is_not_enrolled_says_so_and_leaves_nothing(config: Gatew
     assert not (config.state_dir / "journal").exists()
 
 
+def test_a_gateway_that_certified_itself_is_told_before_it_asks_a_platform(config: GatewayConfig) -> None:
+    with config.file.open("a", encoding="utf-8") as file:
+        file.write('\n[platform]\nurl = "http://127.0.0.1:9"\n')
+    with pytest.raises(ConfigError) as caught:
+        Agent(load_gateway(config.file), Words("en"))
+    assert caught.value.problems[0].code == "agent.self_with_platform"
+    assert not (config.state_dir / "journal").exists()
+
+
 def test_events_are_kept_for_the_page_and_forgotten_in_order(config: GatewayConfig) -> None:
     agent = Agent(config, Words("zh"))
     for number in range(EVENTS_KEPT + 5):
