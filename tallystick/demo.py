@@ -49,15 +49,22 @@ def demo_command(args: argparse.Namespace, say: Say) -> int:
         print(say("demo.not_empty", out=out), file=sys.stderr)
         return 2
     demo = Demo(out, say)
-    # A service manager's or `timeout`'s end is as clean as Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    # The end of a terminal, of a service manager or of `timeout` is as clean as Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         return demo.run(seed=args.seed, broker=args.broker)
     except DemoError as error:
         print(say("demo.failed", reason=error, logs=out / "logs"), file=sys.stderr)
         return 1
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # who is impatient must not cut the clearing up
+            signal.signal(number, signal.SIG_IGN)
         demo.stop_all()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 class Demo:
@@ -322,7 +329,9 @@ class Demo:
             process.wait()
 
     def stop_all(self) -> None:
-        """End everything that is left, the newest first."""
+        """End everything that is left, the newest first, all in the time of one."""
+        for process in reversed(self._running.values()):
+            process.terminate()
         for name in reversed(list(self._running)):
             self.stop(name)
 

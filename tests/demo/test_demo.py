@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,20 +116,22 @@ def compare(counted: dict[str, Any], truth: dict[str, Any]) -> None:
 
 
 def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
-    """Ctrl-C, and the end that a service manager or `timeout` asks for, in mid-run."""
-    demos = {number: Demo(tmp_path / number.name) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Ctrl-C in mid-run, twice as impatient people do; a terminal that is closed, and then an end that is asked for."""
+    demos = [(Demo(tmp_path / first.name), first, second)
+             for first, second in ((signal.SIGINT, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM))]
     try:
-        for demo in demos.values():
+        for demo, first, second in demos:
             gateway = demo.out / "logs" / "gateway.log"
             until(lambda log=gateway: log.exists() and log.stat().st_size, "the gateway runs", deadline_s=90)
             assert len(processes_that_name(str(demo.out))) >= 5, "demo, plant, witness, platform, gateway"
-        for number, demo in demos.items():
-            assert demo.end(number, within_s=40) == 130, demo.text()
+            demo.process.send_signal(first)
+            time.sleep(0.2)  # a hand's pause
+            assert demo.end(second, within_s=40) == 130, demo.text()
             assert processes_that_name(str(demo.out)) == []
             assert "Traceback" not in demo.text()
             assert list(demo.home.iterdir()) == []
     finally:
-        for demo in demos.values():
+        for demo, *_ in demos:
             demo.kill()
 
 
