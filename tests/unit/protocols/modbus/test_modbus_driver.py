@@ -244,7 +244,9 @@ async def test_identify_reads_each_unit_its_own_nameplate() -> None:
                                             "major_minor_revision": "V1.2", "model_name": "水泵变频器"}
         assert await driver.identify(2) == {"vendor_name": "Inovance"}
         assert (await driver.identify(3))["vendor_name"] == "A" * 60
-        assert "pymodbus" in (await driver.identify(4))["server_id"].lower(), "no 43/14: function 17 says who it is"
+        # What pymodbus says there is one identity a process, which other servers of this run may have changed.
+        fallback = await driver.identify(4)
+        assert fallback.keys() == {"server_id"} and fallback["server_id"], "no 43/14: function 17 says who it is"
         async with running(driver):
             await until(lambda: len(sink.batches) > 2)
             assert (await driver.identify(2))["vendor_name"] == "Inovance"
