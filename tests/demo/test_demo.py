@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,24 +59,57 @@ class Demo:
             os.kill(int(line.partition(":")[0]), signal.SIGKILL)
 
 
-def test_two_factories_are_counted_proven_and_defended(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def factories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Demo]]:
+    """Two demos that run while the other tests of this file do: most of a demo is waiting for windows."""
     need("mosquitto")
-    demos = [Demo(tmp_path / "one", "--seed", "1"),
-             Demo(tmp_path / "two", "--seed", "20261101", "--broker", "mosquitto", "--lang", "zh")]
+    folder = tmp_path_factory.mktemp("factories")
+    demos = [Demo(folder / "one", "--seed", "1"),
+             Demo(folder / "two", "--seed", "20261101", "--broker", "mosquitto", "--lang", "zh")]
     try:
-        statuses = [demo.end() for demo in demos]
-        assert statuses == [0, 0], "\n".join(demo.text() for demo in demos)
-        left = [line for demo in demos for line in processes_that_name(str(demo.out))]
-        assert not left
+        yield demos
     finally:
         for demo in demos:
             demo.kill()
-    for demo in demos:
+
+
+def test_an_interrupted_demo_leaves_nothing_running(factories: list[Demo], tmp_path: Path) -> None:
+    """Ctrl-C in mid-run, twice as impatient people do; a terminal that is closed, and then an end that is asked for."""
+    demos = [(Demo(tmp_path / first.name), first, second)
+             for first, second in ((signal.SIGINT, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM))]
+    try:
+        for demo, first, second in demos:
+            gateway = demo.out / "logs" / "gateway.log"
+            until(lambda log=gateway: log.exists() and log.stat().st_size, "the gateway runs", deadline_s=90)
+            assert len(processes_that_name(str(demo.out))) >= 5, "demo, plant, witness, platform, gateway"
+            demo.process.send_signal(first)
+            time.sleep(0.2)  # a hand's pause
+            assert demo.end(second, within_s=40) == 130, demo.text()
+            assert processes_that_name(str(demo.out)) == []
+            assert "Traceback" not in demo.text()
+            assert list(demo.home.iterdir()) == []
+    finally:
+        for demo, *_ in demos:
+            demo.kill()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    done = tallystick("demo", "--out", tmp_path, check=False)
+    assert done.returncode == 2 and "not empty" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_two_factories_are_counted_proven_and_defended(factories: list[Demo]) -> None:
+    statuses = [demo.end() for demo in factories]
+    assert statuses == [0, 0], "\n".join(demo.text() for demo in factories)
+    assert [line for demo in factories for line in processes_that_name(str(demo.out))] == []
+    for demo in factories:
         judge(demo)
-    truths = [json.loads((demo.out / "plant.json").read_text(encoding="utf-8")) for demo in demos]
+    truths = [json.loads((demo.out / "plant.json").read_text(encoding="utf-8")) for demo in factories]
     assert truths[0]["devices"] != truths[1]["devices"], "another seed is another factory with other numbers"
     assert truths[0]["devices"]["configured"] == 40 and truths[0]["devices"]["counted"] == 37
-    assert "37/40" in demos[0].text()
+    assert "37/40" in factories[0].text()
 
 
 def judge(demo: Demo) -> None:
@@ -113,30 +147,3 @@ def compare(counted: dict[str, Any], truth: dict[str, Any]) -> None:
     assert 0 < figures["points"]["changing"] <= truth["points"]["changing_at_most"]
     if figures["windows"]["read"] * WINDOW_S >= truth["change_horizon_s"]:
         assert figures["points"]["changing"] >= truth["points"]["changing_at_least"]
-
-
-def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
-    """Ctrl-C in mid-run, twice as impatient people do; a terminal that is closed, and then an end that is asked for."""
-    demos = [(Demo(tmp_path / first.name), first, second)
-             for first, second in ((signal.SIGINT, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM))]
-    try:
-        for demo, first, second in demos:
-            gateway = demo.out / "logs" / "gateway.log"
-            until(lambda log=gateway: log.exists() and log.stat().st_size, "the gateway runs", deadline_s=90)
-            assert len(processes_that_name(str(demo.out))) >= 5, "demo, plant, witness, platform, gateway"
-            demo.process.send_signal(first)
-            time.sleep(0.2)  # a hand's pause
-            assert demo.end(second, within_s=40) == 130, demo.text()
-            assert processes_that_name(str(demo.out)) == []
-            assert "Traceback" not in demo.text()
-            assert list(demo.home.iterdir()) == []
-    finally:
-        for demo, *_ in demos:
-            demo.kill()
-
-
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("mine")
-    done = tallystick("demo", "--out", tmp_path, check=False)
-    assert done.returncode == 2 and "not empty" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -44,7 +44,7 @@ from tests.unit.protocols.opcua.bench import serving
 pytestmark = pytest.mark.timeout(180)
 
 GRACE_MS = 300
-KILLS = 4
+KILLS = 3
 
 
 def small_gateway(folder: Path, port: int, *, more: str = "") -> GatewayFiles:
