@@ -10,7 +10,8 @@ from protocols.errors import VerificationError
 from protocols.evidence import keys, note, policy, proof
 from protocols.evidence.note import COSIGNATURE_V1, ED25519, VerifierKey
 
-LOG, W1, W2, W3 = (keys.generate() for _ in range(4))
+# From fixed seeds: the lines below are names of tests, and every worker must give them the same.
+LOG, W1, W2, W3, STRANGER = (keys.Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in range(1, 6))
 
 
 def vkey(name: str, key: keys.Ed25519PrivateKey, kind: int = COSIGNATURE_V1) -> VerifierKey:
@@ -42,8 +43,8 @@ def test_groups_nest_and_count_keys() -> None:
 
 @pytest.mark.parametrize(("line", "code"), [
     (f"witness again {vkey('other.example', W1)}", "policy.duplicate_key"),
-    (f"witness w1 {vkey('w1.example', keys.generate())}", "policy.name_used_twice"),
-    (f"witness log {vkey('log.example', keys.generate(), ED25519)}", "policy.line"),
+    (f"witness w1 {vkey('w1.example', STRANGER)}", "policy.name_used_twice"),
+    (f"witness log {vkey('log.example', STRANGER, ED25519)}", "policy.line"),
     ("group g 4 w1 w2", "policy.line"), ("group g 0 w1 w2", "policy.line"),
     ("group g any nobody", "policy.unknown_name"), ("group g any w1\ngroup h any w1", "policy.name_used_twice"),
     ("threshold 3", "policy.line"), (LOG_LINE, "policy.line"),
