@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from config.platform import PlatformConfig
     from verifier.platform.service import Service
 
+PLATFORM_VARIABLE = "TALLYSTICK_PLATFORM"
+PLATFORM_PLACES = ("platform.toml", "/etc/tallystick/platform.toml")
 ACTIONS = ("init", "add-witness", "key", "token", "policy", "revoke")
 
 
@@ -65,7 +68,7 @@ def platform_command(args: argparse.Namespace, say: Say) -> int:
 def import_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments of `tallystick import`."""
     parser.add_argument("bundle", metavar="X.tally", type=Path, help=say("platform.help_bundle"))
-    parser.add_argument("--platform", metavar="CONFIG", type=Path, required=True, help=say("platform.help_platform"))
+    parser.add_argument("--platform", metavar="CONFIG", type=Path, help=say("platform.help_platform"))
 
 
 def import_command(args: argparse.Namespace, say: Say) -> int:
@@ -75,12 +78,24 @@ def import_command(args: argparse.Namespace, say: Say) -> int:
     from config.platform import load_platform
     from verifier.platform.importer import import_bundle
 
-    config = load_platform(args.platform)
+    config = load_platform(args.platform or _installed())
     with args.bundle.open("rb") as file:
         answer = _ask_or_do(config, "/import", file, lambda service: import_bundle(service, args.bundle))
     print(json.dumps(answer, sort_keys=True))
     print(say("platform.imported", count=answer["size"] - answer["before"], size=answer["size"]), file=sys.stderr)
     return 0
+
+
+def _installed() -> Path:
+    """Return the configuration of the platform on this machine. Raises ConfigError if there is none."""
+    from protocols.errors import ConfigError, Problem
+
+    named = os.environ.get(PLATFORM_VARIABLE)
+    places = [Path(named)] if named else [Path(place) for place in PLATFORM_PLACES]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise ConfigError(Problem.of("tallystick import", "platform.none_here", places=", ".join(map(str, places))))
+    return found
 
 
 def _init(folder: Path, args: argparse.Namespace) -> Path:
