@@ -111,11 +111,13 @@ class Outbox:
             case Grew(size):
                 return replace(self, local=max(self.local, size))._next(now_ns)
             case Answered(size, agrees):
-                answered = replace(self, busy=False, wake_ns=0, reached=max(self.reached, size))
-                if size > self.local or agrees is not True:
+                # The journal may have grown while the request was under way: agreement at a size means we have it.
+                local = max(self.local, size) if agrees else self.local
+                answered = replace(self, busy=False, wake_ns=0, reached=max(self.reached, size), local=local)
+                if agrees is not True:
                     why = "ahead" if size > self.local else "fork"
                     return replace(answered, halted=why), (Halt(why, size),)
-                nothing_left = size == self.local and self.proven >= self.local
+                nothing_left = size == local and self.proven >= local
                 tries = 0 if size > self.reached or nothing_left else self.tries
                 return replace(answered, remote=size, tries=tries)._next(now_ns)
             case Proven(size):

@@ -118,3 +118,12 @@ def test_never_two_requests_at_once_and_never_beyond_what_is_sealed(events: list
         assert len(requests) <= 1 and not (waiting and requests)
         waiting = waiting or bool(requests)
         assert all(e.first < box.local for e in requests if isinstance(e, Submit))
+
+
+def test_a_journal_that_grew_while_its_entries_were_under_way_is_no_platform_ahead() -> None:
+    """A batch takes what is sealed when it is built, which may be more than the outbox was told of before."""
+    box, effects = Outbox(local=5, remote=3).step(Tick(), now_ns=0)
+    assert effects == (Submit(3),)
+    box, effects = box.step(Answered(6, True), now_ns=0)
+    assert box.halted is None and (box.local, box.remote) == (6, 6)
+    assert effects == (AskRegister(),)
