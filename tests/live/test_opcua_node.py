@@ -157,7 +157,10 @@ async def test_every_change_arrives_also_over_a_line_that_is_cut(program: Path, 
             await until(lambda: len(sink.values(100)) > seen + 15)
             assert await server.counts() == (1, 1)
         got = sink.values(100)[1:]
-        assert got == [got[0] + i for i in range(len(got))], "a tick of 100 ms is one sample, none lost, none twice"
+        # A message may come twice around a cut, sent and then republished: repeats change no count. None may be lost.
+        once = list(dict.fromkeys(got))
+        assert once == [got[0] + i for i in range(len(once))], "a tick of 100 ms is one sample, in order, none lost"
+        assert len(got) - len(once) <= 1, "one message at the most is under way when a line is cut"
         assert sink.codes() == ["opcua.unreachable", "opcua.back"]
         assert not sink.lost
 
