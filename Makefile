@@ -25,7 +25,7 @@ demo: $(VENV)/.demo
 	$(BIN)/tallystick demo --out "$(OUT)" $(if $(SEED),--seed $(SEED)) $(if $(BROKER),--broker $(BROKER)) $(if $(LANG_),--lang $(LANG_))
 
 test: check
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
