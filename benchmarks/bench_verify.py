@@ -30,7 +30,7 @@ def build(folder: Path, devices: int, points: int, windows: int) -> None:
     """
     from protocols.evidence import column
     from protocols.evidence.bundle import write_bundle
-    from tests.support.evidence_fixture import World, device_row, point_row
+    from verifier.conformance.world import World, device_row, point_row
 
     draw = random.Random(1)
     world = World()

@@ -176,6 +176,18 @@ class Sealer:
         """Remember time that no window covers: the next window is sealed behind an outage that names it."""
         self._missing.append(_Missing(gap.reason, gap.samples))
 
+    def record(self, kind: str, fields: Mapping[str, Any]) -> int:
+        """Seal one entry that is no link of the gateway's life, such as a `probe`; return its seq.
+
+        Raises: OSError when the disk does not take it: then nothing is sealed, and the caller may try again.
+        """
+        self._settle()
+        draft = self._draft()
+        self._tried = -1
+        seq = draft.add(kind, fields)
+        self.journal.append(draft.entries, self.sign)
+        return seq
+
     def rotate(self, new_key: Ed25519PrivateKey) -> None:
         """Seal a change of key. The caller has made `new_key` durable before: larger checkpoints need it."""
         self._settle()

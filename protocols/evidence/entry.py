@@ -71,9 +71,25 @@ PROBE = _entry("probe", {
     "client_certificate": Base64(most=8192), "c": Hex(32), "signature": Base64(most=1024),
 })
 
+READS_MAX = 1000
+
+READS = _entry("reads", {
+    "start_s": Integer(), "roster": Integer(), "seen": SEEN, "rows": Integer(0, READS_MAX),
+    "answered": Integer(0, READS_MAX), "root": Hex(32),
+})
+"""Reads at instants that nobody could choose. `root` is over the transcript that `protocols.evidence.reads` tells."""
+
+KEEP_NAME = r"[a-z0-9][a-z0-9._-]{0,79}"
+
+KEEP = _entry("keep", {
+    "from_seq": Integer(), "to_seq": Integer(), "name": Text(80, KEEP_NAME), "sha256": Hex(32), "bytes": Integer(),
+    "retain_until_s": Integer(),
+})
+"""A file that stays in the factory and belongs to the windows among entries [from_seq, to_seq], both included."""
+
 SHAPES: Mapping[str, Object] = {
     "enrolment": ENROLMENT, "start": START, "roster": ROSTER, "window": WINDOW, "outage": OUTAGE, "key": KEY,
-    "probe": PROBE,
+    "probe": PROBE, "reads": READS, "keep": KEEP,
 }
 
 

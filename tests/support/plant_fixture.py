@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from protocols.evidence.bundle import write_bundle
-from tests.support.evidence_fixture import Gateway, World, device_row, point_row, private_part
+from verifier.conformance.world import Gateway, World, device_row, point_row, private_part
 
 
 @dataclass

@@ -129,7 +129,9 @@ class History:
         return size if self.ends_at is None else min(size, self.ends_at)
 
     def walk(self) -> Iterator[Entry]:
-        """Yield `roster`, `window` and `outage` entries in order, those of the life chain outside the tiles too."""
+        """Yield the entries that later steps read, in order, those of the life chain outside the tiles too:
+        `roster`, `window`, `outage`, `probe`, `reads` and `keep`.
+        """
         self._key = self.birth.first_key
         chain = self._chain()
         for value in chain:
@@ -210,8 +212,8 @@ class History:
             case "window":
                 if self._window(value, where):
                     yield value
-            case "probe":
-                pass  # step 10
+            case "probe" | "reads" | "keep":
+                yield value
             case _:
                 self.found.remark(LOG, "entry.unknown_type", where, seq=seq, type=kind)
 

@@ -14,11 +14,11 @@ import pytest
 
 from config.programme import PROGRAMMES
 from tallystick.__main__ import main
-from tests.support.evidence_fixture import START_S, USCC, World
 from tests.support.plant_fixture import Plant, claim_text
 from tests.support.source import ROOT
 from verifier.audit.commands import parse_at
 from verifier.audit.schemas import all_schemas
+from verifier.conformance.world import START_S, USCC, World
 
 SCHEMA = all_schemas()["count.schema.json"]
 

@@ -13,11 +13,11 @@ import pytest
 
 from protocols.errors import ConfigError
 from tallystick.__main__ import main
-from tests.support.evidence_fixture import OTHER_USCC, USCC
 from tests.support.plant_fixture import Plant, claim_text
 from tests.support.source import ROOT
 from verifier.audit.claim import load_claim
 from verifier.audit.schemas import all_schemas
+from verifier.conformance.world import OTHER_USCC, USCC
 
 SCHEMAS = all_schemas()
 FOLDER = ROOT / "docs" / "schemas"

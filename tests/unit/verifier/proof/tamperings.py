@@ -13,7 +13,7 @@ from protocols.evidence.keys import gateway_origin
 from protocols.evidence.note import ED25519, Signature, VerifierKey, cosign, format_note
 from protocols.evidence.note import parse as parse_note
 from protocols.evidence.policy import Policy
-from tests.support.evidence_fixture import (
+from verifier.conformance.world import (
     OTHER_USCC,
     START_S,
     Gateway,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from protocols.evidence import column, jcs, signed
-from tests.support.evidence_fixture import (
+from tests.unit.verifier.proof.tamperings import CASES, Exhibit, case, changed, closed, opened
+from verifier.conformance.world import (
     OTHER_USCC,
     START_S,
     Gateway,
@@ -21,7 +22,6 @@ from tests.support.evidence_fixture import (
     small,
     two_devices,
 )
-from tests.unit.verifier.proof.tamperings import CASES, Exhibit, case, changed, closed, opened
 
 __all__ = ["CASES", "Exhibit"]
 

@@ -13,7 +13,7 @@ import pytest
 
 from protocols.evidence import entry, jcs, keys, note, proof, register, tiles
 from protocols.evidence.bundle import README, open_bundle
-from tests.support.evidence_fixture import OTHER_USCC, World, device_row, private_part, small, two_devices, zipped
+from verifier.conformance.world import OTHER_USCC, World, device_row, private_part, small, two_devices, zipped
 from verifier.proof.verify import Verdict, verify
 
 PURE = ((keys, "signature_holds"), (keys, "check_public"), (jcs, "decode"), (entry, "decode"), (register, "decode"),

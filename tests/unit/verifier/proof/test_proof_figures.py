@@ -11,7 +11,7 @@ import pytest
 from protocols.errors import VerificationError
 from protocols.evidence.bundle import open_bundle
 from protocols.terms.basis import Basis
-from tests.support.evidence_fixture import (
+from verifier.conformance.world import (
     START_S,
     Gateway,
     World,

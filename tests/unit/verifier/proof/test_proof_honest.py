@@ -16,7 +16,7 @@ from protocols.evidence.bundle import open_bundle
 from protocols.evidence.note import DASH
 from protocols.evidence.policy import Policy
 from protocols.evidence.policy import parse as parse_policy
-from tests.support.evidence_fixture import (
+from verifier.conformance.world import (
     OTHER_USCC,
     START_S,
     Gateway,

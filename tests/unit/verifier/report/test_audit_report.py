@@ -15,9 +15,9 @@ from protocols.terms.basis import NOT_COUNTED_REASONS
 from protocols.terms.vocabulary import DEPLOYMENTS, ROLES, THINGS
 from tallystick.__main__ import main
 from tallystick.words.lookup import Words
-from tests.support.evidence_fixture import USCC, private_part
 from tests.support.plant_fixture import Plant, claim_text
 from tests.support.source import ROOT
+from verifier.conformance.world import USCC, private_part
 from verifier.proof.verify import LIMIT_GIVEN, LIMIT_SELF_MADE, LIMITS
 from verifier.report.html import render
 from verifier.report.wording import BASIS_ORDER, running_days
@@ -98,7 +98,7 @@ def _kind(private: dict[str, Any]) -> str | None:
 
 def _tags(private: dict[str, Any]) -> list[dict[str, str]]:
     from protocols.evidence import roster
-    from tests.support.evidence_fixture import K
+    from verifier.conformance.world import K
 
     return [{"scheme": s, "tag": roster.keyed_tag(K, s, v)} for s, v in sorted(roster.tag_values(private).items())]
 

@@ -107,6 +107,7 @@ class World:
         return parse(self.policy_json(**changes), where="policy")
 
     def vkey(self) -> str:
+        """Return the register's verifier key."""
         return str(note.VerifierKey(REGISTER, note.ED25519, public("register")))
 
     def gateway(self, name: str = "gateway", *, uscc: str = USCC, enrol: bool = True, **certificate: Any) -> Gateway:
@@ -352,6 +353,7 @@ class Gateway:
 
 
 def bits(slots: Iterable[int]) -> int:
+    """Return the bitmap of some slots."""
     return sum(1 << slot for slot in set(slots))
 
 
