@@ -15,7 +15,7 @@ from protocols.errors import VerificationError
 from protocols.evidence import bundle as bundles
 from protocols.evidence import keys, note, tiles
 from protocols.evidence.bundle import open_bundle
-from tests.unit.verifier.proof.tamperings_sealed import CASES, Exhibit
+from verifier.conformance.tamperings_sealed import CASES, Exhibit
 from verifier.conformance.world import small, zipped
 from verifier.proof.findings import ALL_STEPS
 from verifier.proof.verify import Verdict, verify

@@ -10,8 +10,8 @@ import pytest
 
 from protocols.evidence.bundle import write_bundle
 from tallystick.__main__ import main
-from tests.unit.verifier.proof.tamperings_sealed import CASES
 from verifier.commands import local_time
+from verifier.conformance.tamperings_sealed import CASES
 from verifier.conformance.world import START_S, World, small, two_devices
 
 SCHEMA = json.loads((Path(__file__).resolve().parents[4] / "docs/schemas/verify.schema.json").read_text())

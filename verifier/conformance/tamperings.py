@@ -1,5 +1,6 @@
 """What a cheat may try, with the keys that a cheat may hold; each with the one cause that must refuse it."""
 
+# ruff: noqa: D103 - the name of a case says what the cheat does
 from __future__ import annotations
 
 import json

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from protocols.evidence import column, jcs, signed
-from tests.unit.verifier.proof.tamperings import CASES, Exhibit, case, changed, closed, opened
+from verifier.conformance.tamperings import CASES, Exhibit, case, changed, closed, opened
 from verifier.conformance.world import (
     OTHER_USCC,
     START_S,
