@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from protocols.terms.say import Say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from protocols.evidence.policy import Policy
+    from verifier.proof.also import Also
     from verifier.proof.findings import Finding
     from verifier.proof.verify import Verdict
 
@@ -28,6 +31,7 @@ def trust_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments that say whom the checker trusts: the same for verify, count, audit and export."""
     parser.add_argument("--policy", metavar="FILE", type=Path, help=say("verify.help.policy"))
     parser.add_argument("--anchor", metavar="FILE", type=Path, help=say("verify.help.anchor"))
+    parser.add_argument("--also", metavar="FILE", type=Path, action="append", default=[], help=say("also.help"))
 
 
 def verify_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
@@ -39,7 +43,7 @@ def verify_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
 
 def verify_command(args: argparse.Namespace, say: Say) -> int:
     """Print the verdict. 0 valid, 1 invalid, 2 unreadable, no policy or bad usage."""
-    verdict = judge(args.bundle, load_policy(args.policy), load_anchor(args.anchor))
+    verdict = judge(args.bundle, load_policy(args.policy), load_anchor(args.anchor), load_also(args.also))
     if args.json:
         print(json.dumps(as_json(verdict, say), indent=2, sort_keys=True))
     else:
@@ -70,6 +74,13 @@ def load_anchor(path: Path | None) -> bytes | None:
     return None if path is None else _read(path, ANCHOR_BYTES_MAX)
 
 
+def load_also(paths: Sequence[Path]) -> Also:
+    """Return the files of --also, sorted by what they are. Raises ConfigError naming every one that is unusable."""
+    from verifier.proof.also import sort
+
+    return sort(paths)
+
+
 def _read(path: Path, bytes_max: int) -> bytes:
     from protocols.errors import ConfigError, Problem
 
@@ -84,13 +95,14 @@ def _read(path: Path, bytes_max: int) -> bytes:
     return data
 
 
-def judge(bundle: Path, policy: Policy, anchor: bytes | None) -> Verdict:
+def judge(bundle: Path, policy: Policy, anchor: bytes | None, also: Also | None = None) -> Verdict:
     """Open a bundle and verify it. A zip that breaks a rule is a verdict too (`container.*`).
 
     Raises: ConfigError if the file cannot be read or is no zip at all: there is nothing to judge then.
     """
     from protocols.errors import ConfigError, Problem, VerificationError
     from protocols.evidence.bundle import open_bundle
+    from verifier.proof.also import NOTHING
     from verifier.proof.verify import refused, verify
 
     try:
@@ -99,7 +111,7 @@ def judge(bundle: Path, policy: Policy, anchor: bytes | None) -> Verdict:
         if any(problem.code == "container.unreadable" for problem in error.problems):
             raise ConfigError(Problem(str(bundle), p.code, p.args) for p in error.problems) from error
         return refused(error)
-    return verify(opened, policy, anchor=anchor)
+    return verify(opened, policy, anchor=anchor, also=also or NOTHING)
 
 
 def as_json(verdict: Verdict, say: Say) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from protocols.evidence.policy import Policy
     from verifier.audit.counting import Judged, Order
     from verifier.audit.results import Digests
+    from verifier.proof.also import Also
 
 EXIT_FAILED = 1
 LAST = "last"
@@ -118,15 +119,16 @@ def parse_at(text: str) -> int | None:
 def judge_all(args: argparse.Namespace, say: Say) -> list[Judged]:
     """Verify every bundle under the checker's policy, in the order of the command line."""
     from verifier.audit.counting import Judged
-    from verifier.commands import as_json, load_anchor, load_policy
+    from verifier.commands import as_json, load_also, load_anchor, load_policy
 
+    also = load_also(args.also)
     policy, anchor = load_policy(args.policy), load_anchor(args.anchor)
-    verdicts = _verdicts(args.bundles, policy, anchor)
+    verdicts = _verdicts(args.bundles, policy, anchor, also)
     return [Judged(sha256=sha256_of(path), verdict=verdict, told=as_json(verdict, say))
             for path, verdict in zip(args.bundles, verdicts, strict=True)]
 
 
-def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None) -> list[Any]:
+def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None, also: Also) -> list[Any]:
     """Return a verdict for each bundle. An anchor is of one gateway: with several bundles it is held against that one.
 
     Raises: ConfigError if the anchor is of none of them: a check that was asked for must not be left out in silence.
@@ -135,14 +137,14 @@ def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None) -> li
     from verifier.commands import judge
 
     if anchor is None or len(paths) == 1:
-        return [judge(path, policy, anchor) for path in paths]
+        return [judge(path, policy, anchor, also) for path in paths]
     gateway = _gateway_of(anchor)
-    verdicts = [judge(path, policy, None) for path in paths]
+    verdicts = [judge(path, policy, None, also) for path in paths]
     meant = [i for i, verdict in enumerate(verdicts) if verdict.summary.gateway == gateway]
     if not meant:
         raise ConfigError(Problem.of("--anchor", "count.anchor_unmatched"))
     for i in meant:
-        verdicts[i] = judge(paths[i], policy, anchor)
+        verdicts[i] = judge(paths[i], policy, anchor, also)
     return verdicts
 
 

@@ -26,6 +26,7 @@ from protocols.evidence.bundle import README, Bundle
 from protocols.evidence.policy import Policy
 from verifier.proof import log as logs
 from verifier.proof import register as registers
+from verifier.proof.also import NOTHING, Also
 from verifier.proof.bracket import Brackets
 from verifier.proof.figures import Evidence
 from verifier.proof.findings import ALL_STEPS, CONTAINER, LOG, NO_ENTRY, POLICY, Finding, Findings
@@ -108,13 +109,14 @@ def refused(error: VerificationError) -> Verdict:
     return _verdict(found, Summary(), None)
 
 
-def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None,
+def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also: Also = NOTHING,
            steps: Collection[int] = ALL_STEPS) -> Verdict:
     """Judge an opened bundle under the checker's own policy.
 
     Args:
         anchor: what the checker kept and the claimant does not hold: a tlog-proof of a head of this gateway, or a
             signed checkpoint of the gateway.
+        also: what else the checker holds, sorted: proofs of equivocation, openings, transcripts, kept files.
         steps: the steps whose faults count. Only tests leave one out, to show that each is needed.
     Every fault is found in one run, as far as later steps do not need what an earlier one refused.
     """
