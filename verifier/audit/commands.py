@@ -30,6 +30,7 @@ def count_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments of `tallystick count`."""
     _bundle_arguments(parser, say)
     parser.add_argument("--at", metavar="T", required=True, help=say("count.help.at"))
+    parser.add_argument("--devices", action="store_true", help=say("count.help.devices"))
     basis = parser.add_mutually_exclusive_group()
     basis.add_argument("--basis", metavar="FILE", type=Path, help=say("count.help.basis"))
     basis.add_argument("--programme", metavar="P", help=say("count.help.programme", known=_programmes()))
@@ -71,7 +72,7 @@ def count_command(args: argparse.Namespace, say: Say) -> int:
     order = _own_order(args, at_s) if args.programme is None else _programme_order(
         args, at_s, load_programme(args.programme), claim=None)
     result = as_json(count(judge_all(args, say), order, say))
-    print(as_bytes(result) if args.json else "\n".join(count_lines(result, say)))
+    print(as_bytes(result) if args.json else "\n".join(count_lines(result, say, every_device=args.devices)))
     return 0 if result["verdict"] == "valid" else EXIT_FAILED
 
 

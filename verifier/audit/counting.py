@@ -29,13 +29,15 @@ from verifier.audit.results import (
     Kinds,
     Part,
     Protocols,
+    SealedResult,
     Sentence,
     Windows,
     basis_json,
     noted,
 )
 from verifier.commands import local_time
-from verifier.proof.figures import DeviceFigure, Evidence, Figures, figures
+from verifier.proof.figures import DeviceFigure, Evidence, Figures, Sealed, figures
+from verifier.proof.history import UNKNOWN
 from verifier.proof.verify import Verdict
 
 DAY_S = 86_400
@@ -128,7 +130,7 @@ def _told(found: Figures, evidence: Sequence[Evidence], order: Order) -> Figures
                    ("configured", "sampled", "producing", "changing", "counted", "folded")}},
         windows=Windows(read=found.windows, untrusted=found.untrusted_windows, late=found.late_windows,
                         missing=found.missing_windows),
-        late_devices=found.late_devices,
+        late_devices=found.late_devices, sealed=_sealed(found.sealed),
         kinds=Kinds(by_model=found.kinds_by_model, by_class=kinds_by_class,
                     value=found.kinds_by_model if order.basis.kinds == "by_model" else kinds_by_class),
         protocols=Protocols(at=found.protocols, observed=_observed_protocols(evidence, found, order.basis)),
@@ -139,6 +141,15 @@ def _told(found: Figures, evidence: Sequence[Evidence], order: Order) -> Figures
             "industry": _split(industries, industry), "city": _split(cities), "region": _split(found.by_region)},
         daily_running=None if order.daily is None else _daily(evidence, found, order.basis, order.daily),
         producing_permille=found.producing_permille)
+
+
+def _sealed(found: Sealed | None) -> SealedResult | None:
+    if found is None:
+        return None
+    known = {name: None if at_s == UNKNOWN else at_s for name, at_s in (
+        ("newest_after_s", found.newest_after_s), ("newest_before_s", found.newest_before_s),
+        ("first_after_s", found.first_after_s), ("last_before_s", found.last_before_s))}
+    return SealedResult(newest_end_s=found.newest_end_s, **known)
 
 
 def _by_class(found: Figures, equipment: Classification) -> Counter[str | None]:

@@ -98,6 +98,21 @@ class Windows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SealedResult:
+    """Independent co-signatures around the windows that count; null where nothing proves that side.
+
+    newest_end_s: end of the newest window, by the gateway's clock; newest_after_s, newest_before_s: it was sealed
+    between these. first_after_s, last_before_s: all of them were.
+    """
+
+    newest_end_s: int
+    newest_after_s: int | None
+    newest_before_s: int | None
+    first_after_s: int | None
+    last_before_s: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FiguresResult:
     """Figures at T. configured = counted + the sum of `not_counted`.
 
@@ -112,6 +127,7 @@ class FiguresResult:
     points: Mapping[str, int]
     windows: Windows
     late_devices: int
+    sealed: SealedResult | None
     kinds: Kinds
     protocols: Protocols
     enterprises: int

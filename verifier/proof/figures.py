@@ -93,6 +93,21 @@ class PointTotals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """Between which independent co-signatures the windows that count were sealed; s, UNKNOWN where nothing proves it.
+
+    newest_end_s: end of the newest of them, by the gateway's clock; newest_after_s, newest_before_s: its bracket.
+    first_after_s: the earliest not-before of all of them; last_before_s: the latest not-after.
+    """
+
+    newest_end_s: int
+    newest_after_s: int
+    newest_before_s: int
+    first_after_s: int
+    last_before_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """The figures of one or more gateways at T under one basis.
 
@@ -114,6 +129,7 @@ class Figures:
     late_windows: int
     missing_windows: int
     late_devices: int
+    sealed: Sealed | None
     kinds_by_model: int
     kinds_by_class: int
     protocols: tuple[str, ...]
@@ -158,6 +174,7 @@ class _Gathered:
     untrusted: int = 0
     late: int = 0
     planes: list[int] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
 
 
 def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis) -> Figures:
@@ -186,7 +203,7 @@ def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis) -> Figures:
         late_windows=sum(g.late for g in gathered),
         missing_windows=sum(o.windows for g in gathered for o in g.evidence.outages
                             if g.counted_at_s - basis.freshness_s < o.end_s <= g.counted_at_s),
-        late_devices=with_late - len(counted),
+        late_devices=with_late - len(counted), sealed=_sealed(gathered),
         kinds_by_model=len({d.row.kind for d in counted.values()} - {None}),
         kinds_by_class=len({d.row.equipment_class for d in counted.values()} - {None}),
         protocols=protocols, producing_permille=round(median(shares)) if shares else None,
@@ -228,7 +245,21 @@ def _gather(evidence: Evidence, at_s: int, basis: Basis) -> _Gathered:
             result.late += 1
         else:
             result.now = _union(result.now, bits)
+            result.used.append(i)
     return result
+
+
+def _sealed(gathered: Sequence[_Gathered]) -> Sealed | None:
+    """Join the brackets of the windows that count; one that is open on a side leaves that side open."""
+    used = [(g.evidence.windows, i) for g in gathered for i in g.used]
+    if not used:
+        return None
+    newest, at = max(used, key=lambda one: one[0].end_s[one[1]])
+    ends = [windows.not_after_s[i] for windows, i in used]
+    return Sealed(
+        newest_end_s=newest.end_s[at], newest_after_s=newest.not_before_s[at], newest_before_s=newest.not_after_s[at],
+        first_after_s=min(windows.not_before_s[i] for windows, i in used),
+        last_before_s=UNKNOWN if UNKNOWN in ends else max(ends))
 
 
 def _union(a: Columns, b: Columns) -> Columns:

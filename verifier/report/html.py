@@ -31,7 +31,7 @@ def render(result: Json, say: Say) -> str:
                               trim_blocks=True, lstrip_blocks=True)
     sentences = {name: partial(getattr(wording, name), say=say) for name in
                ("basis_rows", "named", "number", "finding", "interval", "protocols",
-                "running_days")}
+                "running_days", "sealed_lines")}
     count = result["count"]
     return environment.get_template(TEMPLATE).render(
         result=result, count=count, figures=count["figures"], say=say, marks=STATUS_MARKS, rows_max=ROWS_MAX,

@@ -15,6 +15,7 @@ from verifier.report.wording import (
     percent,
     protocols,
     running_days,
+    sealed_lines,
 )
 
 DEVICES_SHOWN = 50
@@ -23,13 +24,13 @@ DEVICES_SHOWN = 50
 MARKS = {"met": "[+]", "declared": "[~]", "not_met": "[-]"}
 
 
-def count_lines(result: Json, say: Say) -> list[str]:
-    """Return the lines of `tallystick count`."""
+def count_lines(result: Json, say: Say, *, every_device: bool = False) -> list[str]:
+    """Return the lines of `tallystick count`; `every_device`: the counted ones are listed too."""
     lines = [say("count.valid" if result["verdict"] == "valid" else "count.invalid"), ""]
     lines += _bundles(result, say)
     if result["figures"] is not None:
         lines += ["", say("count.at", at=local_time(result["at"]["counted_s"])), *_figures(result, say),
-                  *_not_counted(result, say), *_basis(result, say)]
+                  *(_counted(result, say) if every_device else ()), *_not_counted(result, say), *_basis(result, say)]
     return [*lines, *_findings(result["findings"], say), *_open(result, say), *_limits(result, say)]
 
 
@@ -87,6 +88,7 @@ def _figures(result: Json, say: Say) -> list[str]:
              say("count.protocols", at=protocols(figures["protocols"]["at"], say),
                  observed=protocols(figures["protocols"]["observed"], say)),
              say("count.enterprises", enterprises=figures["enterprises"]), say("count.windows", **figures["windows"]),
+             *sealed_lines(figures["sealed"], say),
              say("count.late_devices", devices=figures["late_devices"])]
     if figures["producing_permille"] is not None:
         lines.append(say("count.share", percent=percent(figures["producing_permille"])))
@@ -94,6 +96,11 @@ def _figures(result: Json, say: Say) -> list[str]:
         lines.append(say("count.daily"))
         lines += [f"  {days}  {devices}" for days, devices in running_days(figures["daily_running"], say)]
     return [*lines, say("count.levels")]
+
+
+def _counted(result: Json, say: Say) -> list[str]:
+    counted = [device for device in result["devices"] if device["reason"] is None]
+    return ["", say("count.counted", count=len(counted)), *(f"  {device_name(d, say)}" for d in counted)]
 
 
 def _not_counted(result: Json, say: Say) -> list[str]:

@@ -77,6 +77,16 @@ def device_name(device: Json, say: Say) -> str:
     return say("count.device", gateway=gateway, slot=device["slot"])
 
 
+def sealed_lines(sealed: Json | None, say: Say) -> list[str]:
+    """Return which co-signatures the windows that count lie between; nothing where no witness proves anything."""
+    if sealed is None or (sealed["newest_after_s"] is None and sealed["newest_before_s"] is None):
+        return []
+    times = {name: say("count.sealed_open") if at_s is None else local_time(at_s) for name, at_s in sealed.items()}
+    return [say("count.sealed_newest", end=times["newest_end_s"], after=times["newest_after_s"],
+                before=times["newest_before_s"]),
+            say("count.sealed_all", after=times["first_after_s"], before=times["last_before_s"])]
+
+
 def named(item: Json, say: Say) -> str:
     """Return the sentence or name of `item` in the language of this run."""
     texts = (item.get("zh") or item.get("name_zh"), item.get("en") or item.get("name_en"))

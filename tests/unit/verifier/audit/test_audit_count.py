@@ -117,6 +117,33 @@ def test_late_evidence_is_a_figure_of_its_own(tmp_path: Path, capsys: pytest.Cap
     assert late["args"] == {"windows": "2", "devices": "1"} and late["severity"] == "remark"
 
 
+def test_the_time_proof_is_that_of_witnesses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sealed after what the windows name and before the first co-signed head behind them; no clock of the gateway."""
+    plant = small(tmp_path)
+    plant.begin()
+    before_s = plant.world.time_s
+    plant.windows(2)
+    plant.cosign(delay_s=30)
+    plant.write()
+    sealed = count(capsys, plant)[1]["figures"]["sealed"]
+    end_s = plant.gateway.now_s
+    assert sealed == {"newest_end_s": end_s, "newest_after_s": before_s, "newest_before_s": end_s + 30,
+                      "first_after_s": before_s, "last_before_s": end_s + 30}
+    plant.windows(1)  # behind the last head: nothing proves how late it was sealed, so it does not count yet
+    plant.write()
+    assert count(capsys, plant)[1]["figures"]["sealed"]["newest_end_s"] == end_s
+
+
+def test_every_counted_device_is_listed_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plant = small(tmp_path)
+    words = ["count", str(plant.seal()), "--at", "last", "--policy", str(plant.policy())]
+    assert main(words) == 0
+    assert "press shop 0" not in capsys.readouterr().out
+    assert main([*words, "--devices"]) == 0
+    told = capsys.readouterr().out
+    assert "Counted (1):\n  press shop 0" in told and "Not counted (2):\n  press shop 1" in told
+
+
 def test_missing_windows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plant = small(tmp_path)
     plant.begin()
