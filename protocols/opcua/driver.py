@@ -63,7 +63,7 @@ READ_ONLY_REQUESTS: tuple[type, ...] = (
     ua.RepublishRequest,
 )
 
-_POLICIES: dict[str, Any] = {
+POLICY_CLASSES: dict[str, Any] = {
     "Basic256Sha256": security_policies.SecurityPolicyBasic256Sha256,
     "Aes128_Sha256_RsaOaep": security_policies.SecurityPolicyAes128Sha256RsaOaep,
     "Aes256_Sha256_RsaPss": security_policies.SecurityPolicyAes256Sha256RsaPss,
@@ -74,19 +74,23 @@ _TOO_MUCH = frozenset((ua.StatusCodes.BadTooManyOperations, ua.StatusCodes.BadRe
 _REFUSED_LOGIN = frozenset((ua.StatusCodes.BadUserAccessDenied, ua.StatusCodes.BadIdentityTokenRejected,
                             ua.StatusCodes.BadIdentityTokenInvalid))
 
-_DISTRUST = frozenset((ua.StatusCodes.BadCertificateUntrusted, ua.StatusCodes.BadSecurityChecksFailed,
+DISTRUST = frozenset((ua.StatusCodes.BadCertificateUntrusted, ua.StatusCodes.BadSecurityChecksFailed,
                        ua.StatusCodes.BadCertificateInvalid, ua.StatusCodes.BadCertificateUseNotAllowed,
                        ua.StatusCodes.BadCertificateUriInvalid, ua.StatusCodes.BadCertificateTimeInvalid))
 """How a server says that it does not take our certificate."""
 
 
 class _Session(UaSession):
-    """A session that sends reading requests only, and leaves publishing to the driver."""
+    """A session that sends the allowed requests only, and leaves publishing to the driver."""
+
+    def __init__(self, client: Any, allowed: tuple[type, ...]) -> None:
+        super().__init__(client)
+        self._allowed = allowed
 
     async def _send_request(self, request: Any, timeout: float | None = None,  # noqa: ASYNC109 -- asyncua's signature
                             message_type: Any = ua.MessageType.SecureMessage) -> Buffer:
-        if not isinstance(request, READ_ONLY_REQUESTS):
-            raise AssertionError(f"{type(request).__name__} is not a reading request")
+        if not isinstance(request, self._allowed):
+            raise AssertionError(f"{type(request).__name__} is not a request that may leave")
         return await super()._send_request(request, timeout, message_type)
 
     def ensure_publish_loop(self) -> None:
@@ -97,12 +101,12 @@ class _Session(UaSession):
         return bytes(await self._send_request(request, timeout_s))
 
 
-class _Client(Client):
-    """asyncua's client with our session, and a guard on what it receives."""
+class GuardedClient(Client):
+    """asyncua's client with our session, and a guard on what it receives. allowed: requests that may leave."""
 
-    def __init__(self, endpoint: OpcUaEndpoint) -> None:
+    def __init__(self, endpoint: OpcUaEndpoint, allowed: tuple[type, ...] = READ_ONLY_REQUESTS) -> None:
         super().__init__(endpoint.url, timeout=endpoint.timeout_s)
-        self.our_session = _Session(self.uaclient)
+        self.our_session = _Session(self.uaclient, allowed)
         self.uaclient.session = self.our_session
         self.nodes = Shortcuts(self.our_session)  # else they would keep the session made above, which may write
         self.name = self.description = "Tallystick"
@@ -111,6 +115,7 @@ class _Client(Client):
         self.secure_channel_timeout = int(CHANNEL_LIFETIME_S * 1000)
 
     async def connect_socket(self) -> None:
+        """Connect, and look at every byte from then on."""
         await super().connect_socket()
         if self.uaclient.protocol is not None:
             _guard(self.uaclient.protocol)
@@ -133,7 +138,7 @@ def _guard(protocol: UASocketProtocol) -> None:
 class _Link:
     """One session on one server and what was created in it; a `collector.Link`."""
 
-    client: _Client
+    client: GuardedClient
     server_certificate: bytes | None
     item_batch: int = session.BATCH_UNKNOWN
     read_batch: int = session.BATCH_UNKNOWN
@@ -330,12 +335,17 @@ class OpcUaDriver:
         self._rng = random.Random()
         self._collector = Collector(endpoint, points, sink, clock_ns, self._rng)
         self._spki: str | None = None
+        self._server_certificate: bytes | None = None
         self._told: Problem | None = None
         self._told_s = 0.0
 
     def server_spki_sha256(self) -> str | None:
         """Hex SHA-256 of the server's DER SubjectPublicKeyInfo, proven by the last channel; None when unsecured."""
         return self._spki
+
+    def server_certificate(self) -> bytes | None:
+        """DER of the trusted certificate that the server proved by the last channel; None when unsecured."""
+        return self._server_certificate
 
     def plan(self) -> list[dict[str, str]]:
         """Return the requests that would be sent, without any network, as rows of request, count and detail."""
@@ -420,7 +430,7 @@ class OpcUaDriver:
     async def _open(self) -> _Link:
         """Open channel and session as configured; nothing secret is sent before the server's certificate is trusted."""
         end = self._endpoint
-        client = _Client(end)
+        client = GuardedClient(end)
         link = _Link(client=client, server_certificate=None)
         try:
             if end.is_secured:
@@ -428,7 +438,7 @@ class OpcUaDriver:
                 link.server_certificate = await self._trusted_certificate(own)
                 client.application_uri = own.application_uri
                 await client.set_security(
-                    _POLICIES[end.security_policy], CertProperties(own.certificate, "der"),
+                    POLICY_CLASSES[end.security_policy], CertProperties(own.certificate, "der"),
                     CertProperties(own.key, "pem"),
                     server_certificate=CertProperties(link.server_certificate, "der"),
                     mode=ua.MessageSecurityMode[end.security_mode])
@@ -448,13 +458,14 @@ class OpcUaDriver:
         except BaseException:
             await link.close()
             raise
+        self._server_certificate = link.server_certificate
         self._spki = server_spki_sha256(link.server_certificate) if link.server_certificate else None
         return link
 
     async def _trusted_certificate(self, own: OwnCertificate) -> bytes:
         """Ask the server for its endpoints, find the configured one, and check its certificate against the store."""
         end = self._endpoint
-        client = _Client(end)
+        client = GuardedClient(end)
         client.application_uri = own.application_uri
         client.certificate_validator = self._validator(None)
         offered = await client.connect_and_get_server_endpoints()
@@ -518,7 +529,7 @@ class OpcUaDriver:
         if isinstance(error, DeviceError | ConfigError):
             return error.problems[0]
         if isinstance(error, ua.UaStatusCodeError):
-            if error.code in _DISTRUST:
+            if error.code in DISTRUST:
                 return self._channel_refused(ua.StatusCode(error.code).name)
             code = "opcua.login_refused" if error.code in _REFUSED_LOGIN else "opcua.refused"
             return Problem.of(end.name, code, endpoint=end.url, status=ua.StatusCode(error.code).name,

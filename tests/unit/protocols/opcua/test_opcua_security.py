@@ -18,7 +18,7 @@ from asyncua.server.user_managers import UserManager
 from cryptography import x509
 
 from protocols.errors import ConfigError, DeviceError
-from protocols.opcua.driver import OpcUaDriver, _Client
+from protocols.opcua.driver import GuardedClient, OpcUaDriver
 from protocols.opcua.pki import REJECTED, own_certificate, server_spki_sha256
 from tests.unit.protocols.opcua.bench import (
     Plant,
@@ -136,13 +136,13 @@ async def test_a_validator_is_always_set(
         plant: Plant, secured: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trust(secured[1], tmp_path)
     seen = []
-    real = _Client.create_session
+    real = GuardedClient.create_session
 
-    async def watched(self: _Client) -> Any:
+    async def watched(self: GuardedClient) -> Any:
         seen.append(self.certificate_validator)
         return await real(self)
 
-    monkeypatch.setattr(_Client, "create_session", watched)
+    monkeypatch.setattr(GuardedClient, "create_session", watched)
     result, = await OpcUaDriver(endpoint(plant.port, tmp_path, **SECURED), plant.points(["a"]), Recorder()).check()
     assert result.ok
     assert len(seen) == 1
@@ -192,7 +192,7 @@ async def test_a_missing_password_file_is_named(plant: Plant, secured: tuple[Any
 async def test_a_password_is_never_sent_in_clear(tmp_path: Path, mode: str, policy: str, is_refused: bool) -> None:
     settings = endpoint(1, tmp_path, username="reader", password_file=tmp_path / "p",
                         **(SECURED | {"security_mode": mode}))
-    client = _Client(settings)
+    client = GuardedClient(settings)
     client._policy_ids = [ua.UserTokenPolicy(TokenType=ua.UserTokenType.UserName, SecurityPolicyUri=policy)]
     driver = OpcUaDriver(settings, [], Recorder())
     if not is_refused:
@@ -228,13 +228,13 @@ async def test_the_channel_is_renewed_before_it_ends(
         plant: Plant, secured: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trust(secured[1], tmp_path)
     renewed = []
-    real = _Client.open_secure_channel
+    real = GuardedClient.open_secure_channel
 
-    async def watched(self: _Client, renew: bool = False) -> None:
+    async def watched(self: GuardedClient, renew: bool = False) -> None:
         renewed.append(renew)
         await real(self, renew)
 
-    monkeypatch.setattr(_Client, "open_secure_channel", watched)
+    monkeypatch.setattr(GuardedClient, "open_secure_channel", watched)
     monkeypatch.setattr("protocols.opcua.driver.CHANNEL_LIFETIME_S", 0.8)
     sink = Recorder()
     # Idle reads between two renewals: asyncua's server takes the new token into use with the first request that has it.
