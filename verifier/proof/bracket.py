@@ -74,11 +74,10 @@ class Brackets:
         if not self.found.holds(TIME, seq, self._look_at_seen, window["seen"], seq):
             return None
         before = self._last_seen[1] if window["seen"] is not None else UNKNOWN
-        place = bisect_right(self._sizes, seq)
-        after = self._times_s[place] if place < len(self._sizes) else UNKNOWN
+        after = self.not_after(seq)
 
         state = COUNTED
-        if (before != UNKNOWN and end_s < before - SLACK_S) or (after != UNKNOWN and end_s > after + SLACK_S):
+        if is_outside(end_s, before, after):
             self._runs.remark("time.outside", seq)
             state = OUTSIDE
         if after != UNKNOWN:
@@ -88,6 +87,36 @@ class Brackets:
         elif self.anchored and (before == UNKNOWN or after - before > WIDE_S):
             self._runs.remark("time.wide", seq, limit_s=WIDE_S)
         return Bracket(before, after, state)
+
+    def not_after(self, seq: int) -> int:
+        """Return the earliest independent co-signature of a head that includes entry `seq`, UNKNOWN if none does."""
+        place = bisect_right(self._sizes, seq)
+        return self._times_s[place] if place < len(self._sizes) else UNKNOWN
+
+    def seen_time(self, seen: Mapping[str, Any], *, where: str) -> int:
+        """Return when the register checkpoint of `seen` was co-signed: nobody could know it before.
+
+        UNKNOWN if the policy does not call its witness independent. Raises: VerificationError `seen.bad_signature` or
+        `seen.split_view`.
+        """
+        last, last_s = self._last_seen
+        if last is not None and seen == last:
+            return last_s
+        register = self.policy.register
+        key = self.policy.quorum.witnesses.get(seen["witness"])
+        if register is None or key is None or seen["witness"] not in self.policy.independent:
+            return UNKNOWN
+        root = bytes.fromhex(seen["root"])
+        text = Checkpoint(register.name, seen["size"], root).text
+        if not keys.signature_holds(key.public, from_base64(seen["signature"], where=where),
+                                    note.cosigned_message(text, seen["time_s"])):
+            raise VerificationError(Problem.of(where, "seen.bad_signature", witness=seen["witness"]))
+        # A smaller register is seldom seen again, so of other windows only the last one is compared.
+        if self.roots.get(seen["size"], root) != root or (
+                last is not None and last["size"] == seen["size"] and last["root"] != seen["root"]):
+            raise VerificationError(Problem.of(where, "seen.split_view", size=seen["size"]))
+        time_s: int = seen["time_s"]
+        return time_s
 
     def close(self) -> None:
         """Record what is still open after the last window."""
@@ -102,22 +131,17 @@ class Brackets:
         """
         if seen is None:
             return
-        register = self.policy.register
-        key = self.policy.quorum.witnesses.get(seen["witness"])
-        if register is None or key is None or seen["witness"] not in self.policy.independent:
+        try:
+            time_s = self.seen_time(seen, where=entry.name(seq))
+        except VerificationError:
+            self._last_seen = (None, UNKNOWN)
+            raise
+        if time_s == UNKNOWN:
             self._runs.remark("seen.unknown_witness", seq, witness=seen["witness"])
-            self._last_seen = (seen, UNKNOWN)
-            return
-        if seen == self._last_seen[0]:
-            return
-        where, root, last = entry.name(seq), bytes.fromhex(seen["root"]), self._last_seen[0]
-        self._last_seen = (None, UNKNOWN)
-        text = Checkpoint(register.name, seen["size"], root).text
-        if not keys.signature_holds(key.public, from_base64(seen["signature"], where=where),
-                                    note.cosigned_message(text, seen["time_s"])):
-            raise VerificationError(Problem.of(where, "seen.bad_signature", witness=seen["witness"]))
-        # A smaller register is seldom seen again, so of other windows only the last one is compared.
-        if self.roots.get(seen["size"], root) != root or (
-                last is not None and last["size"] == seen["size"] and last["root"] != seen["root"]):
-            raise VerificationError(Problem.of(where, "seen.split_view", size=seen["size"]))
-        self._last_seen = (seen, seen["time_s"])
+        self._last_seen = (seen, time_s)
+
+
+def is_outside(end_s: int, not_before_s: int, not_after_s: int) -> bool:
+    """Return whether the end of a window lies outside its bracket, with the slack that clocks have."""
+    return (not_before_s != UNKNOWN and end_s < not_before_s - SLACK_S) or (
+        not_after_s != UNKNOWN and end_s > not_after_s + SLACK_S)

@@ -128,6 +128,21 @@ class History:
         size = self.log.checkpoint.size
         return size if self.ends_at is None else min(size, self.ends_at)
 
+    @property
+    def key(self) -> bytes | None:
+        """The gateway's raw key in force at the entry that was yielded last; None if it is not proven."""
+        return self._key
+
+    @property
+    def len_s(self) -> int | None:
+        """Length of windows at that entry; None before the first `start`."""
+        return self._len_s
+
+    @property
+    def edge_s(self) -> int | None:
+        """Where the next window must start; None where no window or outage stands before it without a hole."""
+        return self._edge_s
+
     def walk(self) -> Iterator[Entry]:
         """Yield the entries that later steps read, in order, those of the life chain outside the tiles too:
         `roster`, `window`, `outage`, `probe`, `reads` and `keep`.
