@@ -76,11 +76,17 @@ def point_row(point: int, device: int, gateway: str, *, address: str | None = No
 
 @dataclass
 class World:
-    """Platform, register and witnesses. `bureau` is independent, `vendor` is not; the quorum is all of them."""
+    """Platform, register and witnesses. `bureau` is independent, `vendor` is not; the quorum is all of them.
+
+    groups: tlog-policy lines instead of the one group; `quorum` then names one of them. late_s: how many seconds after
+    a round's time a witness co-signs.
+    """
 
     witnesses: Sequence[str] = ("bureau", "vendor")
     independent: Sequence[str] = ("bureau",)
     quorum: str | None = None
+    groups: Sequence[str] = ()
+    late_s: Mapping[str, int] = field(default_factory=dict)
     entries: list[bytes] = field(default_factory=list)
     tree: merkle.Tree = field(default_factory=merkle.Tree)
     last: dict[str, int] = field(default_factory=dict)
@@ -88,6 +94,8 @@ class World:
     rounds: list[tuple[int, bytes]] = field(default_factory=list)
     """(size, co-signed checkpoint), one for each round."""
     gateways: list[Gateway] = field(default_factory=list)
+    newest: tuple[int, int, tuple[str, ...]] | None = None
+    """(size, time_s, witnesses) of the newest round that an independent witness co-signed."""
 
     def policy_json(self, **changes: Any) -> bytes:
         """Return a policy file that knows everybody."""
@@ -95,8 +103,8 @@ class World:
         lines = [f"log {self.vkey()}"]
         lines += [f"witness {w} {note.VerifierKey(f'{w}.example', note.COSIGNATURE_V1, public(w))}"
                   for w in self.witnesses]
-        lines += [f"group everyone all {names}", f"quorum {self.quorum or 'everyone'}"] if self.witnesses else [
-            "quorum none"]
+        lines += [*(self.groups or [f"group everyone all {names}"]), f"quorum {self.quorum or 'everyone'}"] \
+            if self.witnesses else ["quorum none"]
         return json.dumps({
             "register": self.vkey(), "platform": public("platform").hex(), "witnesses": "\n".join(lines),
             "independent": [w for w in self.independent if w in self.witnesses],
@@ -129,32 +137,37 @@ class World:
             self.last[uscc] = index
         return index
 
-    def round(self, *, time_s: int | None = None, heads: bool = True) -> None:
-        """Put every gateway's head into the register and have the register co-signed at `time_s`."""
+    def round(self, *, time_s: int | None = None, heads: bool = True, by: Sequence[str] | None = None) -> None:
+        """Put every gateway's head into the register and have the register co-signed at `time_s`, by all witnesses."""
         for gateway in self.gateways if heads else ():
             if gateway.entries:
                 self.add({"type": "head", "gateway": gateway.id, "size": len(gateway.entries),
                           "root": gateway.tree.root().hex()}, gateway.uscc)
         self.time_s = self.time_s + 10 if time_s is None else time_s
-        self.rounds.append((len(self.entries), self.cosigned(len(self.entries), time_s=self.time_s)))
+        size, by = len(self.entries), tuple(self.witnesses if by is None else by)
+        self.rounds.append((size, self.cosigned(size, time_s=self.time_s, by=by)))
+        if set(by) & set(self.independent):
+            self.newest = (size, self.time_s, by)
 
     def cosigned(self, size: int, *, time_s: int, root: bytes | None = None, by: Sequence[str] | None = None,
                  signer: str = "register", origin: str = REGISTER) -> bytes:
         """Return a register checkpoint with cosignatures."""
         text = Checkpoint(origin, size, root or self.tree.root(size)).text
         lines = [note.sign(text, key_of(signer), name=origin)]
-        lines += [note.cosign(text, key_of(w), name=f"{w}.example", time_s=time_s)
+        lines += [note.cosign(text, key_of(w), name=f"{w}.example", time_s=time_s + self.late_s.get(w, 0))
                   for w in (self.witnesses if by is None else by)]
         return note.format_note(text, lines)
 
-    def seen(self, *, witness: str = "bureau") -> dict[str, Any] | None:
-        """Return the `seen` of a window sealed now."""
-        if not self.rounds or witness not in self.witnesses:
+    def seen(self, *, witness: str | None = None) -> dict[str, Any] | None:
+        """Return the `seen` of a window sealed now: what an independent witness co-signed last."""
+        if self.newest is None:
             return None
-        size = self.rounds[-1][0]
+        size, time_s, by = self.newest
+        witness = witness or next(w for w in by if w in self.independent)
+        time_s += self.late_s.get(witness, 0)
         text = Checkpoint(REGISTER, size, self.tree.root(size)).text
-        signature = key_of(witness).sign(note.cosigned_message(text, self.time_s))
-        return {"size": size, "root": self.tree.root(size).hex(), "witness": witness, "time_s": self.time_s,
+        signature = key_of(witness).sign(note.cosigned_message(text, time_s))
+        return {"size": size, "root": self.tree.root(size).hex(), "witness": witness, "time_s": time_s,
                 "signature": to_base64(signature)}
 
     def proof(self, index: int, *, checkpoint: bytes | None = None, size: int | None = None) -> bytes:
