@@ -1,10 +1,15 @@
 """Sparkplug B payloads: bytes in, columns out, and the one request that we write. Pure.
 
-Source: Eclipse Sparkplug Specification 3.0.0, chapter 6. Units: timestamps of the wire are milliseconds of UTC.
+Compressed payloads are no part of the standard, but of its first implementations, and so of many plants: an envelope
+whose `uuid` says so and whose `body` is the payload itself, zlib or gzip.
+
+Source: Eclipse Sparkplug Specification 3.0.0, chapter 6; the envelope: "Sparkplug B Payload Compression" in the
+documentation of Cirrus Link. Units: timestamps of the wire are milliseconds of UTC.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +21,8 @@ from protocols.mqtt.sparkplug_pb2 import Payload
 from protocols.samples import BAD, GOOD, NOT_LIVE, UNCERTAIN
 
 MAX_PAYLOAD_BYTES = 1024 * 1024
-"""Larger payloads are not looked into. A birth of 10 000 metrics with names of 60 characters stays below."""
+"""Larger payloads are not looked into, packed or unpacked. A birth of 10 000 metrics with names of 60 characters stays
+below."""
 
 METRICS_MAX = 20_000
 TIMESTAMP_MS_MAX = (2**63 - 1) // 1_000_000
@@ -25,6 +31,10 @@ TIMESTAMP_MS_MAX = (2**63 - 1) // 1_000_000
 NS_PER_MS = 1_000_000
 BD_SEQ = "bdSeq"
 REBIRTH = "Node Control/Rebirth"
+COMPRESSED = "SPBV1.0_COMPRESSED"
+ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+"""Both begin with a mark of their own, so that the metric `algorithm` of the envelope need not be believed."""
+
 _OWN_PREFIXES = ("Node Control/", "Device Control/")
 
 INTEGER_BITS = {1: 8, 2: 16, 3: 32, 4: 64}
@@ -99,13 +109,9 @@ def parse(payload: bytes, *, where: str) -> Frame:
 
     Raises: DeviceError if it is too large, has too many metrics, or is no Sparkplug B payload.
     """
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        raise DeviceError(Problem.of(where, "mqtt.payload_too_large", max=MAX_PAYLOAD_BYTES))
-    message = Payload()
-    try:
-        message.ParseFromString(payload)
-    except DecodeError as error:
-        raise DeviceError(Problem.of(where, "mqtt.not_sparkplug")) from error
+    message = _message(payload, where)
+    if message.uuid == COMPRESSED:
+        message = _unpacked(message, where)
     if len(message.metrics) > METRICS_MAX:
         raise DeviceError(Problem.of(where, "mqtt.too_many_metrics", count=len(message.metrics), max=METRICS_MAX))
     metrics = tuple(message.metrics)
@@ -118,6 +124,36 @@ def parse(payload: bytes, *, where: str) -> Frame:
     samples = sum(not name or not is_own(name) for name in names)
     return Frame(metrics=metrics, names=names, sent_ms=message.timestamp, bd_seq=bd_seq, samples=samples,
                  seq=message.seq if message.HasField("seq") else None)
+
+
+def _message(payload: bytes, where: str) -> Payload:
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise DeviceError(Problem.of(where, "mqtt.payload_too_large", max=MAX_PAYLOAD_BYTES))
+    message = Payload()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError as error:
+        raise DeviceError(Problem.of(where, "mqtt.not_sparkplug")) from error
+    return message
+
+
+def _unpacked(envelope: Payload, where: str) -> Payload:
+    """Return the payload in an envelope. What only the envelope says holds too; not all repeat it."""
+    unpacking = zlib.decompressobj(ZLIB_OR_GZIP)
+    try:
+        body = unpacking.decompress(envelope.body, MAX_PAYLOAD_BYTES + 1)
+    except zlib.error as error:
+        raise DeviceError(Problem.of(where, "mqtt.not_compressed")) from error
+    if len(body) <= MAX_PAYLOAD_BYTES and (not unpacking.eof or unpacking.unused_data):
+        raise DeviceError(Problem.of(where, "mqtt.not_compressed"))
+    message = _message(body, where)
+    if message.uuid == COMPRESSED:
+        raise DeviceError(Problem.of(where, "mqtt.not_compressed"))
+    if not message.HasField("seq") and envelope.HasField("seq"):
+        message.seq = envelope.seq
+    if not message.timestamp:
+        message.timestamp = envelope.timestamp
+    return message
 
 
 def is_own(name: str) -> bool:

@@ -210,6 +210,8 @@ class NodeSession:
         if message.kind is Kind.NDEATH:
             return self._node_death(message)
         seq = message.frame.seq
+        if seq is None and self.online and self.next_seq == 0:
+            seq = 0  # proto3 leaves a zero out; Sparkplug is proto2, but not every edge node knows
         if seq is None or seq >= SEQ_END:
             lost, effects = self._lose("no_sequence", now_ns)
             return lost, (*_discard("undecodable", [message], "no_sequence"), *effects)
@@ -252,19 +254,34 @@ class NodeSession:
 
     def _apply(self, message: Message, now_ns: int) -> Step:
         """Take the message whose turn it is."""
+        turn, effects = replace(self, next_seq=(self.next_seq + 1) % SEQ_END, behind=0)._without_the_dead(message)
+        turn, more = turn._take(message, now_ns)
+        return turn, (*effects, *more)
+
+    def _without_the_dead(self, message: Message) -> Step:
+        """Drop what was held at the birth because it was sent in the same millisecond, and is of the life before.
+
+        Times of one life follow its numbers: what has a higher number than `message` cannot be older.
+        """
+        dead = [h for h in self.held if h.message.frame.sent_ms == self.birth_ms < message.frame.sent_ms]
+        if not dead:
+            return self, ()
+        left = tuple(h for h in self.held if h not in dead)
+        return replace(self, held=left), _discard("undecodable", (h.message for h in dead), "before_birth")
+
+    def _take(self, message: Message, now_ns: int) -> Step:
         device = message.device
-        turn = replace(self, next_seq=(self.next_seq + 1) % SEQ_END, behind=0)
         if message.kind is Kind.DBIRTH:
             table = alias_table(message.frame, self.points.get(device, {}))
-            return (replace(turn, tables={**self.tables, device: table}), (Online(device), Deliver(message, table)))
+            return (replace(self, tables={**self.tables, device: table}), (Online(device), Deliver(message, table)))
         if message.kind is Kind.DDEATH:
             left = {name: table for name, table in self.tables.items() if name != device}
             gone = (Offline((device,), "death"),) if device in self.tables else ()
-            return replace(turn, tables=left), (*_discard("not_live", [message], "in_death"), *gone)
+            return replace(self, tables=left), (*_discard("not_live", [message], "in_death"), *gone)
         known = self.tables.get(device)
         if known is not None:
-            return turn, (Deliver(message, known),)
-        asking, effects = turn._ask("before_birth", now_ns)
+            return self, (Deliver(message, known),)
+        asking, effects = self._ask("before_birth", now_ns)
         return asking, (*_discard("undecodable", [message], "before_birth"), *effects)
 
     def _hold(self, message: Message, now_ns: int) -> Step:

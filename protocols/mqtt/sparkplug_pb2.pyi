@@ -39,5 +39,7 @@ class Payload(Message):
 
     timestamp: int
     seq: int
+    uuid: str
+    body: bytes
     @property
     def metrics(self) -> RepeatedCompositeFieldContainer[Payload.Metric]: ...

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,37 @@ def test_any_damage_to_a_payload_is_read_or_refused(data: st.DataObject) -> None
 def test_rebirth_request_byte_by_byte() -> None:
     assert codec.rebirth_request(1) == (
         number(1, 1) + metric(block(1, b"Node Control/Rebirth"), number(3, 1), number(4, 11), number(14, 1)))
+
+
+INNER = number(1, 5) + metric(block(1, b"M"), number(4, 3), number(10, 4)) + number(3, 9)
+UUID = block(4, b"SPBV1.0_COMPRESSED")
+
+
+@pytest.mark.parametrize("envelope", [
+    UUID + block(5, zlib.compress(INNER)),
+    # as the documentation of the envelope wants it: number and time once more, and the name of the algorithm
+    number(1, 5) + number(3, 9) + UUID + metric(block(1, b"algorithm"), number(4, 12), block(15, b"GZIP"))
+    + block(5, gzip.compress(INNER)),
+    number(1, 5) + number(3, 9) + UUID + block(5, zlib.compress(metric(block(1, b"M"), number(4, 3), number(10, 4)))),
+])
+def test_a_compressed_payload_is_the_payload_in_it(envelope: bytes) -> None:
+    frame = codec.parse(envelope, where="t")
+    assert (frame.sent_ms, frame.seq, frame.names, frame.samples) == (5, 9, ("M",), 1)
+    batch, tally = read(envelope, {"M": 3})
+    assert batch is not None and batch.value.tolist() == [4.0] and tally == Tally(1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("body", "code"), [
+    (b"", "mqtt.not_compressed"), (b"\x00" * 9, "mqtt.not_compressed"),
+    (zlib.compress(INNER)[:-3], "mqtt.not_compressed"), (zlib.compress(INNER) + b"!", "mqtt.not_compressed"),
+    (zlib.compress(UUID + block(5, zlib.compress(INNER))), "mqtt.not_compressed"),  # an envelope in an envelope
+    (zlib.compress(b"\xff" * 20), "mqtt.not_sparkplug"),
+    (zlib.compress(b"\x00" * (codec.MAX_PAYLOAD_BYTES + 1)), "mqtt.payload_too_large"),
+])
+def test_an_envelope_that_cannot_be_unpacked_is_refused(body: bytes, code: str) -> None:
+    with pytest.raises(DeviceError) as refused:
+        codec.parse(UUID + block(5, body), where="t")
+    assert [problem.code for problem in refused.value.problems] == [code]
 
 
 def test_the_generated_module_is_what_the_schema_says(tmp_path: Path) -> None:

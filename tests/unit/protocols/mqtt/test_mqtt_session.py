@@ -107,6 +107,39 @@ def test_sequence_numbers_wrap() -> None:
         "deliver DDATA 255", "deliver DDATA 0", "deliver DDATA 1"]
 
 
+def test_a_zero_that_was_left_out_is_a_zero_where_it_is_due_and_nowhere_else() -> None:
+    node = Node().born(seq=253)
+    assert node.do(*[message(Kind.DDATA, seq) for seq in (255, None, 1)]) == [
+        "deliver DDATA 255", "deliver DDATA None", "deliver DDATA 1"]
+    assert node.do(message(Kind.DDATA, None)) == [
+        "discard 1 undecodable no_sequence", "offline -,D no_sequence", "ask no_sequence"]
+
+
+def test_births_that_another_host_asked_for_are_births_like_any_other() -> None:
+    node = Node().born()
+    assert node.do(message(Kind.DDATA, 2, sent_ms=1500)) == ["deliver DDATA 2"]
+    for sent_ms in (1501, 1502):
+        assert node.do(message(Kind.NBIRTH, 0, bd=1, sent_ms=sent_ms), message(Kind.DBIRTH, 1, sent_ms=sent_ms)) == [
+            "offline -,D rebirth", "online -", "deliver NBIRTH 0", "online D", "deliver DBIRTH 1"]
+    assert node.do(message(Kind.DDATA, 2, sent_ms=1502)) == ["deliver DDATA 2"]
+
+
+def test_births_of_one_millisecond_for_two_hosts_cost_at_most_what_came_between() -> None:
+    node = Node()
+    births = [message(Kind.NBIRTH, 0, bd=1), message(Kind.DBIRTH, 1)]
+    node.do(*births, message(Kind.DDATA, 2))
+    assert node.do(*births, message(Kind.DDATA, 2), message(Kind.DDATA, 3)) == [
+        "discard 1 not_live repeat"] * 3 + ["deliver DDATA 3"]
+
+
+def test_data_of_the_life_before_that_was_sent_in_the_millisecond_of_the_birth_is_no_gap() -> None:
+    node = Node()
+    assert node.do(message(Kind.DDATA, 11), message(Kind.NBIRTH, 0, bd=1), message(Kind.DBIRTH, 1)) == [
+        "online -", "deliver NBIRTH 0", "online D", "deliver DBIRTH 1"]
+    assert node.do(message(Kind.DDATA, 2, sent_ms=1001)) == ["discard 1 undecodable before_birth", "deliver DDATA 2"]
+    assert node.wait(2 * HOLD_NS) == [] and node.session.online
+
+
 def test_the_will_of_an_older_session_kills_nobody() -> None:
     node = Node().born(bd=7)
     assert node.do(message(Kind.NDEATH, None, bd=6)) == []
