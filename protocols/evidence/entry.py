@@ -11,6 +11,7 @@ from typing import Any
 
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import column, jcs
+from protocols.evidence.reader import TypedReader
 from protocols.evidence.shape import Base64, Hex, Integer, ListOf, Nullable, Object, OneOf, Shape, Text, require
 from protocols.evidence.signed import CERTIFICATE, GATEWAY, ROTATION
 from protocols.evidence.tiles import ENTRY_BYTES_MAX
@@ -92,6 +93,8 @@ SHAPES: Mapping[str, Object] = {
     "probe": PROBE, "reads": READS, "keep": KEEP,
 }
 
+_READER = TypedReader(SHAPES, _HEADER, bytes_max=ENTRY_BYTES_MAX)
+
 
 def name(seq: int) -> str:
     """Return how findings name an entry."""
@@ -114,25 +117,7 @@ def decode(data: bytes, *, seq: int) -> dict[str, Any]:
     Raises: VerificationError of JSON, of the shape, or `entry.misplaced` when the entry names another index.
     """
     where = name(seq)
-    value = decode_typed(data, SHAPES, _HEADER, where=where)
+    value = _READER.decode(data, where=where)
     if value["seq"] != seq:
         raise VerificationError(Problem.of(where, "entry.misplaced", seq=value["seq"]))
     return value
-
-
-def decode_typed(data: bytes, shapes: Mapping[str, Object], header: Mapping[str, Shape], *,
-                 where: str) -> dict[str, Any]:
-    """Parse a canonical object of one of `shapes` by its `type`; of an unknown type only the `header` is checked.
-
-    Raises: VerificationError of JSON or of the shape.
-    """
-    value = jcs.decode(data, where=where, bytes_max=ENTRY_BYTES_MAX)
-    kind = value.get("type") if isinstance(value, dict) else None
-    shape = shapes.get(kind) if isinstance(kind, str) else None
-    if shape is not None:
-        require(shape, value, where=where)
-    else:
-        known = {n: value[n] for n in header if n in value} if isinstance(value, dict) else value
-        require(Object(header), known, where=where)
-    result: dict[str, Any] = value
-    return result

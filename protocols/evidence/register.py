@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from protocols.evidence import jcs
-from protocols.evidence.entry import decode_typed
+from protocols.evidence.reader import TypedReader
 from protocols.evidence.shape import Hex, Integer, ListOf, Object, OneOf, Shape, Text, require
 from protocols.evidence.signed import ATTESTATION, CERTIFICATE, DEMAND, GATEWAY, REVOCATION
+from protocols.evidence.tiles import ENTRY_BYTES_MAX
 
 _HEADER: dict[str, Shape] = {"type": Text(64), "last": Integer(-1)}
 
@@ -30,6 +31,8 @@ SHAPES: Mapping[str, Object] = {
     "demand": _entry("demand", {"demand": DEMAND}),
 }
 
+_READER = TypedReader(SHAPES, _HEADER, bytes_max=ENTRY_BYTES_MAX)
+
 
 def encode(value: Mapping[str, Any]) -> bytes:
     """Return the bytes of a register entry. Raises VerificationError if it is not as its type says."""
@@ -39,7 +42,7 @@ def encode(value: Mapping[str, Any]) -> bytes:
 
 def decode(data: bytes, *, where: str) -> dict[str, Any]:
     """Parse a register entry; of an unknown type only `type` and `last` are checked. Raises VerificationError."""
-    return decode_typed(data, SHAPES, _HEADER, where=where)
+    return _READER.decode(data, where=where)
 
 
 def gateway_of(value: Mapping[str, Any]) -> str | None:

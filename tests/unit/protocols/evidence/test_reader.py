@@ -1,0 +1,197 @@
+"""The fast way to read an object agrees with the slow one on every byte string, good, bent or hostile."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from protocols.errors import VerificationError
+from protocols.evidence import entry, jcs, register, roster
+from protocols.evidence.encoding import to_base64
+from protocols.evidence.reader import Reader, TypedReader
+from protocols.evidence.shape import (
+    Base64,
+    Boolean,
+    Hex,
+    Integer,
+    ListOf,
+    Nullable,
+    Object,
+    OneOf,
+    Shape,
+    Text,
+    problems,
+)
+from verifier.conformance.world import World, device_row, point_row, small
+
+BYTES_MAX = 65_535
+SHAPES: dict[str, Object] = {
+    **{f"entry {kind}": shape for kind, shape in entry.SHAPES.items()},
+    **{f"register {kind}": shape for kind, shape in register.SHAPES.items()},
+    "device row": roster.DEVICE_ROW, "point row": roster.POINT_ROW, "opening": roster.OPENING,
+}
+READERS = {name: Reader(shape) for name, shape in SHAPES.items()}
+
+ODD_TEXT = st.text(st.sampled_from('a0"\\/\x00\n\x7fé符\U0001f600 =}'), max_size=6)
+
+
+def values(shape: Shape) -> st.SearchStrategy[Any]:
+    """Values of a shape: mostly of it, at its limits and a little beyond."""
+    match shape:
+        case Integer(low, high):
+            return st.integers(low, high) | st.sampled_from([low - 1, low, -1, 0, 9, 10, high, high + 1, 2**53, 10**15])
+        case Boolean():
+            return st.booleans()
+        case Text(most, None):
+            return st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=min(most, 12)) | ODD_TEXT
+        case Text(_, pattern):
+            return st.from_regex(re.compile(pattern or ""), fullmatch=True) | ODD_TEXT
+        case Hex(length):
+            return st.binary(min_size=length, max_size=length).map(bytes.hex) | st.just("0" * length)
+        case Base64(length, most):
+            size = {"min_size": length, "max_size": length} if length is not None else {"max_size": min(most, 200)}
+            return st.binary(**size).map(to_base64) | st.sampled_from(["", "A", "AA==", "AB==", "AAA=", "AAB=", "===="])
+        case OneOf(allowed):
+            return st.sampled_from([*allowed, ""])
+        case Nullable(inner):
+            return st.none() | values(inner)
+        case ListOf(inner, most):
+            return st.lists(values(inner), max_size=min(most + 1, 4))
+        case Object(fields):
+            return st.fixed_dictionaries({name: values(inner) for name, inner in fields.items()})
+    raise AssertionError(shape)
+
+
+def bent(data: bytes) -> st.SearchStrategy[bytes]:
+    """What a hostile hand makes of the bytes: one stretch replaced, left out or doubled."""
+    stretch = st.tuples(st.integers(0, len(data)), st.integers(0, 12)).map(lambda t: (t[0], min(len(data), sum(t))))
+    new = st.sampled_from([b"", b" ", b"0", b"-0", b"1.0", b"1e2", b'"', b",", b"null", b"\xff", b"\\u0061", b"A",
+                           b"=", b"\n", b'"x":1,', b"9007199254740993", b"{}", b"[]", b"true"]) | st.binary(max_size=3)
+    replaced = st.builds(lambda at, text: data[: at[0]] + text + data[at[1] :], stretch, new)
+    doubled = stretch.map(lambda at: data[: at[1]] + data[at[0] :])
+    return st.just(data) | replaced | doubled
+
+
+def outcome(read: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    try:
+        value = read(*args, **kwargs)
+    except VerificationError as error:
+        return "refused", error.problems
+    return "taken", value
+
+
+@st.composite
+def hostile(draw: st.DrawFn) -> tuple[str, bytes]:
+    name = draw(st.sampled_from(sorted(SHAPES)))
+    value = draw(values(SHAPES[name]))
+    if draw(st.booleans()) and isinstance(value, dict) and value:
+        value.pop(draw(st.sampled_from(sorted(value))))
+    try:
+        data = jcs.encode(value)
+    except ValueError:  # an integer beyond what JCS writes
+        data = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return name, draw(bent(data))
+
+
+@given(hostile())
+def test_fast_and_slow_say_the_same(case: tuple[str, bytes]) -> None:
+    name, data = case
+    reader = READERS[name]
+    fast = outcome(reader.decode, data, where="w", bytes_max=BYTES_MAX)
+    assert fast == outcome(reader.decode_slowly, data, where="w", bytes_max=BYTES_MAX)
+    if fast[0] == "taken":
+        assert jcs.encode(fast[1]) == data
+
+
+ENTRIES = TypedReader(entry.SHAPES, {"type": Text(64), "seq": Integer()}, bytes_max=BYTES_MAX)
+
+
+@given(hostile())
+@example(("entry key", b'{"type":"window"}'))
+@example(("entry key", b'{"seq":0,"type":"window","type":"later"}'))
+@example(("entry key", b'{"seq":0,"type":"later","zone":{"type":"window"}}'))
+@example(("entry key", b'{"seq":0,"type":"window\\""}'))
+def test_the_type_is_not_guessed(case: tuple[str, bytes]) -> None:
+    _, data = case
+    assert outcome(ENTRIES.decode, data, where="w") == outcome(ENTRIES.decode_slowly, data, where="w")
+
+
+def honest() -> Iterator[tuple[str, bytes]]:
+    world, gateway = small(World())
+    gateway.outage(gateway.now_s + 120)
+    gateway.rotate("second key")
+    gateway.window()
+    world.round()
+    for data in gateway.entries:
+        yield "entry " + json.loads(data)["type"], data
+    for data in world.entries:
+        yield "register " + json.loads(data)["type"], data
+    yield "device row", jcs.encode(device_row(0))
+    yield "point row", jcs.encode(point_row(0, 0, gateway.id))
+
+
+@pytest.mark.parametrize(("name", "data"), list(honest()), ids=lambda v: v if isinstance(v, str) else "")
+def test_honest_bytes_go_the_fast_way(name: str, data: bytes) -> None:
+    """Else the year's speed is lost and nobody notices."""
+    assert READERS[name].matches(data)
+
+
+@pytest.mark.parametrize("spare", range(1, 4))
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 5, 125, 767, 768, 1250, 12_500])
+def test_columns_of_every_length_go_the_fast_way(size: int, spare: int) -> None:
+    shape = entry.WINDOW.fields["columns"]
+    assert isinstance(shape, Object)
+    column = Reader(shape.fields["sampled"])
+    text = to_base64(bytes(range(256)) * (size // 256) + bytes(size % 256))
+    assert column.matches(f'"{text}"'.encode())
+    assert not column.matches(f'"{text[:-spare]}"'.encode()) or not text
+    assert not column.matches(f'"{text}{"A" * spare}"'.encode())
+
+
+SMALL = [
+    Integer(), Integer(-1), Integer(1), Integer(2), Integer(0, 0), Integer(0, 8), Integer(0, 9), Integer(1, 10),
+    Integer(-10, 11), Integer(-9, -1), Integer(-5, 100), Integer(5, 3600), Boolean(), Text(2), Text(2, "[a-b]?"),
+    Text(3, "[A0]{1,2}|a"), Text(3, "."), Text(3, '[^a]*'), Text(3, "(?:a|A[0-1])*"), Hex(1), Hex(2),
+    Base64(0), Base64(1), Base64(2), Base64(3), Base64(most=1), Base64(most=2), Base64(most=3), Base64(most=6),
+    OneOf(("a", "A0")), OneOf(('"', "a")), Nullable(Integer(0, 9)), ListOf(Integer(0, 1), 0), ListOf(Integer(0, 1), 1),
+    ListOf(Integer(0, 1), 3), Object({}), Object({"a": Integer(0, 1)}), Object({'"': Integer(0, 1)}),
+]
+
+
+@pytest.mark.parametrize("shape", SMALL, ids=repr)
+def test_what_matches_is_canonical_and_of_the_shape(shape: Shape) -> None:
+    """Every short string over the letters that matter."""
+    reader = Reader(shape)
+    for length in range(1, 6):
+        for letters in itertools.product('01-"aAQ=', repeat=length):
+            data = "".join(letters).encode()
+            for whole in (data, b'"' + data + b'"', b"[" + data.replace(b"=", b",") + b"]",
+                          b'{"a":' + data + b"}") if length < 5 else (data,):
+                if reader.matches(whole):
+                    value = jcs.decode(whole, where="w", bytes_max=99)
+                    assert not problems(shape, value, where="w"), whole
+
+
+def test_a_longer_list_goes_the_slow_way_and_holds() -> None:
+    reader = Reader(ListOf(Integer(), 10_000))
+    for length in (0, 1, 64, 65, 10_000):
+        data = jcs.encode(list(range(length)))
+        assert reader.matches(data) is (length <= 64)
+        assert reader.decode(data, where="w", bytes_max=99_999) == list(range(length))
+
+
+def test_a_run_of_letters_takes_no_more_than_linear_time() -> None:
+    """60 000 letters that fail at their end: tried once, not in every way to cut them."""
+    shape = entry.WINDOW.fields["columns"]
+    columns = Reader(shape)
+    text = b'"' + b"A" * 59_396
+    whole = b'{"changing":' + text + b'","connected":' + text + b'","producing":' + text + b'","sampled":' + text
+    for end in (b"", b"=", b'="', b'=="}', b"!"):
+        assert not columns.matches(whole + end)
