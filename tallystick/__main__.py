@@ -66,6 +66,7 @@ COMMANDS: dict[str, Room] = {
     "witness": Room("verifier.witness.commands", "platform"),
     "import": PLATFORM,
     "verify": VERIFIER,
+    "show": VERIFIER,
     "count": AUDIT,
     "audit": AUDIT,
     "export": VERIFIER,

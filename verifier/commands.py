@@ -51,6 +51,32 @@ def verify_command(args: argparse.Namespace, say: Say) -> int:
     return 0 if verdict.valid else EXIT_INVALID
 
 
+def show_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick show`."""
+    parser.add_argument("bundle", metavar="X.tally", type=Path, help=say("show.help.bundle"))
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--entry", metavar="SEQ", type=int, help=say("show.help.entry"))
+    which.add_argument("--row", metavar="TABLE:SLOT", help=say("show.help.row"))
+    parser.add_argument("--json", action="store_true", help=say("show.help.json"))
+
+
+def show_command(args: argparse.Namespace, say: Say) -> int:
+    """Print one record with every field of it. 0 shown, 2 not in the bundle or unreadable."""
+    from protocols.errors import ConfigError, Problem, VerificationError
+    from protocols.evidence.bundle import open_bundle
+    from verifier import record
+
+    try:
+        bundle = open_bundle(args.bundle)
+        data = record.entry_bytes(bundle, args.entry) if args.row is None else record.row_bytes(bundle, args.row)
+        told = [data.decode()] if args.json else record.lines(
+            data, args.row and args.row.partition(":")[0], say)
+    except VerificationError as error:  # nothing is judged here: what cannot be read is bad usage
+        raise ConfigError(Problem(str(args.bundle), p.code, p.args) for p in error.problems) from error
+    print("\n".join(told))
+    return 0
+
+
 def load_policy(path: Path | None) -> Policy:
     """Return the policy of --policy, else the installed one. Raises ConfigError if there is none or it is wrong."""
     from protocols.errors import ConfigError, Problem, VerificationError
