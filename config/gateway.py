@@ -79,6 +79,20 @@ class LimitsTable(Section):
     disk_budget_mb: int = Field(default=2048, ge=16)
 
 
+class ProbingTable(Section):
+    """[probing]: challenges to OPC UA servers, and reads at instants that nobody could choose; gateway/probing.
+
+    every_s: a server key is challenged at most so often; max_per_hour: tries included that failed. reads_per_window:
+    Modbus and MQTT points read in a drawn window, 0 is none; reads_every_s: how often a window is drawn.
+    """
+
+    opcua: bool = True
+    every_s: int = Field(default=3600, ge=5, le=86_400)
+    max_per_hour: int = Field(default=6, ge=1, le=720)
+    reads_per_window: int = Field(default=4, ge=0, le=100)
+    reads_every_s: int = Field(default=3600, ge=1, le=86_400)
+
+
 class InfluxTable(Section):
     """[influx]: a copy of the telemetry for people, off unless this table is there. No count is read back from it."""
 
@@ -156,6 +170,7 @@ class GatewayFile(Section):
     window: WindowTable = WindowTable()
     platform: PlatformTable | None = None
     limits: LimitsTable = LimitsTable()
+    probing: ProbingTable = ProbingTable()
     influx: InfluxTable | None = None
     connections: list[Connection] = Field(min_length=1, max_length=1000)
 
@@ -193,6 +208,7 @@ class GatewayConfig:
     platform: PlatformTable | None
     platform_ca: Path | None
     limits: LimitsTable
+    probing: ProbingTable
     influx: InfluxTable | None
     endpoints: dict[str, Endpoint]
     protocols: dict[str, str]
@@ -250,7 +266,7 @@ def load_gateway(path: Path) -> GatewayConfig:
         ledger_date=raw.gateway.ledger_date.isoformat(), ledger_sha256=ledger.sha256, window=raw.window, len_s=len_s,
         platform=raw.platform,
         platform_ca=base / raw.platform.ca_file if raw.platform and raw.platform.ca_file else None,
-        limits=raw.limits, influx=raw.influx, endpoints=endpoints, protocols=dict(protocols),
+        limits=raw.limits, probing=raw.probing, influx=raw.influx, endpoints=endpoints, protocols=dict(protocols),
         server_devices={c.name: c.server_device for c in raw.connections
                         if isinstance(c, OpcUaTable) and c.server_device},
         devices=ledger.devices, points=tuple(points))

@@ -9,6 +9,7 @@ anything is sealed.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +28,9 @@ from protocols.opcua.target import SECURITY_POLICIES, OpcUaEndpoint
 
 ua: Any = _ua
 """Untyped here, as in protocols/opcua/driver.py."""
+
+# It warns at every connection that our certificate names no host. It must not.
+logging.getLogger("asyncua.crypto.uacrypto").setLevel(logging.ERROR)
 
 PROBE_REQUESTS: tuple[type, ...] = (ua.CreateSessionRequest, ua.CloseSessionRequest)
 CLOSE_S = 1.0
