@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from protocols.evidence import jcs, keys, note, proof, signed, tiles
+from protocols.evidence import keys, note, roster, signed, tiles
 from protocols.evidence.policy import Policy
 from protocols.evidence.policy import parse as parse_policy
 from protocols.terms.vocabulary import (
@@ -37,7 +37,6 @@ from verifier.conformance.world import (
     point_row,
     private_part,
     public,
-    roster,
 )
 
 WITNESSES = ("bureau", "vendor", "association", "city", "union")
@@ -317,11 +316,12 @@ def _device(draw: Draw, slot: int, **fields: Any) -> dict[str, Any]:
     draw.privates[slot] = private
     server = rng.choice([{"spki_sha256": None, "via": None}, {"spki_sha256": f"{slot:064x}", "via": None},
                          {"spki_sha256": "ab" * 32, "via": roster.NOT_IN_ROSTER}])
-    return device_row(slot, private=private, **{
+    drawn: dict[str, Any] = {
         "parent": rng.choice([None, None, rng.randrange(slot)]) if slot else None, "thing": rng.choice(THINGS),
         "class": rng.choice(["machine_tool", "robot", None]), "industry": rng.choice(["3421", None]),
         "region": rng.choice(["320100", None]), "deployment": rng.choice([*DEPLOYMENTS, None]),
-        "energy": rng.choice([True, False, None]), "server": server} | fields)
+        "energy": rng.choice([True, False, None]), "server": server}
+    return device_row(slot, private=private, **drawn | fields)
 
 
 def _point(draw: Draw, point: int, device: int) -> dict[str, Any]:
