@@ -115,10 +115,10 @@ def write_gateway(folder: Path, *, devices: Sequence[Mapping[str, str]], points:
     return GatewayFiles(config)
 
 
-def modbus_connection(name: str, port: int, *, poll_s: float = 0.2) -> str:
+def modbus_connection(name: str, port: int, *, poll_s: float = 0.2, timeout_s: float = 0.5) -> str:
     """Return a [[connections]] table."""
     return (f'[[connections]]\nname = "{name}"\nprotocol = "modbus_tcp"\nendpoint = "tcp://127.0.0.1:{port}"\n'
-            f"poll_s = {poll_s}\ntimeout_s = 0.5\n")
+            f"poll_s = {poll_s}\ntimeout_s = {timeout_s}\n")
 
 
 class GatewayProcess:
