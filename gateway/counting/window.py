@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,8 @@ class ClosedWindow:
     discarded: Mapping[str, int]
     offset_ms: int = 0
     step_ms: int = 0
+    raw: object | None = field(default=None, compare=False, repr=False)
+    """What `RawSink.closed` gave for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,46 @@ class Gap:
     end_s: int
     reason: str
     samples: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """What was known when a window became the oldest open one: without it nobody could count that window again.
+
+    carry: last usable values. online, online_from (index of a window), online_at (ns): shape (devices,), births.
+    connected: index of an open window -> shape (devices,), who had answered in it already.
+    """
+
+    carry: Carry
+    online: NDArray[np.bool_]
+    online_from: NDArray[np.int64]
+    online_at: NDArray[np.int64]
+    connected: Mapping[int, NDArray[np.bool_]]
+
+
+class RawSink(Protocol):
+    """Who keeps what was received, window by window. Nothing here may wait. `index`: start of a window / its length."""
+
+    def batch(self, batch: SampleBatch | PollBatch, index: int | NDArray[np.int64]) -> None:
+        """Take samples that were counted in this window, or each in one of its own, the late ones too."""
+
+    def answered(self, index: int, devices: NDArray[np.int64], received_ns: int) -> None:
+        """Take answers."""
+
+    def event(self, kind: str, devices: NDArray[np.int64], received_ns: int, index: int) -> None:
+        """Take births (`online`) and deaths (`offline`)."""
+
+    def discarded(self, index: int, reason: str, count: int) -> None:
+        """Take what a driver lost."""
+
+    def opened(self, before: Before, *, follows: bool) -> None:
+        """Begin the oldest open window. follows: it continues the one that `closed` was called for last."""
+
+    def dropped(self) -> None:
+        """Let go of every open window: none of them will be closed."""
+
+    def closed(self, index: int) -> object | None:
+        """Return what was received in a window that ends."""
 
 
 class Windows:
@@ -113,6 +156,12 @@ class Windows:
         self._offset_ns = clock.offset_ns()
         self._step_ns = 0
         self._away_since: int | None = None
+        self._raw: RawSink | None = None
+
+    def keep(self, raw: RawSink) -> None:
+        """From now on hand a copy of everything to `raw`. Call it before anything is delivered."""
+        self._raw = raw
+        self._open_raw(follows=False)
 
     @property
     def opens_s(self) -> int:
@@ -144,6 +193,8 @@ class Windows:
             index = self._index(batch.received_ns)
             if index >= self._next:
                 kernel.fold_poll(self._planes(index), batch, self.rule)
+                if self._raw is not None:
+                    self._raw.batch(batch, index)
                 return
             batch = batch.samples()
         if not batch.received_ns.size:
@@ -154,8 +205,12 @@ class Windows:
         low, high = int(index_of.min()), int(index_of.max())
         if low == high and low >= self._next:
             kernel.fold_samples(self._planes(low), batch, self.rule)
+            if self._raw is not None:
+                self._raw.batch(batch, low)
             return
         late = index_of < self._next
+        if self._raw is not None:
+            self._raw.batch(batch, np.where(late, newest, index_of))
         if late.any():
             kernel.fold_late(self._planes(newest), kernel.rows_of(batch, late))
         for index in range(max(low, self._next), high + 1):
@@ -165,11 +220,16 @@ class Windows:
 
     def answered(self, device_index: Devices, received_ns: int) -> None:
         """The protocol answered for these devices."""
-        self._connect(self._index(received_ns), self._known(device_index))
+        index, devices = self._index(received_ns), self._known(device_index)
+        self._connect(index, devices)
+        if self._raw is not None and index >= self._next:
+            self._raw.answered(index, devices, received_ns)
 
     def online(self, device_index: Devices, received_ns: int) -> None:
         """These devices are connected in every window from now until `offline`."""
         devices, index = self._known(device_index), self._index(received_ns)
+        if self._raw is not None:
+            self._raw.event("online", devices, received_ns, index)
         born = devices[~self._online[devices]]
         self._online_from[born] = index
         self._online[born] = True
@@ -179,6 +239,8 @@ class Windows:
     def offline(self, device_index: Devices, received_ns: int) -> None:
         """These devices are silent from now; a death that is older than the last birth is passed over."""
         devices = self._known(device_index)
+        if self._raw is not None:
+            self._raw.event("offline", devices, received_ns, self._index(received_ns))
         dead = devices[self._online[devices] & (self._online_at[devices] <= received_ns)]
         for index in range(self._next, self._index(received_ns) + 1):
             self._connect(index, dead[self._online_from[dead] <= index])
@@ -187,7 +249,10 @@ class Windows:
     def discarded(self, reason: str, count: int) -> None:
         """Count samples that a driver or a queue received and could not deliver. `reason`: one of DISCARD_REASONS."""
         if count > 0:
-            self._planes(max(self._newest(), self._next)).discard(reason, count)
+            index = max(self._newest(), self._next)
+            self._planes(index).discard(reason, count)
+            if self._raw is not None:
+                self._raw.discarded(index, reason, count)
 
     def tick(self) -> list[ClosedWindow | Gap]:
         """Return what is due, in order. Call it at least once a second, and more than once in every window."""
@@ -247,6 +312,7 @@ class Windows:
         while (self._next + 1) * self._len_ns <= end_ns:
             if self._next not in self._open and any(self._next in r for r in self._idle):
                 self._next += 1
+                self._open_raw(follows=False)
                 gap = Gap(end_s=self._next * self.rule.len_s, reason="off", samples=0)
                 if items and isinstance(items[-1], Gap):
                     items.pop()
@@ -264,11 +330,18 @@ class Windows:
         columns, self._carry = kernel.close(planes, self._carry)
         del self._open[index]
         self._next += 1
+        raw = None if self._raw is None else self._raw.closed(index)
+        self._open_raw(follows=True)
         step_ns, self._step_ns = self._step_ns, 0
         return ClosedWindow(
             start_s=index * self.rule.len_s, len_s=self.rule.len_s, registry=planes.registry, columns=columns,
             received=planes.received, counted=planes.counted, discarded=dict(planes.discarded),
-            offset_ms=self._offset_ns // _NS_PER_MS, step_ms=int(step_ns / _NS_PER_MS))
+            offset_ms=self._offset_ns // _NS_PER_MS, step_ms=int(step_ns / _NS_PER_MS), raw=raw)
+
+    def _open_raw(self, *, follows: bool) -> None:
+        if self._raw is not None:
+            self._raw.opened(Before(self._carry, self._online.copy(), self._online_from.copy(), self._online_at.copy(),
+                                    {i: planes.connected.copy() for i, planes in self._open.items()}), follows=follows)
 
     def _anchor_anew(self) -> Gap:
         """Follow the wall clock. The window that is cut goes into the gap, with what it had received."""
@@ -285,4 +358,7 @@ class Windows:
         self._online_from[:] = self._next
         self._online_at[:] = np.minimum(self._online_at, now)
         self._offset_ns, self._step_ns, self._away_since = self._clock.offset_ns(), 0, None
+        if self._raw is not None:
+            self._raw.dropped()
+            self._open_raw(follows=False)
         return Gap(end_s=self._next * self.rule.len_s, reason=reason, samples=lost)
