@@ -32,6 +32,16 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What an auditor of the policy demanded to be opened until `deadline_s`: devices by slot, raw data by hour."""
+
+    index: int
+    slots: tuple[int, ...]
+    hours: tuple[int, ...]
+    deadline_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
     """What the register proves about one gateway and its enterprise.
 
@@ -39,7 +49,8 @@ class Register:
     gateways: every gateway that is enrolled for this enterprise, in register order.
     heads: of this gateway, by register index. ends_at: smallest `from_size` of a revocation, None if none.
     forks: pairs of checkpoints that the platform calls two histories of one log; not verified yet.
-    demanded: slots of this gateway that an auditor of the policy demanded to be opened.
+    demands: what auditors of the policy demanded of this gateway, in register order.
+    newest_s: newest independent co-signature time in the bundle, None if there is none.
     roots: size -> root of every register checkpoint that was accepted.
     """
 
@@ -49,8 +60,14 @@ class Register:
     heads: tuple[Head, ...]
     ends_at: int | None
     forks: tuple[tuple[int, tuple[str, ...]], ...]
-    demanded: frozenset[int]
+    demands: tuple[Demand, ...]
+    newest_s: int | None
     roots: Mapping[int, bytes]
+
+    @property
+    def demanded(self) -> frozenset[int]:
+        """Slots that were demanded to be opened."""
+        return frozenset(slot for demand in self.demands for slot in demand.slots)
 
 
 @dataclass(slots=True)
@@ -89,6 +106,10 @@ class _Checkpoints:
         times = [line.time_s for line in lines if line.public in independent]
         self.held[data] = (head, min(times, default=None))
         return self.held[data]
+
+    def newest_s(self) -> int | None:
+        """Return the newest independent co-signature time; of several on one checkpoint the earliest counts."""
+        return max((time_s for _, time_s in self.held.values() if time_s is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +165,8 @@ def read(bundle: Bundle, policy: Policy, gateway: str, found: Findings) -> Regis
                          cosigned_s=e.cosigned_s) for e in _of(proven, "head", gateway)),
         ends_at=_revoked_from(proven, gateway, certificate, policy, found),
         forks=tuple((e.index, tuple(e.value["checkpoints"])) for e in _of(proven, "fork", gateway)),
-        demanded=_statements(proven, gateway, policy, found), roots=checkpoints.roots)
+        demands=_statements(proven, gateway, policy, found), newest_s=checkpoints.newest_s(),
+        roots=checkpoints.roots)
 
 
 def verify_anchor(data: bytes, policy: Policy, gateway: str) -> tuple[int, bytes]:
@@ -270,9 +292,9 @@ def _revoked_from(proven: Mapping[int, _Proven], gateway: str, certificate: Mapp
     return min(ends, default=None)
 
 
-def _statements(proven: Mapping[int, _Proven], gateway: str, policy: Policy, found: Findings) -> frozenset[int]:
+def _statements(proven: Mapping[int, _Proven], gateway: str, policy: Policy, found: Findings) -> tuple[Demand, ...]:
     """Check attestations and demands. A signer that the policy does not know proves nothing: a remark."""
-    demanded: set[int] = set()
+    demands: list[Demand] = []
     for kind, field_name, signers in (("attest", "attestation", policy.supervisors),
                                       ("demand", "demand", policy.auditors)):
         for entry in _of(proven, kind, gateway):
@@ -281,5 +303,6 @@ def _statements(proven: Mapping[int, _Proven], gateway: str, policy: Policy, fou
                 found.remark(REGISTER, "register.unknown_signer", entry.where, kind=kind, key=statement["key"])
             elif found.holds(REGISTER, NO_ENTRY, signed.verify, field_name, statement, signers=signers,
                              where=entry.where) and kind == "demand":
-                demanded |= set(statement["slots"])
-    return frozenset(demanded)
+                demands.append(Demand(index=entry.index, slots=tuple(statement["slots"]),
+                                      hours=tuple(statement["hours"]), deadline_s=statement["deadline_s"]))
+    return tuple(demands)
