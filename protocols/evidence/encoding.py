@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 
 from protocols.errors import Problem, VerificationError
@@ -10,16 +9,16 @@ from protocols.errors import Problem, VerificationError
 
 def to_base64(data: bytes) -> str:
     """Return standard base64 with padding."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def from_base64(text: str, *, where: str) -> bytes:
     """Decode base64 that re-encodes to itself. Raises VerificationError `base64.malformed`."""
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # binascii.Error is one; so is text beyond ASCII
         data = None
-    if data is None or base64.b64encode(data).decode("ascii") != text:
+    if data is None or binascii.b2a_base64(data, newline=False).decode("ascii") != text:
         raise VerificationError(Problem.of(where, "base64.malformed"))
     return data
 

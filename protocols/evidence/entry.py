@@ -116,8 +116,9 @@ def decode(data: bytes, *, seq: int) -> dict[str, Any]:
 
     Raises: VerificationError of JSON, of the shape, or `entry.misplaced` when the entry names another index.
     """
-    where = name(seq)
-    value = _READER.decode(data, where=where)
+    value = _READER.take(data)
+    if value is None:
+        value = _READER.decode_slowly(data, where=name(seq))
     if value["seq"] != seq:
-        raise VerificationError(Problem.of(where, "entry.misplaced", seq=value["seq"]))
+        raise VerificationError(Problem.of(name(seq), "entry.misplaced", seq=value["seq"]))
     return value

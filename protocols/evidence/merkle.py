@@ -120,9 +120,26 @@ class Tree:
                 levels.append(bytearray())
             levels[level] += node
 
+    def extend(self, leaves: bytes) -> None:
+        """Add leaf hashes, packed, 32 bytes each: the same tree as `append` makes, level by level."""
+        sha256, below, level = hashlib.sha256, self._levels[0], 1
+        below += leaves
+        while (pairs := len(below) // (2 * HASH_BYTES)) > 0:
+            if level == len(self._levels):
+                self._levels.append(bytearray())
+            above = self._levels[level]
+            new = bytes(below[2 * len(above) : 2 * HASH_BYTES * pairs])
+            above += b"".join([sha256(b"\x01" + new[i : i + 2 * HASH_BYTES]).digest()
+                               for i in range(0, len(new), 2 * HASH_BYTES)])
+            below, level = above, level + 1
+
     def leaf(self, index: int) -> bytes:
         """Return the leaf hash at `index`."""
         return self._node(0, index)
+
+    def leaves(self, low: int, high: int) -> bytes:
+        """Return the leaf hashes at [low, high), packed."""
+        return bytes(self._levels[0][low * HASH_BYTES : high * HASH_BYTES])
 
     def subtree(self, level: int, index: int) -> bytes:
         """Return the hash of the complete subtree `index` of 2^level leaves. Raises ValueError if it is not there."""

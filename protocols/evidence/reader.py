@@ -60,12 +60,17 @@ class TypedReader:
 
     def decode(self, data: bytes, *, where: str) -> dict[str, Any]:
         """Parse one object. Raises VerificationError of JSON or of the shape."""
-        # Where `type` is the last key its value ends the object. It only chooses what is tried first.
+        value = self.take(data)
+        return self.decode_slowly(data, where=where) if value is None else value
+
+    def take(self, data: bytes) -> dict[str, Any] | None:
+        """Parse one object the fast way. None says nothing but that the slow way must look at it."""
+        # Where `type` is the last key its value ends the object. It only chooses what is tried.
         reader = self._by_bytes.get(data[data.rfind(_TYPE) + len(_TYPE) : -2])
-        if reader is not None and len(data) <= self._bytes_max and reader.matches(data):
-            taken: dict[str, Any] = _take_out(data.decode("ascii"))[0]
-            return taken
-        return self.decode_slowly(data, where=where)
+        if reader is None or len(data) > self._bytes_max or not reader.matches(data):
+            return None
+        taken: dict[str, Any] = _take_out(data.decode("ascii"))[0]
+        return taken
 
     def decode_slowly(self, data: bytes, *, where: str) -> dict[str, Any]:
         """Parse one object without any expression."""

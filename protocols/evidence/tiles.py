@@ -65,10 +65,16 @@ def hash_tile(tree: Tree, tile: Tile) -> bytes:
     return b"".join(tree.subtree(8 * tile.level, first + i) for i in range(tile.width))
 
 
-def split_hashes(data: bytes, tile: Tile, *, where: str) -> list[bytes]:
-    """Return the hashes of a hash tile. Raises VerificationError `tile.length`."""
+def require_hashes(data: bytes, tile: Tile, *, where: str) -> bytes:
+    """Return the hashes of a hash tile, packed. Raises VerificationError `tile.length`."""
     if len(data) != tile.width * HASH_BYTES:
         raise VerificationError(Problem.of(where, "tile.length", length=len(data), expected=tile.width * HASH_BYTES))
+    return data
+
+
+def split_hashes(data: bytes, tile: Tile, *, where: str) -> list[bytes]:
+    """Return the hashes of a hash tile. Raises VerificationError `tile.length`."""
+    require_hashes(data, tile, where=where)
     return [data[i : i + HASH_BYTES] for i in range(0, len(data), HASH_BYTES)]
 
 

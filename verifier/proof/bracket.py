@@ -9,7 +9,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import entry, keys, note
@@ -27,8 +27,7 @@ WIDE_S = 3600
 """A wider bracket is a remark here; `count` has the lateness of its own basis."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bracket:
+class Bracket(NamedTuple):
     """When a window was sealed at the earliest and at the latest, UNKNOWN where nothing proves it."""
 
     not_before_s: int
@@ -71,9 +70,13 @@ class Brackets:
         """Return the bracket of a window, None if its `seen` is at fault."""
         seq, end_s = window["seq"], window["start_s"] + window["len_s"]
         self._runs.next_window()
-        if not self.found.holds(TIME, seq, self._look_at_seen, window["seen"], seq):
+        seen, (known, known_s) = window["seen"], self._last_seen
+        if known_s != UNKNOWN and seen == known:  # as in most windows
+            before = known_s
+        elif self.found.holds(TIME, seq, self._look_at_seen, seen, seq):
+            before = self._last_seen[1] if seen is not None else UNKNOWN
+        else:
             return None
-        before = self._last_seen[1] if window["seen"] is not None else UNKNOWN
         after = self.not_after(seq)
 
         state = COUNTED

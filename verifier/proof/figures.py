@@ -18,7 +18,7 @@ from protocols.evidence import entry
 from protocols.terms.basis import Basis, DeviceFacts, reason_alone
 from verifier.proof.history import OUTSIDE, OVERLAPPED, UNKNOWN, Outage, Windows
 from verifier.proof.log import Log
-from verifier.proof.recount import NOTHING, Columns, columns, mask
+from verifier.proof.recount import NOTHING, Columns, Unpacker, mask
 from verifier.proof.rows import DeviceRow, PointRow, Roster, Rosters
 
 
@@ -43,6 +43,7 @@ class Evidence:
     rosters: Rosters
     opened: Mapping[int, Mapping[str, Any]]
     log: Log
+    unpacker: Unpacker = field(default_factory=Unpacker, repr=False, compare=False)
 
     def columns(self, index: int) -> Columns:
         """Return the columns of window `index` of `windows`. Raises VerificationError if the bundle has changed."""
@@ -52,7 +53,7 @@ class Evidence:
             raise VerificationError(Problem.of(entry.name(seq), "entry.altered"))
         window = entry.decode(data, seq=seq)
         devices, points = self.rosters.sizes(window["roster"])
-        return columns(window, devices, points)
+        return self.unpacker.columns(window, devices, points)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,8 +202,8 @@ def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis) -> Figures:
         anchored=all(e.anchored for e in evidence), devices=tuple(devices), points=points,
         windows=sum(g.windows for g in gathered), untrusted_windows=sum(g.untrusted for g in gathered),
         late_windows=sum(g.late for g in gathered),
-        missing_windows=sum(o.windows for g in gathered for o in g.evidence.outages
-                            if g.counted_at_s - basis.freshness_s < o.end_s <= g.counted_at_s),
+        missing_windows=sum(_missing(o, g.counted_at_s - basis.freshness_s, g.counted_at_s)
+                            for g in gathered for o in g.evidence.outages),
         late_devices=with_late - len(counted), sealed=_sealed(gathered),
         kinds_by_model=len({d.row.kind for d in counted.values()} - {None}),
         kinds_by_class=len({d.row.equipment_class for d in counted.values()} - {None}),
@@ -212,6 +213,12 @@ def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis) -> Figures:
         by_industry=_split(counted.values(), lambda row: row.industry),
         by_region=_split(counted.values(), lambda row: row.region),
         by_deployment=_split(counted.values(), lambda row: row.deployment))
+
+
+def _missing(outage: Outage, from_s: int, to_s: int) -> int:
+    """Return how many windows of an outage end in (from, to]; they are of one length."""
+    inside_s = min(outage.end_s, to_s) - max(outage.start_s, from_s)
+    return outage.windows * inside_s // (outage.end_s - outage.start_s) if inside_s > 0 else 0
 
 
 def _gather(evidence: Evidence, at_s: int, basis: Basis) -> _Gathered:

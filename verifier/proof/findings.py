@@ -11,10 +11,10 @@ from typing import Literal, ParamSpec, TypeVar
 
 from protocols.errors import VerificationError
 
-CONTAINER, POLICY, REGISTER, CHECKPOINT, TILES, LOG, TIME, ROSTER, RECOUNT = range(1, 10)
-"""The numbered steps. Step 10 (probes and levels) does not exist yet: levels are printed as not computed."""
+CONTAINER, POLICY, REGISTER, CHECKPOINT, TILES, LOG, TIME, ROSTER, RECOUNT, PROBES = range(1, 11)
+"""The numbered steps."""
 
-ALL_STEPS = frozenset(range(1, 10))
+ALL_STEPS = frozenset(range(1, 11))
 FINDINGS_MAX = 1_000
 """Findings kept for each severity; a hostile bundle has as many faults as it has entries."""
 
@@ -117,6 +117,8 @@ class Runs:
     def next_window(self) -> None:
         """Begin the next window: a run that the last one did not continue has ended."""
         self._windows += 1
+        if not self._open:
+            return
         for key in [key for key, (_, _, _, at) in self._open.items() if at < self._windows - 1]:
             self._close(key)
 

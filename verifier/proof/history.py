@@ -150,15 +150,15 @@ class History:
         self._key = self.birth.first_key
         chain = self._chain()
         for value in chain:
-            if value["seq"] < self.log.first:
-                yield from self._step(value)
+            if value["seq"] < self.log.first and self._step(value):
+                yield value
         for seq, data in self.log.stream(self.end):
             decoded = self.found.get(LOG, seq, entry.decode, data, seq=seq)
-            if decoded is not None:
-                yield from self._step(decoded)
+            if decoded is not None and self._step(decoded):
+                yield decoded
         for value in chain:
-            if value["seq"] >= self.log.end:
-                yield from self._step(value)
+            if value["seq"] >= self.log.end and self._step(value):
+                yield value
         known = self._key is not None and not self._broken
         if known and self.end == self.log.checkpoint.size and self._key != self.signers.signer:
             self.found.fault(CHECKPOINT, "checkpoint.old_key", "checkpoint")
@@ -187,7 +187,8 @@ class History:
             self._broken = False
         return chain[::-1]
 
-    def _step(self, value: Entry) -> Iterator[Entry]:
+    def _step(self, value: Entry) -> bool:
+        """Check the place of one entry and what it says; return whether later steps read it."""
         seq, kind, where = value["seq"], value["type"], entry.name(value["seq"])
         if self._last_seq == -1 and seq != 0 and not self._broken:
             self.found.fault(LOG, "enrolment.missing", "entry/0", seq=0)
@@ -207,6 +208,8 @@ class History:
             self.found.fault(LOG, "enrolment.misplaced", where, seq=seq)
 
         match kind:
+            case "window":
+                return self._window(value, where)
             case "enrolment":
                 if self.found.holds(LOG, seq, self._enrolment, value["certificate"], where=where):
                     self.certificate = value["certificate"]
@@ -220,17 +223,15 @@ class History:
                 bits = value["devices"] + 3 * value["points"]
                 if bits > column.BITS_MAX:
                     self.found.fault(LOG, "roster.too_large", where, seq=seq, bits=bits, limit=column.BITS_MAX)
-                yield value
+                return True
             case "outage":
                 self._outage(value, where)
-                yield value
-            case "window":
-                if self._window(value, where):
-                    yield value
+                return True
             case "probe" | "reads" | "keep":
-                yield value
+                return True
             case _:
                 self.found.remark(LOG, "entry.unknown_type", where, seq=seq, type=kind)
+        return False
 
     def _enrolment(self, certificate: Entry, *, where: str) -> None:
         if self.birth.certificate is not None:

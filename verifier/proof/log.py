@@ -77,9 +77,15 @@ class Log:
             data = found.get(TILES, NO_ENTRY, self.bundle.read, tile.path)
             whole = None if data is None else found.get(TILES, NO_ENTRY, tiles.split_entries, data, tile,
                                                         where=tile.path)
-            base = number * tiles.WIDTH
-            self._tile = (number, {base + i: one for i, one in enumerate(whole or ()) if self._is_at(base + i, one)})
+            self._tile = (number, self._in_place(number * tiles.WIDTH, whole or []))
         return self._tile[1]
+
+    def _in_place(self, base: int, whole: list[bytes]) -> dict[int, bytes]:
+        """Return seq -> bytes of those that are where the log holds them, from `base` on."""
+        seqs = range(base, base + len(whole))
+        if b"".join(map(merkle.leaf_hash, whole)) == self.tree.leaves(base, seqs.stop):
+            return dict(zip(seqs, whole, strict=True))
+        return {seq: one for seq, one in zip(seqs, whole, strict=True) if self._is_at(seq, one)}
 
     def _is_at(self, seq: int, data: bytes) -> bool:
         if seq < self.tree.size and self.tree.leaf(seq) == merkle.leaf_hash(data):
@@ -112,11 +118,17 @@ class Signers:
     """The keys of a gateway, raw, oldest first: its first key and those it rotated to. `signer` signed the checkpoint.
 
     Each rotation is signed by the key before it; step 6 checks that `signer` is the key in force at the checkpoint.
+    since: the seq of the `key` entry that brought each, 0 for the first.
     """
 
     origin: str
     chain: tuple[bytes, ...]
     signer: bytes
+    since: tuple[int, ...] = (0,)
+
+    def in_force(self, size: int) -> bytes:
+        """Return the key that signs a checkpoint of this size: a `key` entry that is in it counts already."""
+        return self.chain[max(i for i, seq in enumerate(self.since) if i == 0 or seq < size)]
 
     def require_any(self, signed_note: note.Note, *, where: str) -> bytes:
         """Return the newest key that signed a note. Raises VerificationError `note.unsigned`, `note.bad_signature`."""
@@ -138,14 +150,15 @@ def verify_signature(bundle: Bundle, claim: Claim, first_key: bytes, found: Find
     Rotations are read here before the entries are authenticated: each is signed by the key before it, which is all
     that this step needs.
     """
-    chain = [first_key]
+    chain, since = [first_key], [0]
     for rotation in _rotations(bundle, claim):
         try:
             signed.verify("rotation", rotation, signers={chain[-1].hex()}, where="checkpoint")
             chain.append(keys.check_public(bytes.fromhex(str(rotation["new_key"])), where="checkpoint"))
+            since.append(int(str(rotation["seq"])))
         except VerificationError:
             break  # step 6 says what is wrong with this entry
-    signers = Signers(claim.checkpoint.origin, tuple(chain), chain[-1])
+    signers = Signers(claim.checkpoint.origin, tuple(chain), chain[-1], tuple(since))
     if not found.holds(CHECKPOINT, NO_ENTRY, signers.require_any, claim.note, where="checkpoint"):
         return None
     try:
@@ -197,11 +210,11 @@ def read_tiles(bundle: Bundle, claim: Claim, found: Findings) -> Log | None:
     tree = merkle.Tree()
     for tile in expected:
         data = found.get(TILES, NO_ENTRY, bundle.read, tile.path)
-        hashes = None if data is None else found.get(TILES, NO_ENTRY, tiles.split_hashes, data, tile, where=tile.path)
+        hashes = None if data is None else found.get(TILES, NO_ENTRY, tiles.require_hashes, data, tile,
+                                                     where=tile.path)
         if hashes is None:
             return None
-        for leaf in hashes:
-            tree.append(leaf)
+        tree.extend(hashes)
     if tree.root() != claim.checkpoint.root and found.fault(TILES, "tile.root", "tile/0"):
         return None
 

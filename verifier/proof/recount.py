@@ -5,17 +5,16 @@ Plain Python and big integers: bit i of a column is slot i, so a mistake in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
+from protocols.errors import VerificationError
 from protocols.evidence import column, entry
 from verifier.proof.findings import RECOUNT, Findings
 from verifier.proof.rows import Roster
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
+class Columns(NamedTuple):
     """The four columns of a window as integers: `connected` by device slot, the others by point slot."""
 
     connected: int
@@ -27,12 +26,26 @@ class Columns:
 NOTHING = Columns(connected=0, sampled=0, producing=0, changing=0)
 
 
-def columns(window: Mapping[str, Any], devices: int, points: int) -> Columns:
-    """Return the columns of a window under a roster of so many slots. Raises VerificationError `column.*`."""
-    where, texts = entry.name(window["seq"]), window["columns"]
-    return Columns(**{
-        name: column.unpack(texts[name], devices if name == "connected" else points, where=where, name=name)
-        for name in column.NAMES})
+class Unpacker:
+    """Turns columns into integers. Neighbouring windows are nearly equal: what stands there again is not read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, int, int]] = dict.fromkeys(column.NAMES, ("", 0, 0))
+
+    def columns(self, window: Mapping[str, Any], devices: int, points: int) -> Columns:
+        """Return the columns of a window under a roster of so many slots. Raises VerificationError `column.*`."""
+        texts = window["columns"]
+        return Columns(self._bits("connected", texts["connected"], devices, window),
+                       self._bits("sampled", texts["sampled"], points, window),
+                       self._bits("producing", texts["producing"], points, window),
+                       self._bits("changing", texts["changing"], points, window))
+
+    def _bits(self, name: str, text: str, slots: int, window: Mapping[str, Any]) -> int:
+        known, known_slots, bits = self._known[name]
+        if text != known or slots != known_slots:
+            bits = column.unpack(text, slots, where=entry.name(window["seq"]), name=name)
+            self._known[name] = (text, slots, bits)
+        return bits
 
 
 class Recount:
@@ -41,43 +54,74 @@ class Recount:
     def __init__(self, roster: Roster, found: Findings) -> None:
         self.roster = roster
         self._found = found
-        self._alive_devices = mask(row.slot for row in roster.devices if row.alive)
-        self._alive_points = mask(row.slot for row in roster.points if row.alive)
-        self._points_of: dict[int, list[int]] = {}
-        for point in roster.points:
-            self._points_of.setdefault(point.device, []).append(point.slot)
-        self._allowed: tuple[int, int] = (-1, 0)  # of the last `connected`: neighbouring windows are nearly equal
+        self._unpacker = Unpacker()
+        self._gone_devices = mask(row.slot for row in roster.devices if not row.alive)
+        self._gone_points = mask(row.slot for row in roster.points if not row.alive)
+        self._below = _Below(roster)
 
     def holds(self, window: Mapping[str, Any]) -> bool:
         """Check one window; return whether its columns may be used."""
-        seq, where, found = window["seq"], entry.name(window["seq"]), self._found
-        bits = found.get(RECOUNT, seq, columns, window, len(self.roster.devices), len(self.roster.points))
-        if bits is None:
+        seq, found, roster = window["seq"], self._found, self.roster
+        try:
+            bits = self._unpacker.columns(window, len(roster.devices), len(roster.points))
+        except VerificationError as error:
+            found.refuse(RECOUNT, error, seq=seq)
             return False
         refused = False
-        if bits.connected & ~self._alive_devices or bits.sampled & ~self._alive_points:
-            refused |= found.fault(RECOUNT, "column.tombstone", where, seq=seq)
-        for inner, outer, name in ((bits.changing, bits.producing, "changing"),
-                                   (bits.producing, bits.sampled, "producing")):
-            if inner & ~outer:
-                refused |= found.fault(RECOUNT, "column.nesting", where, seq=seq, name=name)
-        if bits.producing & ~self._points_below(bits.connected):
-            refused |= found.fault(RECOUNT, "column.unconnected", where, seq=seq)
+        if bits.connected & self._gone_devices or bits.sampled & self._gone_points:
+            refused |= found.fault(RECOUNT, "column.tombstone", entry.name(seq), seq=seq)
+        # An inner column that adds no bit to the outer one lies within it.
+        if bits.changing | bits.producing != bits.producing:
+            refused |= found.fault(RECOUNT, "column.nesting", entry.name(seq), seq=seq, name="changing")
+        if bits.producing | bits.sampled != bits.sampled:
+            refused |= found.fault(RECOUNT, "column.nesting", entry.name(seq), seq=seq, name="producing")
+        if bits.producing & self._below.unconnected(bits.connected):
+            refused |= found.fault(RECOUNT, "column.unconnected", entry.name(seq), seq=seq)
         samples = window["samples"]
-        if samples["received"] != samples["counted"] + sum(samples["discarded"].values()):
-            refused |= found.fault(RECOUNT, "samples.conservation", where, seq=seq, received=samples["received"],
-                                   counted=samples["counted"], discarded=sum(samples["discarded"].values()))
-        elif bits.sampled.bit_count() > samples["received"] or bits.producing.bit_count() > samples["counted"]:
-            refused |= found.fault(RECOUNT, "samples.columns", where, seq=seq, received=samples["received"],
-                                   counted=samples["counted"])
+        received, counted, discarded = samples["received"], samples["counted"], sum(samples["discarded"].values())
+        if received != counted + discarded:
+            refused |= found.fault(RECOUNT, "samples.conservation", entry.name(seq), seq=seq, received=received,
+                                   counted=counted, discarded=discarded)
+        elif bits.sampled.bit_count() > received or bits.producing.bit_count() > counted:
+            refused |= found.fault(RECOUNT, "samples.columns", entry.name(seq), seq=seq, received=received,
+                                   counted=counted)
         return not refused
 
-    def _points_below(self, connected: int) -> int:
-        """Return the points whose device is connected."""
-        if self._allowed[0] != connected:
-            self._allowed = (connected, mask(
-                point for device, points in self._points_of.items() if connected >> device & 1 for point in points))
-        return self._allowed[1]
+
+class _Below:
+    """The points whose device is not connected. From window to window only devices that came or went are looked at."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._connected = 0
+        self._points_of: dict[int, list[tuple[int, int]]] = {}  # device -> (byte, bit) of each of its points
+        for point in roster.points:
+            self._points_of.setdefault(point.device, []).append((point.slot >> 3, 1 << (point.slot & 7)))
+        self._data = bytearray((len(roster.points) + 7) // 8)
+        for places in self._points_of.values():
+            for byte, bit in places:
+                self._data[byte] |= bit
+        self._bits = int.from_bytes(self._data, "little")
+
+    def unconnected(self, connected: int) -> int:
+        """Return the points of all devices that are not in `connected`."""
+        changed = connected ^ self._connected
+        if changed:
+            for device in slots(changed):
+                for byte, bit in self._points_of.get(device, ()):
+                    self._data[byte] ^= bit
+            self._connected = connected
+            self._bits = int.from_bytes(self._data, "little")
+        return self._bits
+
+
+_SLOTS_OF_BYTE = tuple(tuple(k for k in range(8) if byte >> k & 1) for byte in range(256))
+
+
+def slots(bits: int) -> Iterator[int]:
+    """Yield the slots whose bit is set, ascending."""
+    for at, byte in enumerate(bits.to_bytes((bits.bit_length() + 7) // 8, "little")):
+        for k in _SLOTS_OF_BYTE[byte]:
+            yield 8 * at + k
 
 
 def mask(slots: Iterable[int]) -> int:
