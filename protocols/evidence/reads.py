@@ -23,6 +23,10 @@ from protocols.evidence.signed import GATEWAY
 TYPE = "tallystick/transcript/v1"
 MS_MAX = 2 * 3600 * 1000
 
+TOLERANCE_MS = 1000
+"""A read is asked, or a message taken, no earlier than this before it was due: clocks and timers are not exact. What is
+asked later than this after it was due is told: the instant was not the drawn one."""
+
 PROTOCOLS = ("modbus_tcp", "modbus_rtu_over_tcp", "modbus_rtu", "mqtt", "sparkplug_b")
 """Points of these are read so, as far as they are alive in the roster that the entry names."""
 
@@ -57,6 +61,23 @@ def schedule(seen: Mapping[str, Any], *, gateway: str, start_s: int, len_s: int,
         result.append((points[int.from_bytes(drawn[:8], "big") % len(points)],
                        int.from_bytes(drawn[8:16], "big") % (1000 * len_s)))
     return result
+
+
+def times_hold(row: Mapping[str, Any]) -> bool:
+    """Return whether the times of one read can be: due, then asked, then answered; a value comes with its answer.
+
+    `asked_ms` is null for a read that was never asked, and for messages that come by themselves.
+    """
+    due_ms, asked_ms, answered_ms = row["at_ms"] - TOLERANCE_MS, row["asked_ms"], row["answered_ms"]
+    if (answered_ms is None) != (row["value"] is None):
+        return False
+    return (asked_ms is None or asked_ms >= due_ms) and (
+        answered_ms is None or answered_ms >= (due_ms if asked_ms is None else asked_ms))
+
+
+def is_late(row: Mapping[str, Any]) -> bool:
+    """Return whether a read was asked more than TOLERANCE_MS after it was due."""
+    return row["asked_ms"] is not None and row["asked_ms"] > row["at_ms"] + TOLERANCE_MS
 
 
 def root(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -6,7 +6,7 @@ witnesses of the policy have co-signed it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,17 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attest:
+    """An attestation about this gateway that a supervisor of the policy signed; `index`: its place in the register."""
+
+    index: int
+    slot: int
+    kind: str | None
+    tags: frozenset[tuple[str, str]]
+    spki_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
     """What the register proves about one gateway and its enterprise.
 
@@ -50,6 +61,7 @@ class Register:
     heads: of this gateway, by register index. ends_at: smallest `from_size` of a revocation, None if none.
     forks: pairs of checkpoints that the platform calls two histories of one log; not verified yet.
     demands: what auditors of the policy demanded of this gateway, in register order.
+    attests: what supervisors of the policy attested of its devices, in register order.
     newest_s: newest independent co-signature time in the bundle, None if there is none.
     roots: size -> root of every register checkpoint that was accepted.
     """
@@ -61,6 +73,7 @@ class Register:
     ends_at: int | None
     forks: tuple[tuple[int, tuple[str, ...]], ...]
     demands: tuple[Demand, ...]
+    attests: tuple[Attest, ...]
     newest_s: int | None
     roots: Mapping[int, bytes]
 
@@ -165,7 +178,8 @@ def read(bundle: Bundle, policy: Policy, gateway: str, found: Findings) -> Regis
                          cosigned_s=e.cosigned_s) for e in _of(proven, "head", gateway)),
         ends_at=_revoked_from(proven, gateway, certificate, policy, found),
         forks=tuple((e.index, tuple(e.value["checkpoints"])) for e in _of(proven, "fork", gateway)),
-        demands=_statements(proven, gateway, policy, found), newest_s=checkpoints.newest_s(),
+        demands=_demands(proven, gateway, policy, found),
+        attests=_attests(proven, gateway, policy, found), newest_s=checkpoints.newest_s(),
         roots=checkpoints.roots)
 
 
@@ -292,17 +306,31 @@ def _revoked_from(proven: Mapping[int, _Proven], gateway: str, certificate: Mapp
     return min(ends, default=None)
 
 
-def _statements(proven: Mapping[int, _Proven], gateway: str, policy: Policy, found: Findings) -> tuple[Demand, ...]:
-    """Check attestations and demands. A signer that the policy does not know proves nothing: a remark."""
-    demands: list[Demand] = []
-    for kind, field_name, signers in (("attest", "attestation", policy.supervisors),
-                                      ("demand", "demand", policy.auditors)):
-        for entry in _of(proven, kind, gateway):
-            statement = entry.value[field_name]
-            if statement["key"] not in signers:
-                found.remark(REGISTER, "register.unknown_signer", entry.where, kind=kind, key=statement["key"])
-            elif found.holds(REGISTER, NO_ENTRY, signed.verify, field_name, statement, signers=signers,
-                             where=entry.where) and kind == "demand":
-                demands.append(Demand(index=entry.index, slots=tuple(statement["slots"]),
-                                      hours=tuple(statement["hours"]), deadline_s=statement["deadline_s"]))
-    return tuple(demands)
+def _demands(proven: Mapping[int, _Proven], gateway: str, policy: Policy, found: Findings) -> tuple[Demand, ...]:
+    """Return what auditors of the policy demanded."""
+    return tuple(
+        Demand(index=index, slots=tuple(d["slots"]), hours=tuple(d["hours"]), deadline_s=d["deadline_s"])
+        for index, d in _signed(proven, "demand", "demand", gateway, policy.auditors, found))
+
+
+def _attests(proven: Mapping[int, _Proven], gateway: str, policy: Policy, found: Findings) -> tuple[Attest, ...]:
+    """Return what supervisors of the policy attested."""
+    return tuple(
+        Attest(index=index, slot=a["slot"], kind=a["kind"], spki_sha256=a["server_spki_sha256"],
+               tags=frozenset((tag["scheme"], tag["tag"]) for tag in a["tags"]))
+        for index, a in _signed(proven, "attest", "attestation", gateway, policy.supervisors, found))
+
+
+def _signed(proven: Mapping[int, _Proven], kind: str, field_name: str, gateway: str, signers: Collection[str],
+            found: Findings) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield (register index, statement) of those that `signers` signed.
+
+    A signer that the policy does not know proves nothing, a remark; a signature that does not hold is a fault.
+    """
+    for entry in _of(proven, kind, gateway):
+        statement = entry.value[field_name]
+        if statement["key"] not in signers:
+            found.remark(REGISTER, "register.unknown_signer", entry.where, kind=kind, key=statement["key"])
+        elif found.holds(REGISTER, NO_ENTRY, signed.verify, field_name, statement, signers=signers,
+                         where=entry.where):
+            yield entry.index, statement

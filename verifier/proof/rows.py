@@ -120,6 +120,17 @@ class Rosters:
                 return Roster(seq, tuple(devices), tuple(points))
         raise KeyError(seq)
 
+    def server_keys(self, seq: int) -> dict[int, tuple[str | None, int]]:
+        """Return slot -> (digest of its server key, roster entry since when the row names it), as of entry `seq`."""
+        result: dict[int, tuple[str | None, int]] = {}
+        for at, changed, _ in self._changes:
+            if at > seq:
+                break
+            for row in changed:
+                if result.get(row.slot, (None, -1))[0] != row.server_spki_sha256 or row.slot not in result:
+                    result[row.slot] = (row.server_spki_sha256, at)
+        return result
+
     def sizes(self, seq: int) -> tuple[int, int]:
         """Return (device slots, point slots) of the roster at `seq`. Raises KeyError if it was never taken."""
         return self._sizes[seq]
