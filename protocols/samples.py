@@ -100,6 +100,18 @@ class PollBatch:
             source_ns=np.zeros(n, dtype=np.int64), value=self.value[keep], quality=np.zeros(n, dtype=np.uint8))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One point, read once on demand and not delivered to any sink. Times are UTC ns of the gateway.
+
+    answered_ns, value: None without an answer, and where the answer holds no value. A text stands for itself.
+    """
+
+    asked_ns: int
+    answered_ns: int | None = None
+    value: float | str | None = None
+
+
 class Sink(Protocol):
     """Where a driver delivers. Every method returns at once: counting never makes a driver wait, nor fails it."""
 

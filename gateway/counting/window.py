@@ -187,6 +187,10 @@ class Windows:
             self._online_at = np.concatenate([self._online_at, np.zeros(more, dtype=np.int64)])
         return at * self.rule.len_s
 
+    def registry_at(self, start_s: int) -> Registry:
+        """Return the roster of the open window that starts then."""
+        return self._registry_at(start_s // self.rule.len_s)
+
     def samples(self, batch: SampleBatch | PollBatch) -> None:
         """Count a batch, each sample in the window of its received_ns or, if that is closed, as late."""
         if isinstance(batch, PollBatch):

@@ -176,6 +176,11 @@ class Sealer:
         """Remember time that no window covers: the next window is sealed behind an outage that names it."""
         self._missing.append(_Missing(gap.reason, gap.samples))
 
+    def next_seq(self) -> int:
+        """Return the seq that the next entry will have. Raises: OSError while it is not known."""
+        self._settle()
+        return self.journal.size
+
     def record(self, kind: str, fields: Mapping[str, Any]) -> int:
         """Seal one entry that is no link of the gateway's life, such as a `probe`; return its seq.
 

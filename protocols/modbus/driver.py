@@ -35,7 +35,7 @@ from protocols.modbus.plan import (
 )
 from protocols.modbus.schedule import SILENT_MAX_S, UnitState, reconnect_s
 from protocols.modbus.target import ModbusEndpoint, ModbusPoint
-from protocols.samples import GOOD, NO_SOURCE_TIME, Block, PollBatch, SampleBatch, Sink
+from protocols.samples import GOOD, NO_SOURCE_TIME, Block, PollBatch, Reading, SampleBatch, Sink
 from protocols.terms.check import CheckResult
 
 # pymodbus logs whole frames, hence process values; what a person must know is told through `Sink.event`.
@@ -225,6 +225,8 @@ class Driver:
         self._endpoint = endpoint
         self._sink = sink
         self._requests = make_requests(points, endpoint)
+        self._points = {point.point_index: point for point in points}
+        self._units: list[_Unit] = []
         self._link = Link(endpoint, clock_ns)
         self._clock_ns = clock_ns
         self._compiled: dict[Request, _Compiled] = {}
@@ -240,6 +242,7 @@ class Driver:
         """Poll until cancelled. Device and network trouble never ends it: it is told as events and tried again."""
         now_s = asyncio.get_running_loop().time()
         units = [_Unit(unit, ReadPlan(list(requests)), UnitState(now_s)) for unit, requests in self._by_unit()]
+        self._units = units
         self._is_running = True
         try:
             if not units:
@@ -253,6 +256,42 @@ class Driver:
         finally:
             self._is_running = False
             self._link.close()
+
+    @property
+    def readable(self) -> frozenset[int]:
+        """Slots of the points that `read_once` reads."""
+        return frozenset(self._points)
+
+    async def read_once(self, point_index: int) -> Reading | None:
+        """Read one point now, between two requests of the poll and with its pauses. Nothing goes to the sink.
+
+        Returns: None if it was not asked: the line is down, or its unit is silent and would cost everybody a timeout.
+        A reading without a value if there was no answer, or one without a value. Raises: KeyError for a strange point.
+        """
+        point = self._points[point_index]
+        if any(unit.unit == point.address.unit and unit.state.is_silent for unit in self._units):
+            return None
+        request, = make_requests([point], self._endpoint)
+        pause_s = self._endpoint.pause_ms / 1000
+        async with self._link.lock:
+            await asyncio.sleep(pause_s)
+            if not self._is_running or not self._link.is_open:
+                return None
+            asked_ns = self._clock_ns()
+            try:
+                reply, answered_ns = await self._link.read(request)
+            except DeviceError:  # the poll meets the same trouble and tells it
+                return Reading(asked_ns=asked_ns)
+            await asyncio.sleep(pause_s)
+        if reply.exception:
+            return Reading(asked_ns=asked_ns)
+        decoded = BlockCodec(request.points, request.address).decode(reply.body)
+        value: float | str | None = None
+        if decoded.texts:
+            value = decoded.texts[0].text
+        elif not decoded.missing.size:
+            value = float(decoded.value[0])
+        return Reading(asked_ns=asked_ns, answered_ns=answered_ns, value=value)
 
     def _by_unit(self) -> Iterator[tuple[int, list[Request]]]:
         for unit in sorted({r.unit for r in self._requests}):

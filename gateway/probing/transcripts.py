@@ -1,0 +1,62 @@
+"""Transcripts of reads: `reads/<seq>.json` in the state folder, made durable before the entry that commits to them.
+
+They hold process values, so they stay in the factory until somebody opens one to an auditor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.commissioning.state import write_private
+from protocols.evidence import jcs, reads
+from protocols.evidence.shape import require
+
+FOLDER = "reads"
+KEEP_S = 400 * 86_400
+"""A year that is audited, and the weeks until the auditor comes."""
+
+
+def path(folder: Path, seq: int) -> Path:
+    """Return where the transcript of entry `seq` lies below `folder`."""
+    return folder / f"{seq}.json"
+
+
+def write(folder: Path, gateway: str, seq: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a transcript whole or not at all, mode 0600, durable before this returns. Raises OSError.
+
+    One that is there is replaced: its entry was never sealed, or lies on a branch that the platform did not take.
+    """
+    transcript = {"type": reads.TYPE, "gateway": gateway, "seq": seq, "rows": [dict(row) for row in rows]}
+    require(reads.TRANSCRIPT, transcript, where=path(folder, seq).name)
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700)
+        _sync(folder.parent)
+    partial = folder / f"{seq}.json.part"
+    partial.unlink(missing_ok=True)
+    write_private(partial, jcs.encode(transcript))
+    partial.replace(path(folder, seq))
+    _sync(folder)
+
+
+def expire(folder: Path, before_s: float) -> int:
+    """Delete transcripts written before this time (wall clock); return how many. What cannot be deleted stays."""
+    gone = 0
+    for file in folder.glob("*.json") if folder.is_dir() else ():
+        try:
+            if file.lstat().st_mtime < before_s:
+                file.unlink()
+                gone += 1
+        except OSError:
+            continue
+    return gone
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
