@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ EXIT_INVALID = 1
 POLICY_VARIABLE = "TALLYSTICK_POLICY"
 POLICY_PLACES = ("/etc/tallystick/policy.json", "~/.config/tallystick/policy.json")
 ANCHOR_BYTES_MAX = 1024 * 1024
+SAME_CAUSE_SHOWN = 5
 SHOWN_ZONE = timezone(timedelta(hours=8))
 
 
@@ -38,17 +41,65 @@ def verify_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments of `tallystick verify`."""
     parser.add_argument("bundle", metavar="X.tally", type=Path, help=say("verify.help.bundle"))
     trust_arguments(parser, say)
+    parser.add_argument("--equivocation", metavar="OUT.json", type=Path, help=say("equivocation.help"))
     parser.add_argument("--json", action="store_true", help=say("verify.help.json"))
 
 
 def verify_command(args: argparse.Namespace, say: Say) -> int:
     """Print the verdict. 0 valid, 1 invalid, 2 unreadable, no policy or bad usage."""
-    verdict = judge(args.bundle, load_policy(args.policy), load_anchor(args.anchor), load_also(args.also))
+    policy = load_policy(args.policy)
+    alone = _equivocation(args.bundle, policy)
+    verdict = alone or judge(args.bundle, policy, load_anchor(args.anchor), load_also(args.also))
+    if args.equivocation is not None:
+        _write_equivocation(args.equivocation, verdict, say)
     if args.json:
         print(json.dumps(as_json(verdict, say), indent=2, sort_keys=True))
     else:
-        print("\n".join(as_text(verdict, say)))
+        print("\n".join(as_text(verdict, say) if alone is None else _told_alone(verdict, say)))
     return 0 if verdict.valid else EXIT_INVALID
+
+
+def _equivocation(path: Path, policy: Policy) -> Verdict | None:
+    """Return the verdict on a proof of equivocation that stands in the place of a bundle, None if it is none.
+
+    Raises: ConfigError if it proves nothing about a log that the policy trusts.
+    """
+    from protocols.errors import ConfigError, Problem, VerificationError
+    from verifier.proof.verify import judge_alone
+
+    try:
+        with path.open("rb") as file:
+            if file.read(1) != b"{":
+                return None
+    except OSError:
+        return None  # said by whoever reads it as a bundle
+    also = load_also([path])
+    if not also.equivocations:
+        raise ConfigError(Problem.of(str(path), "equivocation.no_bundle"))
+    try:
+        return judge_alone(also, policy)
+    except VerificationError as error:
+        raise ConfigError(Problem(str(path), problem.code, problem.args) for problem in error.problems) from error
+
+
+def _write_equivocation(path: Path, verdict: Verdict, say: Say) -> None:
+    from protocols.errors import ConfigError, Problem
+
+    if not verdict.equivocations:
+        print(say("equivocation.none", path=path), file=sys.stderr)
+        return
+    try:
+        path.write_bytes(verdict.equivocations[0])
+    except OSError as error:
+        raise ConfigError(Problem.of(str(path), "also.unwritten",
+                                     reason=error.strerror or type(error).__name__)) from error
+    print(say("equivocation.written", path=path), file=sys.stderr)
+
+
+def _told_alone(verdict: Verdict, say: Say) -> list[str]:
+    kind = "register" if any(f.code == "register.equivocation" for f in verdict.findings) else "log"
+    return [say(f"equivocation.alone.{kind}"), say("equivocation.alone.means"), "",
+            *(_line(finding, say) for finding in verdict.findings)]
 
 
 def show_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
@@ -179,7 +230,7 @@ def as_text(verdict: Verdict, say: Say) -> list[str]:
         lines.append(say("verify.levels"))
     for heading, findings in (("verify.faults", faults), ("verify.remarks", remarks)):
         if findings:
-            lines += ["", say(heading, count=len(findings)), *(f"  {_line(f, say)}" for f in findings)]
+            lines += ["", say(heading, count=len(findings)), *_told(findings, say)]
     if verdict.valid:
         lines += ["", say("verify.limits"), *(f"  - {say(code)}" for code in summary.limits)]
     return lines
@@ -191,6 +242,18 @@ def local_time(time_s: int) -> str:
         return datetime.fromtimestamp(time_s, UTC).astimezone(SHOWN_ZONE).isoformat(sep=" ")
     except (ValueError, OverflowError, OSError):
         return str(time_s)
+
+
+def _told(findings: list[Finding], say: Say) -> list[str]:
+    """Return a line a finding; of many with one cause the first few, and how many more there are."""
+    seen: Counter[str] = Counter()
+    lines: list[str] = []
+    for finding in findings:
+        seen[finding.code] += 1
+        if seen[finding.code] <= SAME_CAUSE_SHOWN:
+            lines.append(f"  {_line(finding, say)}")
+    return lines + ["  " + say("verify.more", count=count - SAME_CAUSE_SHOWN, code=code)
+                    for code, count in seen.items() if count > SAME_CAUSE_SHOWN]
 
 
 def _line(finding: Finding, say: Say) -> str:

@@ -35,10 +35,10 @@ class Plant:
 
     def device(self, *, points: int = 1, role: str = "parameter", silent: bool = False, model: str = "M-1",
                serial: str | None = None, protocol: str = "modbus_tcp", base: str | None = None,
-               opened: bool = False, **fields: Any) -> int:
+               opened: bool = False, title: str | None = None, maker: str = "Maker", **fields: Any) -> int:
         """Add a device with its points; return its slot. A serial that another device has makes them one machine."""
         slot = len(self.devices)
-        self.private[slot] = private_part(f"{self.name} {slot}", maker="Maker", model=model,
+        self.private[slot] = private_part(title or f"{self.name} {slot}", maker=maker, model=model,
                                           serial=f"{self.name} {slot}" if serial is None else serial)
         self.devices.append(device_row(slot, private=self.private[slot], **fields))
         for _ in range(points):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -17,6 +17,7 @@ from protocols.errors import Problem, VerificationError
 from protocols.evidence import entry
 from protocols.terms.basis import Basis, DeviceFacts, reason_alone
 from verifier.proof.history import OUTSIDE, OVERLAPPED, UNKNOWN, Outage, Windows
+from verifier.proof.levels import NO_LEVEL, At, Level, LevelTotals, Possession, levels, totals
 from verifier.proof.log import Log
 from verifier.proof.recount import NOTHING, Columns, Unpacker, mask
 from verifier.proof.rows import DeviceRow, PointRow, Roster, Rosters
@@ -28,7 +29,7 @@ class Evidence:
 
     enrol_index: place in the register, None for a plant without a platform. anchored: windows have an independent
     not-after. covered: [from, to) in seconds; from_enrolment: nothing of this log lies before it.
-    opened: slot -> private part of the devices that the bundle opens.
+    opened: slot -> private part of the devices that the bundle opens. possession: what is proven of their servers.
     """
 
     gateway: str
@@ -42,6 +43,7 @@ class Evidence:
     outages: tuple[Outage, ...]
     rosters: Rosters
     opened: Mapping[int, Mapping[str, Any]]
+    possession: Possession
     log: Log
     unpacker: Unpacker = field(default_factory=Unpacker, repr=False, compare=False)
 
@@ -61,7 +63,7 @@ class DeviceFigure:
     """One device alive at T. `reason` is why it does not count, None if it does; `remarks` of terms.REMARKS.
 
     connected, producing, changing: in at least one window that counts at T; the last two by points in the roles of
-    the basis.
+    the basis. level: of verifier.proof.levels, and since when its server key is the same.
     """
 
     gateway: str
@@ -70,6 +72,7 @@ class DeviceFigure:
     producing: bool
     changing: bool
     reason: str | None
+    level: Level = NO_LEVEL
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -113,7 +116,8 @@ class Figures:
     """The figures of one or more gateways at T under one basis.
 
     at_s: T as asked; counted_at_s: T after rounding down to the end of a window (the earliest, of several gateways).
-    windows: read; untrusted, late: of these. missing_windows: on record as outages in the same time.
+    levels: of the devices that count. windows: read; untrusted, late: of these. missing_windows: on record as outages
+    in the same time.
     late_devices: how many more count once late evidence is taken too. The splits map a key of the row (None: not
     stated) to counted devices. producing_permille: median, over counted devices, of the share of windows in which its
     busiest point produced.
@@ -124,6 +128,7 @@ class Figures:
     from_s: int
     anchored: bool
     devices: tuple[DeviceFigure, ...]
+    levels: LevelTotals
     points: PointTotals
     windows: int
     untrusted_windows: int
@@ -192,14 +197,14 @@ def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis) -> Figures:
     # The register's order decides which of two equal devices stays.
     ordered = sorted(evidence, key=lambda e: (e.enrol_index is None, e.enrol_index or 0, e.gateway))
     gathered = [_gather(e, at_s, basis) for e in ordered]
-    devices = _judge(gathered, basis, late=False)
+    devices, by_level = _levels(gathered, _judge(gathered, basis, late=False), basis)
     counted = {(d.gateway, d.row.slot): d for d in devices if d.reason is None}
     with_late = sum(d.reason is None for d in _judge(gathered, basis, late=True))
     points, protocols, shares = _points(gathered, counted.keys(), basis)
     return Figures(
         at_s=at_s, counted_at_s=min(g.counted_at_s for g in gathered),
         from_s=min(g.counted_at_s for g in gathered) - basis.freshness_s,
-        anchored=all(e.anchored for e in evidence), devices=tuple(devices), points=points,
+        anchored=all(e.anchored for e in evidence), devices=tuple(devices), levels=by_level, points=points,
         windows=sum(g.windows for g in gathered), untrusted_windows=sum(g.untrusted for g in gathered),
         late_windows=sum(g.late for g in gathered),
         missing_windows=sum(_missing(o, g.counted_at_s - basis.freshness_s, g.counted_at_s)
@@ -323,6 +328,22 @@ def _judge(gathered: Sequence[_Gathered], basis: Basis, *, late: bool) -> list[D
     _exclude_duplicates(rows, reasons)
     return [DeviceFigure(gateway=d.gateway, row=d.row, connected=d.connected, producing=d.producing,
                          changing=d.changing, reason=reason) for d, reason in zip(result, reasons, strict=True)]
+
+
+def _levels(gathered: Sequence[_Gathered], devices: Sequence[DeviceFigure],
+            basis: Basis) -> tuple[list[DeviceFigure], LevelTotals]:
+    """Return the devices with their levels, and the levels of those that count."""
+    counted: dict[str, list[int]] = {g.evidence.gateway: [] for g in gathered}
+    for device in devices:
+        if device.reason is None:
+            counted[device.gateway].append(device.row.slot)
+    chosen = [counted[g.evidence.gateway] for g in gathered]
+    at = [At(possession=g.evidence.possession, roster=g.roster, at_s=g.counted_at_s, counted=frozenset(slots))
+          for g, slots in zip(gathered, chosen, strict=True)]
+    found = levels(at, freshness_s=basis.freshness_s, lateness_s=basis.lateness_s)
+    of = {g.evidence.gateway: one for g, one in zip(gathered, found, strict=True)}
+    raised = [replace(d, level=of[d.gateway][d.row.slot]) if of[d.gateway][d.row.slot].level else d for d in devices]
+    return raised, totals(at, found, chosen)
 
 
 def _roles(g: _Gathered, bits: Columns) -> dict[int, _Roles]:

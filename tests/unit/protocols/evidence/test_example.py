@@ -5,11 +5,8 @@ Set TALLYSTICK_WRITE=1 to write the files, and what the commands print, anew aft
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,67 +16,24 @@ from protocols.evidence import bundle, entry, policy
 from protocols.modbus import target as modbus
 from protocols.opcua import target as opcua
 from tests.support import example_evidence as example
-from tests.support.programs import need
+from tests.support.page import WRITE, blocks, check
 from verifier.proof.verify import verify
 
 ROOT = Path(__file__).resolve().parents[4]
 PAGE = ROOT / "docs" / "evidence-format.md"
-WRITE = os.environ.get("TALLYSTICK_WRITE") == "1"
 
 BY_HAND = ("base64", "cat", "cut", "head", "od", "openssl", "sed", "sha256sum", "tail", "tr")
 """All that the commands of the page may call, besides what bash has built in."""
 
 BEGIN, END = "<!-- worked example -->\n", "<!-- end of the worked example -->\n"
-BLOCK = re.compile(r"^```sh\n(?P<commands>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-MARK = "-- next block --"
-
-
-def blocks(page: str) -> list[tuple[str, str]]:
-    """Return (commands, what the page says they print) in order."""
-    worked = page[page.index(BEGIN) : page.index(END)]
-    return [(match["commands"], match["printed"] or "") for match in BLOCK.finditer(worked)]
-
-
-def run(commands: list[str], folder: Path) -> list[str]:
-    """Run the blocks in one bash below `folder`, with nothing to call but BY_HAND and tallystick."""
-    programs = folder / "programs"
-    programs.mkdir()
-    for name in BY_HAND:
-        found = shutil.which(name)
-        assert found is not None
-        (programs / name).symlink_to(found)
-    (programs / "tallystick").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tallystick "$@"\n')
-    (programs / "tallystick").chmod(0o755)
-    copy = folder / "evidence"
-    shutil.copytree(example.FOLDER, copy)
-    script = "set -euo pipefail\n" + "".join(f"{one}printf '%s\\n' '{MARK}'\n" for one in commands)
-    bash = str(shutil.which("bash"))
-    done = subprocess.run([bash, "--noprofile", "--norc", "-s"], input=script, cwd=copy, check=False,
-                          capture_output=True, text=True, timeout=60,
-                          env={"PATH": str(programs), "PYTHONPATH": str(ROOT), "NO_COLOR": "1"})
-    assert done.returncode == 0 and not done.stderr, f"{done.stdout}\n{done.stderr}"
-    return done.stdout.split(f"{MARK}\n")[:-1]
-
 
 def test_the_commands_of_the_page_print_what_it_says(tmp_path: Path) -> None:
-    need("bash", *BY_HAND)
-    page = PAGE.read_text(encoding="utf-8")
-    told = blocks(page)
+    told = blocks(PAGE, BEGIN, END)
     assert len(told) > 10
     assert {c for c, _ in told if "tallystick verify" in c}
-    printed = run([commands for commands, _ in told], tmp_path)
-    if WRITE:
-        rest = iter(printed)
-
-        def filled(match: re.Match[str]) -> str:
-            text = next(rest)
-            return f"```sh\n{match['commands']}```\n" + (f"\n```text\n{text}```\n" if text else "")
-
-        first, last = page.index(BEGIN), page.index(END)
-        PAGE.write_text(page[:first] + BLOCK.sub(filled, page[first:last]) + page[last:], encoding="utf-8")
-        return
-    for (commands, said), text in zip(told, printed, strict=True):
-        assert text == said, f"{commands}prints\n{text}"
+    copy = tmp_path / "evidence"
+    shutil.copytree(example.FOLDER, copy)
+    check(PAGE, BEGIN, END, folder=copy, programs=tmp_path / "programs", allowed=BY_HAND)
 
 
 def test_the_files_of_the_example_are_what_the_programs_write(tmp_path: Path) -> None:

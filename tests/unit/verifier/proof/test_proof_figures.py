@@ -207,6 +207,21 @@ def test_an_outage_is_told_beside_the_figure() -> None:
     assert (result.counted, result.windows, result.missing_windows) == (2, 2, 2)
 
 
+def test_an_instant_inside_an_outage_says_how_much_of_it_is_missing() -> None:
+    world, gateway = plant([device_row(0)])
+    gateway.window()
+    start_s = gateway.now_s
+    gateway.outage(start_s + 600, "off")
+    gateway.window()
+    world.round(time_s=gateway.now_s + 10)
+    evidence = evidence_of(world, gateway)
+    assert figures([evidence], start_s + 180, BASIS).missing_windows == 3
+    assert figures([evidence], start_s + 170, BASIS).missing_windows == 2
+    short = Basis(key="test", version="1", freshness_s=120)
+    assert figures([evidence], start_s + 600, short).missing_windows == 2
+    assert figures([evidence], gateway.now_s, BASIS).missing_windows == 10
+
+
 def test_a_device_that_is_gone_at_t_is_not_there() -> None:
     world, gateway = plant()
     gateway.window()
