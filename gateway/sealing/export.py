@@ -105,7 +105,7 @@ def _members(journal: Journal, size: int, low: int, high: int, proofs: Mapping[i
         first = number * WIDTH
         entries = journal.encoded(first, min(first + WIDTH, size))
         yield Tile(None, number, len(entries)).path, tiles.join_entries(entries)
-    for seq in sorted({size - 1, *_life(journal)}):
+    for seq in sorted({size - 1, _ends_at(journal.history.gateway, proofs, size) - 1, *_life(journal)}):
         if not low * WIDTH <= seq < end:
             yield entry_name(seq), journal.encoded(seq, seq + 1)[0]
     yield from _roster_members(journal, low * WIDTH, end)
@@ -113,6 +113,17 @@ def _members(journal: Journal, size: int, low: int, high: int, proofs: Mapping[i
         yield f"register/{index}.proof", data
     for slot, data in sorted(openings.items()):
         yield f"openings/{slot}.json", data
+
+
+def _ends_at(gateway: str, proofs: Mapping[int, tuple[str, bytes]], size: int) -> int:
+    """Return the number of entries that count: a log ends at its revocation, where the walk along `life` begins."""
+    ends = [size]
+    for kind, data in proofs.values():
+        if kind == "revoke":
+            value = register.decode(proof.parse(data, where=FOLDER).extra, where=FOLDER)["revocation"]
+            if value["gateway"] == gateway and value["from_size"] > 0:
+                ends.append(value["from_size"])
+    return min(ends)
 
 
 def _roster_members(journal: Journal, low: int, end: int) -> Iterator[tuple[str, bytes]]:

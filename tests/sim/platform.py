@@ -8,7 +8,7 @@ from typing import Any
 
 from protocols import exchange
 from protocols.errors import DeviceError, Problem
-from protocols.evidence import jcs, keys, note, proof, register
+from protocols.evidence import jcs, keys, note, proof, register, signed
 from protocols.evidence.checkpoint import Checkpoint, parse_text
 from protocols.evidence.merkle import Tree, leaf_hash
 from protocols.evidence.shape import require
@@ -44,6 +44,7 @@ class Platform:
         self._register = Tree()
         self._values: list[bytes] = []
         self._heads: dict[int, int] = {}  # size -> register index
+        self._chain = [0]  # what is no head
         self._note = b""
         self._append({"type": "enrol", "last": -1, "certificate": self.certificate})
 
@@ -53,8 +54,15 @@ class Platform:
         """Put the newest head into the register and have it co-signed."""
         if self.entries and self.tree.size not in self._heads:
             self._heads[self.tree.size] = len(self._values)
-            self._append({"type": "head", "last": 0, "gateway": self.gateway, "size": self.tree.size,
+            self._append({"type": "head", "last": self._chain[-1], "gateway": self.gateway, "size": self.tree.size,
                           "root": self.tree.root().hex()})
+
+    def revoke(self, from_size: int) -> None:
+        """Put a revocation of the gateway's key into the register."""
+        revocation = signed.sign("revocation", {"gateway": self.gateway, "gateway_key": self.public.hex(),
+                                                "from_size": from_size}, PLATFORM_KEY)
+        self._append({"type": "revoke", "last": self._chain[-1], "revocation": revocation})
+        self._chain.append(len(self._values) - 1)
 
     def _append(self, value: Mapping[str, Any]) -> None:
         self._values.append(register.encode(value))
@@ -85,7 +93,7 @@ class Platform:
 
     async def register(self, gateway: str) -> dict[str, Any]:
         newest = max(self._heads.values(), default=None)
-        indexes = [0] if newest is None else [0, newest]
+        indexes = [*self._chain] if newest is None else sorted({*self._chain, newest})
         return await self._send(lambda: {"proofs": [self.proof(i) for i in indexes],
                                          "register_checkpoint": self._note.decode()})
 

@@ -251,6 +251,24 @@ def test_bundle_of_a_simulated_life_verifies(tmp_path: Path) -> None:
         assert done.heads >= 1 and done.windows > 10
 
 
+def test_bundle_of_a_revoked_gateway_proves_what_was_before(tmp_path: Path) -> None:
+    """Of the days before, and of all: entries behind the revocation are void, and make no bundle invalid."""
+    world = World(7)
+    world.start()
+    world.run(2000)
+    ends_at = len(world.log()) - 5
+    early = world.time.wall_ns // 10**9 - 1500
+    world.platform.revoke(ends_at)
+    world.run(20)
+    world.settled()
+    reader = Journal(world.disk, writable=False)
+    for end_s in (early, None):
+        out = tmp_path / "x.tally"
+        export_bundle(reader, out=out, end_s=end_s)
+        verdict = verify(open_bundle(out), parse(POLICY, where="policy"))
+        assert [f.code for f in verdict.findings if f.severity == "fault"] == []
+
+
 def test_a_platform_that_only_tells_its_size_is_lost_once_asked_ever_less_and_back_once() -> None:
     world = World(7)
     world.start()

@@ -178,6 +178,11 @@ class World:
         return proof.LogProof(index, tuple(self.tree.inclusion(index, size)), checkpoint,
                               self.entries[index]).encode()
 
+    def revoked_from(self, gateway: Gateway) -> int | None:
+        """Return the smallest `from_size` of the gateway's revocations in the register, None if there is none."""
+        return min((value["revocation"]["from_size"] for value in map(json.loads, self.entries)
+                    if value["type"] == "revoke" and value["revocation"]["gateway"] == gateway.id), default=None)
+
     def proofs_for(self, gateway: Gateway) -> dict[str, bytes]:
         """Return register members: all heads of the gateway, and every entry that is no head about its enterprise."""
         covered = self.rounds[-1][0] if self.rounds else 0
@@ -316,12 +321,14 @@ class Gateway:
         return note.format_note(text, [note.sign(text, key_of(signer or self.key_name), name=origin)])
 
     def life_chain(self) -> list[int]:
-        """Return the seqs along `life` from the last entry back, the last entry first."""
-        chain, at = [], len(self.entries) - 1
-        while at >= 0:
-            chain.append(at)
-            at = min(json.loads(self.entries[at])["life"], at - 1)  # a test may have shuffled them
-        return chain
+        """Return the seqs along `life` from the last entry back, the last entry first; so too from a revocation."""
+        chain: dict[int, None] = {}
+        for end in (len(self.entries), self.world.revoked_from(self)):
+            at = -1 if end is None else min(end, len(self.entries)) - 1
+            while at >= 0:
+                chain[at] = None
+                at = min(json.loads(self.entries[at])["life"], at - 1)  # a test may have shuffled them
+        return list(chain)
 
     def members(self, *, first_tile: int = 0, end_tile: int | None = None) -> dict[str, bytes]:
         """Return the members of a bundle over entry tiles [first_tile, end_tile), README left out."""
