@@ -16,7 +16,8 @@ from tests.support.plant_fixture import Plant
 from verifier.conformance.world import Gateway, World, key_of, public
 
 MACHINES = (("加工中心", "沈阳机床", "VMC850", "metal_cutting_machine_tool"),
-            ("压铸机", "力劲", "DCC400", "foundry_machinery"), ("空压机", "阿特拉斯", "GA37", "gas_compressor"), ("冲床", "扬力", "JH21-160", "forging_pressing_machinery"))
+            ("压铸机", "力劲", "DCC400", "foundry_machinery"), ("空压机", "阿特拉斯", "GA37", "gas_compressor"),
+            ("冲床", "扬力", "JH21-160", "forging_pressing_machinery"))
 HEARTBEAT, DEAD, TWICE = 21, 30, 38
 """Slots of plant X that do not count: only a heartbeat, silent, and the machine of slot 2 reached a second time."""
 
@@ -29,7 +30,7 @@ def at(text: str) -> int:
 
 
 def run_to(plant: Plant, end_s: int, *, cosign: bool = True) -> None:
-    """Seal windows up to `end_s`; every ten minutes the register takes the head and is co-signed half a minute later."""
+    """Seal windows up to `end_s`; every ten minutes the register takes the head and is co-signed."""
     while plant.gateway.now_s < end_s:
         plant.windows(1)
         if cosign and plant.gateway.now_s % 600 == 0:
@@ -73,18 +74,26 @@ def _edited(plant: Plant) -> None:
 
 
 def _rebuilt(plant: Plant) -> None:
-    """Yesterday's windows written anew and everything signed again with the gateway's own key; the register is not his."""
+    """Yesterday written anew, signed with the gateway's own key: the dead machine runs. The register is not his."""
+    forged = _forged(plant, "2024-06-13T08:00")
+    while len(forged.entries) < len(plant.gateway.entries):
+        forged.window()
+    _write_forged(plant, forged, "rebuilt.tally")
+
+
+def _forged(plant: Plant, start: str) -> Gateway:
+    """Return another history of the same gateway, begun at the same time with the same key."""
     forged = Gateway(plant.world, plant.name, plant.gateway.uscc, {})
-    twin = Plant.__new__(Plant)
-    twin.folder, twin.world, twin.name = plant.folder, plant.world, plant.name
-    twin.devices, twin.points, twin.private = plant.devices, plant.points, plant.private
-    twin.silent, twin.opened, twin.gateway = set(), plant.opened, forged  # the dead machine now runs
-    forged.now_s, forged.len_s = at("2024-06-13T08:00"), FIVE_MINUTES_S
+    forged.now_s, forged.len_s = at(start), FIVE_MINUTES_S
     forged.begin()
-    forged.roster(twin.devices, twin.points)
-    twin.windows(len(plant.gateway.entries) - len(forged.entries))
-    write_bundle(plant.folder / "rebuilt.tally", forged.members() | {
-        name: data for name, data in plant.gateway.members().items() if name.startswith("register/")})
+    forged.roster(plant.devices, plant.points)
+    return forged
+
+
+def _write_forged(plant: Plant, forged: Gateway, name: str) -> None:
+    """Write a bundle of the forged history beside the proofs of the true one."""
+    proofs = {name: data for name, data in plant.gateway.members().items() if name.startswith("register/")}
+    write_bundle(plant.folder / name, forged.members() | proofs)
 
 
 def _back_dated(folder: Path) -> None:
@@ -123,18 +132,14 @@ def uplink_cut(folder: Path) -> None:
 
 def _filled(plant: Plant) -> None:
     """The outage replaced by windows that nobody collected, signed with the gateway's own key."""
-    forged = Gateway(plant.world, plant.name, plant.gateway.uscc, {})
-    forged.now_s, forged.len_s = at("2024-06-09T08:00"), FIVE_MINUTES_S
-    forged.begin()
-    forged.roster(plant.devices, plant.points)
+    forged = _forged(plant, "2024-06-09T08:00")
     while forged.now_s < at("2024-06-13T14:00"):
         forged.window()
-    write_bundle(plant.folder / "filled.tally", forged.members() | {
-        name: data for name, data in plant.gateway.members().items() if name.startswith("register/")})
+    _write_forged(plant, forged, "filled.tally")
 
 
 def stolen_key(folder: Path) -> None:
-    """Question 17: the key is copied on 1 May at 09:00; on 3 May the enterprise revokes from the size of that moment."""
+    """Question 17: the key is copied on 1 May at 09:00; on 3 May the enterprise revokes from that size."""
     plant = opened_at(folder, "stolen", "2024-04-29T08:00")
     for _ in range(4):
         plant.device(points=2)
