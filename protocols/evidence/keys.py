@@ -7,6 +7,7 @@ messages (C2SP/CCTV lists 914 such cases), so every key is looked at before it i
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -60,10 +61,15 @@ def spki(raw: bytes) -> bytes:
     return Ed25519PublicKey.from_public_bytes(raw).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
+@lru_cache(maxsize=64)
+def _loaded(raw: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
 def signature_holds(raw: bytes, signature: bytes, message: bytes) -> bool:
     """Return whether `signature` over `message` verifies under the raw key. The key was checked before."""
     try:
-        Ed25519PublicKey.from_public_bytes(raw).verify(signature, message)
+        _loaded(raw).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
     return True

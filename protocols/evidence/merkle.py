@@ -100,8 +100,7 @@ class Tree:
 
     def __init__(self, leaves: Iterable[bytes] = ()) -> None:
         self._levels: list[bytearray] = [bytearray()]
-        for leaf in leaves:
-            self.append(leaf)
+        self.extend(b"".join(leaves))
 
     @property
     def size(self) -> int:

@@ -7,8 +7,10 @@ passed over, a known key whose signature fails rejects the whole note.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -21,6 +23,8 @@ COSIGNATURE_V1 = 0x04
 NOTE_BYTES_MAX = 64 * 1024
 SIGNATURES_MAX = 100
 DASH = "\u2014"
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f]")
+"""Every control character below the space but the newline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +38,15 @@ class VerifierKey:
     @property
     def key_id(self) -> bytes:
         """First four bytes of SHA-256(name || newline || type || key): a hint, never a security decision."""
-        return hashlib.sha256(self.name.encode() + b"\n" + bytes([self.kind]) + self.public).digest()[:4]
+        return _key_id(self.name, self.kind, self.public)
 
     def __str__(self) -> str:
         return f"{self.name}+{self.key_id.hex()}+{to_base64(bytes([self.kind]) + self.public)}"
+
+
+@lru_cache(maxsize=64)
+def _key_id(name: str, kind: int, public: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + public).digest()[:4]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,7 @@ def parse(data: bytes, *, where: str) -> Note:
         whole = data.decode("utf-8")
     except UnicodeDecodeError:
         raise refuse("not UTF-8") from None
-    if any(ord(c) < 0x20 and c != "\n" for c in whole):
+    if _CONTROL.search(whole):
         raise refuse("a control character")
     head, found, tail = whole.rpartition("\n\n")
     if not found or not tail.endswith("\n"):
@@ -101,21 +110,25 @@ def parse(data: bytes, *, where: str) -> Note:
     lines = tail[:-1].split("\n")
     if len(lines) > SIGNATURES_MAX:
         raise refuse(f"more than {SIGNATURES_MAX} signatures")
-    return Note(head + "\n", tuple(_signature(line, refuse("a signature line is malformed"), where) for line in lines))
+    signatures = []
+    for line in lines:
+        signature = _signature(line, where)
+        if signature is None:
+            raise refuse("a signature line is malformed")
+        signatures.append(signature)
+    return Note(head + "\n", tuple(signatures))
 
 
-def _signature(line: str, refusal: VerificationError, where: str) -> Signature:
+def _signature(line: str, where: str) -> Signature | None:
     parts = line.split(" ")
     if len(parts) != 3 or parts[0] != DASH or not _is_name(parts[1]):
-        raise refusal
+        return None
     data = from_base64(parts[2], where=where)
-    if len(data) < 5:
-        raise refusal
-    return Signature(parts[1], data[:4], data[4:])
+    return Signature(parts[1], data[:4], data[4:]) if len(data) >= 5 else None
 
 
 def _is_name(name: str) -> bool:
-    return bool(name) and "+" not in name and not any(c.isspace() for c in name)
+    return bool(name) and "+" not in name and name.split(maxsplit=1) == [name]  # whatever Unicode calls a space
 
 
 def format_note(text: str, signatures: Iterable[Signature]) -> bytes:

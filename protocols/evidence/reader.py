@@ -34,9 +34,14 @@ class Reader:
 
     def decode(self, data: bytes, *, where: str, bytes_max: int) -> Any:
         """Parse an object of this shape. Raises VerificationError `json.*` or `shape.*`, at `where`."""
-        if len(data) <= bytes_max and self.matches(data):
-            return _take_out(data.decode("ascii"))[0]
-        return self.decode_slowly(data, where=where, bytes_max=bytes_max)
+        value = self.take(data, bytes_max=bytes_max)
+        return self.decode_slowly(data, where=where, bytes_max=bytes_max) if value is None else value
+
+    def take(self, data: bytes, *, bytes_max: int) -> Any:
+        """Parse an object the fast way. None says nothing but that the slow way must look at it."""
+        if len(data) > bytes_max or not self.matches(data):
+            return None
+        return _take_out(data.decode("ascii"))[0]
 
     def decode_slowly(self, data: bytes, *, where: str, bytes_max: int) -> Any:
         """Parse, write again, compare, and look at every field: what `decode` does with all that does not match."""
@@ -67,9 +72,7 @@ class TypedReader:
         """Parse one object the fast way. None says nothing but that the slow way must look at it."""
         # Where `type` is the last key its value ends the object. It only chooses what is tried.
         reader = self._by_bytes.get(data[data.rfind(_TYPE) + len(_TYPE) : -2])
-        if reader is None or len(data) > self._bytes_max or not reader.matches(data):
-            return None
-        taken: dict[str, Any] = _take_out(data.decode("ascii"))[0]
+        taken: dict[str, Any] | None = None if reader is None else reader.take(data, bytes_max=self._bytes_max)
         return taken
 
     def decode_slowly(self, data: bytes, *, where: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from protocols.errors import Problem, VerificationError
 from protocols.evidence import jcs, merkle, roster
 from protocols.evidence.bundle import Bundle
 from protocols.evidence.encoding import from_hex
+from protocols.evidence.reader import Reader
 from protocols.evidence.shape import require
 from verifier.proof.findings import NO_ENTRY, ROSTER, Findings
 
@@ -165,7 +166,7 @@ class Rosters:
             return
         first = not self._changes
         new_devices = [_device(raw) for raw, _ in devices]
-        new_points = [_point(raw, where=where) for raw, _ in points]
+        new_points = [_point(raw) for raw, _ in points]
         checks = [
             self.found.holds(ROSTER, seq, _check_slots, self._devices.rows, new_devices, value["devices"],
                              first=first, where=where),
@@ -202,6 +203,7 @@ def _put_leaves(leaves: list[bytes], changed: Iterable[tuple[int, bytes]]) -> No
         leaves[slot : slot + 1] = [leaf]
 
 
+_DEVICE_ROWS, _POINT_ROWS = Reader(roster.DEVICE_ROW), Reader(roster.POINT_ROW)
 _Lines = list[tuple[dict[str, Any], bytes]]
 
 
@@ -212,9 +214,14 @@ def _parse(data: bytes, *, where: str) -> tuple[_Lines, _Lines]:
     devices: _Lines = []
     points: _Lines = []
     for line in data[:-1].split(b"\n") if data else ():
-        row = jcs.decode(line, where=where, bytes_max=roster.ROW_BYTES_MAX)
-        is_point = isinstance(row, dict) and "point" in row
-        require(roster.POINT_ROW if is_point else roster.DEVICE_ROW, row, where=where)
+        row = _POINT_ROWS.take(line, bytes_max=roster.ROW_BYTES_MAX)
+        if row is None:
+            row = _DEVICE_ROWS.take(line, bytes_max=roster.ROW_BYTES_MAX)
+        if row is None:
+            row = jcs.decode(line, where=where, bytes_max=roster.ROW_BYTES_MAX)
+            is_a_point = isinstance(row, dict) and "point" in row
+            require(roster.POINT_ROW if is_a_point else roster.DEVICE_ROW, row, where=where)
+        is_point = "point" in row
         if points and not is_point:
             raise VerificationError(Problem.of(where, "roster.lines"))
         for name in () if is_point else ("tags", "dup_tags"):
@@ -235,11 +242,10 @@ def _device(raw: Mapping[str, Any]) -> DeviceRow:
         private_sha256=raw["private_sha256"])
 
 
-def _point(raw: Mapping[str, Any], *, where: str) -> PointRow:
+def _point(raw: Mapping[str, Any]) -> PointRow:
     return PointRow(
         slot=raw["point"], device=raw["device"], alive=raw["state"] == "alive", protocol=raw["protocol"],
-        role=raw["role"], type=raw["type"], addr=from_hex(raw["addr"], where=where),
-        base=from_hex(raw["base"], where=where))
+        role=raw["role"], type=raw["type"], addr=bytes.fromhex(raw["addr"]), base=bytes.fromhex(raw["base"]))
 
 
 def _check_slots(rows: Sequence[Any], changed: Sequence[Any], total: int, *, first: bool, where: str) -> None:

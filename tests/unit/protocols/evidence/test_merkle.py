@@ -84,3 +84,19 @@ def test_a_proof_does_not_bind_the_index_unless_the_size_is_authentic() -> None:
     claim = {"leaf": tree.leaf(4), "proof": tree.inclusion(4, 5), "root": tree.root(), "where": ""}
     merkle.verify_inclusion(index=4, size=5, **claim)
     merkle.verify_inclusion(index=1, size=2, **claim)
+
+
+@given(st.lists(st.integers(0, 600), max_size=6))
+def test_a_tree_extended_in_runs_is_the_tree_appended_one_by_one(runs: list[int]) -> None:
+    one_by_one, in_runs, count = merkle.Tree(), merkle.Tree(), 0
+    for run in runs:
+        leaves = [merkle.leaf_hash(b"%d" % i) for i in range(count, count + run)]
+        for leaf in leaves:
+            one_by_one.append(leaf)
+        in_runs.extend(b"".join(leaves))
+        count += run
+        assert in_runs.size == count and in_runs.root() == one_by_one.root()
+        for level in range(count.bit_length()):
+            for index in range(count >> level):
+                assert in_runs.subtree(level, index) == one_by_one.subtree(level, index)
+    assert in_runs.leaves(0, count) == b"".join(in_runs.leaf(i) for i in range(count))
