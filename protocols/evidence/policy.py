@@ -19,6 +19,8 @@ from protocols.evidence.tiles import ENTRY_BYTES_MAX
 
 POLICY_BYTES_MAX = 16 * ENTRY_BYTES_MAX
 MEMBERS_MAX = 1000
+WITNESSES_MAX = GROUPS_MAX = 256
+"""tlog-policy asks for 32 of each at least. Groups nest, and nobody should be able to nest them without end."""
 _VKEY = Text(400)
 
 FIELDS: Mapping[str, Shape] = {
@@ -107,19 +109,27 @@ def parse(data: bytes, *, where: str) -> Policy:
 def parse_quorum(text: str, *, where: str) -> Quorum:
     """Parse a tlog-policy: `log`, `witness`, `group` and exactly one `quorum` line, names before their use.
 
-    The empty text is the policy without a log. Raises: VerificationError `policy.line`, `policy.duplicate_key`,
+    The empty text is the policy without a log. Narrower than the specification in one thing: there is one log, the
+    register. Raises: VerificationError `policy.line`, `policy.characters`, `policy.duplicate_key`,
     `policy.name_used_twice`, `policy.unknown_name` or `policy.quorum_lines`.
     """
+    if any((c < " " and c not in "\t\n") or c == "\x7f" for c in text):
+        raise VerificationError(Problem.of(where, "policy.characters"))
     log: note.VerifierKey | None = None
     witnesses: dict[str, note.VerifierKey] = {}
     groups: dict[str, Group] = {}
     grouped: set[str] = set()
     quorums: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
-        words = line.split("#", 1)[0].split()
+        # Space and tab only: which other characters are white space depends on the version of Unicode.
+        words = [word for word in line.replace("\t", " ").split(" ") if word]
         at = f"{where} line {number}"
+        if len(witnesses) > WITNESSES_MAX or len(groups) > GROUPS_MAX:
+            raise VerificationError(Problem.of(at, "policy.line", line=line[:80]))
         match words:
             case []:
+                continue
+            case [first, *_] if first.startswith("#"):
                 continue
             case ["log", vkey, *rest] if log is None and len(rest) <= 1:
                 log = note.parse_verifier_key(vkey, where=at)
@@ -131,7 +141,7 @@ def parse_quorum(text: str, *, where: str) -> Quorum:
                     raise VerificationError(Problem.of(at, "policy.line", line=line[:80]))
                 if any(key.public == other.public for other in witnesses.values()):
                     raise VerificationError(Problem.of(at, "policy.duplicate_key", name=name))
-                if name in witnesses or name in groups:
+                if name in witnesses or name in groups or name == "none":
                     raise VerificationError(Problem.of(at, "policy.name_used_twice", name=name))
                 witnesses[name] = key
             case ["group", name, count, *members] if members:
@@ -144,11 +154,13 @@ def parse_quorum(text: str, *, where: str) -> Quorum:
                 if name in witnesses or name in groups or name == "none":
                     raise VerificationError(Problem.of(at, "policy.name_used_twice", name=name))
                 threshold = {"any": 1, "all": len(members)}.get(count) or (
-                    int(count) if count.isascii() and count.isdigit() and len(count) < 5 else 0)
+                    int(count) if count.isascii() and count.isdigit() and count[0] != "0" and len(count) < 5 else 0)
                 if not 1 <= threshold <= len(members):
                     raise VerificationError(Problem.of(at, "policy.line", line=line[:80]))
                 groups[name] = Group(threshold, tuple(members))
             case ["quorum", name]:
+                if name != "none" and name not in witnesses and name not in groups:
+                    raise VerificationError(Problem.of(at, "policy.unknown_name", name=name))
                 quorums.append(name)
             case _:
                 raise VerificationError(Problem.of(at, "policy.line", line=line[:80]))
@@ -157,8 +169,6 @@ def parse_quorum(text: str, *, where: str) -> Quorum:
     if len(quorums) != 1:
         raise VerificationError(Problem.of(where, "policy.quorum_lines", count=len(quorums)))
     needed = quorums[0]
-    if needed != "none" and needed not in witnesses and needed not in groups:
-        raise VerificationError(Problem.of(where, "policy.unknown_name", name=needed))
     if log and any(log.public == key.public for key in witnesses.values()):
         raise VerificationError(Problem.of(where, "policy.duplicate_key", name=log.name))
     return Quorum(log, witnesses, groups, None if needed == "none" else needed)
