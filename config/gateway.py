@@ -73,7 +73,7 @@ class PlatformTable(Section):
 
 
 class LimitsTable(Section):
-    """[limits]: what may grow. Entries are never deleted: `status` tells when the state folder passes its budget."""
+    """[limits]: what may grow. disk_budget_mb bounds the whole state folder; of it, entries are never deleted."""
 
     queued_samples: int = Field(default=2_000_000, ge=1000)
     disk_budget_mb: int = Field(default=2048, ge=16)
@@ -91,6 +91,21 @@ class ProbingTable(Section):
     max_per_hour: int = Field(default=6, ge=1, le=720)
     reads_per_window: int = Field(default=4, ge=0, le=100)
     reads_every_s: int = Field(default=3600, ge=1, le=86_400)
+
+
+class KeepTable(Section):
+    """[keep]: raw data and transcripts that stay in the factory, for an auditor who asks for an hour later.
+
+    raw: process values are kept on this disk; off unless it is asked for. retain_days: how long each hour is promised.
+    budget_mb: how much promised hours may take; when it is used up, new ones are not kept. memory_mb: how much of the
+    windows that are open may be held. transcripts_days: how long transcripts of reads are kept.
+    """
+
+    raw: bool = False
+    retain_days: int = Field(default=90, ge=1, le=3660)
+    budget_mb: int = Field(default=1024, ge=1)
+    memory_mb: int = Field(default=256, ge=16, le=65_536)
+    transcripts_days: int = Field(default=400, ge=1, le=3660)
 
 
 class InfluxTable(Section):
@@ -171,6 +186,7 @@ class GatewayFile(Section):
     platform: PlatformTable | None = None
     limits: LimitsTable = LimitsTable()
     probing: ProbingTable = ProbingTable()
+    keep: KeepTable = KeepTable()
     influx: InfluxTable | None = None
     connections: list[Connection] = Field(min_length=1, max_length=1000)
 
@@ -209,6 +225,7 @@ class GatewayConfig:
     platform_ca: Path | None
     limits: LimitsTable
     probing: ProbingTable
+    keep: KeepTable
     influx: InfluxTable | None
     endpoints: dict[str, Endpoint]
     protocols: dict[str, str]
@@ -266,7 +283,8 @@ def load_gateway(path: Path) -> GatewayConfig:
         ledger_date=raw.gateway.ledger_date.isoformat(), ledger_sha256=ledger.sha256, window=raw.window, len_s=len_s,
         platform=raw.platform,
         platform_ca=base / raw.platform.ca_file if raw.platform and raw.platform.ca_file else None,
-        limits=raw.limits, probing=raw.probing, influx=raw.influx, endpoints=endpoints, protocols=dict(protocols),
+        limits=raw.limits, probing=raw.probing, keep=raw.keep, influx=raw.influx, endpoints=endpoints,
+        protocols=dict(protocols),
         server_devices={c.name: c.server_device for c in raw.connections
                         if isinstance(c, OpcUaTable) and c.server_device},
         devices=ledger.devices, points=tuple(points))
@@ -303,6 +321,9 @@ def _table_problems(file: str, base: Path, raw: GatewayFile) -> Iterator[Problem
         yield Problem.of(f"{file}, window.len_s", "config.window_len", value=raw.window.len_s)
     if len(set(raw.window.usable)) < len(raw.window.usable):
         yield Problem.of(f"{file}, window.usable", "config.bad_value", value=raw.window.usable, reason="twice the same")
+    if raw.keep.raw and raw.keep.budget_mb > raw.limits.disk_budget_mb:
+        yield Problem.of(f"{file}, keep.budget_mb", "keep.budget", value=raw.keep.budget_mb,
+                         limit=raw.limits.disk_budget_mb)
     yield from _url_problems(file, raw)
     names = [connection.name for connection in raw.connections]
     for name in sorted({n for n in names if names.count(n) > 1}):
