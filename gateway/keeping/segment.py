@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gateway.counting.window import Before
 from gateway.keeping.spool import Chunk, Piece
+from protocols.errors import Problem, VerificationError
 from protocols.evidence.raw import COLUMNS, FORMAT, FORMAT_KEY, GROUP_ROWS_MAX
 from protocols.samples import PollBatch
 
@@ -107,6 +109,21 @@ def write_segment(frames: Iterable[bytes]) -> bytes:
         if waiting:
             _write_group(writer, waiting)
     return bytes(sink.getvalue())
+
+
+def windows_of(data: bytes) -> list[int]:
+    """Return the starts of a file's windows, in order. Raises VerificationError `keep.broken` for no file of ours."""
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            rows = [file.read_row_group(number, columns=["window_s", "kind"]) for number in
+                    range(file.metadata.num_row_groups)]
+        table = pa.concat_tables(rows)
+        starts: list[int] = table.filter(pc.equal(table["kind"], "window"))["window_s"].to_pylist()
+        if not starts:
+            raise ValueError("no window")
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise VerificationError(Problem.of("raw", "keep.broken", reason=type(error).__name__)) from error
+    return sorted(starts)
 
 
 def _write_group(writer: pq.ParquetWriter, tables: list[pa.Table]) -> None:
