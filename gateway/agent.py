@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from gateway.counting.kernel import Columns
 from gateway.counting.registry import Ledger, Registry
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap, WindowClock, Windows
+from gateway.probing.probing import Probing
 from gateway.sealing.disk import RealDisk
 from gateway.sealing.journal import Journal
 from gateway.sealing.link import Address
@@ -63,6 +64,7 @@ class Intake:
     def __init__(self, windows: Windows, clock: WindowClock, tell: Callable[..., None]) -> None:
         self.windows = windows
         self.export: Callable[[SampleBatch | PollBatch], None] | None = None
+        self.tap: Callable[[SampleBatch | PollBatch], None] | None = None  # set while a drawn read waits for a message
         self._clock = clock
         self._tell = tell
 
@@ -71,6 +73,8 @@ class Intake:
         self.windows.samples(batch)
         if self.export is not None:
             self.export(batch)
+        if self.tap is not None:
+            self.tap(batch)
 
     def answered(self, device_index: Sequence[int] | NDArray[np.int64], received_ns: int) -> None:
         """The protocol answered for these devices."""
@@ -135,6 +139,9 @@ class Agent:
             self.submitter = Submitter(
                 address, self.sealer, enrolment, self.tell,
                 receipts_bytes_max=min(RECEIPTS_BYTES_MAX, config.limits.disk_budget_mb * 2**20 // 8))
+        self.probing = Probing(
+            config, self.state, self.sealer, self.windows, self.clock, self.tell, self._on_disk,
+            seen=None if self.submitter is None else self._seen, tap=self._set_tap)
 
     def tell(self, code: str, where: str, **args: object) -> None:
         """Log an event and keep it for the status page."""
@@ -159,6 +166,7 @@ class Agent:
                 ready()
                 tasks += [asyncio.create_task(driver.run(), name=name) for name, driver in drivers.items()]
                 tasks.append(asyncio.create_task(self._tick(drivers), name="tick"))
+                tasks += self.probing.start(drivers)
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
                 for task in done:
                     task.result()  # a driver never returns; what it raises ends the gateway loudly
@@ -222,7 +230,7 @@ class Agent:
             items = self.windows.tick()
             for item in items:
                 await self._seal(item)
-            if items:
+            if await self.probing.seal_answers() or items:
                 if self.submitter is not None:
                     self.submitter.grew()
                 await self._follow_server_keys(drivers)
@@ -232,12 +240,18 @@ class Agent:
         if isinstance(item, Gap):
             self.sealer.gap(item)
             return
-        seen = self.submitter.seen if self.submitter is not None else None
-        if await self._on_disk(self.sealer.seal, item, seen):
+        if await self._on_disk(self.sealer.seal, item, self._seen()):
             self.recent.add(item)
-        await self._beside_the_log(self._report, item, list(self._events))
+            await self.probing.window_sealed(item)
+        await self._beside_the_log(self._report, item, list(self._events), self.probing.report())
         if self.journal.size % DISK_WATCH_WINDOWS == 0:
             await self._on_disk(self._watch_disk)
+
+    def _seen(self) -> Mapping[str, Any] | None:
+        return self.submitter.seen if self.submitter is not None else None
+
+    def _set_tap(self, tap: Callable[[SampleBatch | PollBatch], None] | None) -> None:
+        self.intake.tap = tap
 
     async def _follow_server_keys(self, drivers: dict[str, Driver]) -> None:
         """A server that showed another key changes the rows of the devices behind it, from the next window on."""
@@ -286,7 +300,7 @@ class Agent:
         self.intake.export = exporter.put
         stack.callback(exporter.close)
 
-    def _report(self, window: ClosedWindow, events: list[dict[str, Any]]) -> None:
+    def _report(self, window: ClosedWindow, events: list[dict[str, Any]], probing: dict[str, Any]) -> None:
         """Write status.json for `tallystick status` and the local page."""
         figures = self.recent.figures(window.registry)
         write_json(self.state.status_file, {
@@ -302,6 +316,7 @@ class Agent:
             "log": {"size": self.journal.size,
                     "submitted": self.submitter.submitted if self.submitter is not None else None,
                     "proven": self.submitter.proven if self.submitter is not None else None},
+            "probing": probing,
             "events": events})
 
     async def _stop(self, clean: bool) -> None:
@@ -314,6 +329,7 @@ class Agent:
                 items, cut_samples = self.windows.finish()
                 for item in items:
                     await self._seal(item)
+                await self.probing.seal_answers()
                 await self._on_disk(self.sealer.stop, cut_samples)
         except (OSError, EvidenceError) as error:
             log.warning("the clean stop could not be noted: %s", error)

@@ -6,9 +6,11 @@
     enrolment.json        the platform's answer, or {"certificate": ...} of a plant without a platform
     roster.json           slots with their local ids and private parts (gateway/commissioning/roster.py)
     servers.json          connection name -> SPKI digest (hex) of the server that proved its key there
+    probes.json           when each server key was challenged last, for the run after this (gateway/probing)
+    reads/                transcripts of reads, with process values; opened only by hand (gateway/probing)
     status.json           written by the running agent, read by `status`
     journal/              the log itself (gateway/sealing/journal.py)
-    pki/                  the OPC UA client certificate
+    pki/                  the OPC UA client certificates: own.der collects, probe.der probes
 """
 
 from __future__ import annotations
@@ -80,6 +82,16 @@ class State:
         return self.dir / "servers.json"
 
     @property
+    def probes_file(self) -> Path:
+        """When each server key was challenged last."""
+        return self.dir / "probes.json"
+
+    @property
+    def reads_dir(self) -> Path:
+        """Transcripts of reads."""
+        return self.dir / "reads"
+
+    @property
     def status_file(self) -> Path:
         """What the running agent says of itself."""
         return self.dir / "status.json"
@@ -91,7 +103,7 @@ class State:
 
     @property
     def pki_dir(self) -> Path:
-        """Our OPC UA certificate and its key."""
+        """Our OPC UA certificates and their keys."""
         return self.dir / "pki"
 
     def has_keys(self) -> bool:
@@ -160,6 +172,13 @@ class State:
         names = body if isinstance(body, dict) else {}
         self._require(Object(dict.fromkeys(names, Hex(32))), body, self.servers_file)
         return dict(body)
+
+    def probes(self) -> object:
+        """Return what was remembered of challenges; None if there is nothing, or nothing that can be read."""
+        try:
+            return self._read_json(self.probes_file)
+        except EvidenceError:  # no evidence, and made anew with the next challenge
+            return None
 
     def save_server_keys(self, digests: Mapping[str, str]) -> None:
         """Keep the server keys, whole or not at all."""

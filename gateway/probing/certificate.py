@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -53,6 +54,13 @@ def probe_certificate(pki_dir: Path, gateway: str, *, now: datetime | None = Non
     if held is None:
         raise ConfigError(Problem.of(str(pki_dir), "probing.certificate", reason="the clock is not believable"))
     return held
+
+
+@lru_cache(maxsize=1024)
+def spki_of(certificate: bytes) -> bytes:
+    """Return the DER SubjectPublicKeyInfo of a DER certificate. Raises ValueError."""
+    return x509.load_der_x509_certificate(certificate).public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _load(certificate_file: Path, key_file: Path, gateway: str, now: datetime) -> ProbeCertificate | None:

@@ -16,10 +16,8 @@ from typing import Any
 from asyncua import ua as _ua
 from asyncua.client.ua_client import UaClientState
 from asyncua.crypto.uacrypto import CertProperties
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gateway.probing.certificate import ProbeCertificate
+from gateway.probing.certificate import ProbeCertificate, spki_of
 from protocols.errors import DeviceError, Problem, VerificationError
 from protocols.evidence import probe
 from protocols.opcua.driver import DISTRUST, POLICY_CLASSES, GuardedClient
@@ -39,12 +37,6 @@ SESSION_MS = 10_000.0
 CHANNEL_MS = 60_000
 _REFUSED_CHANNEL = (ConnectionError,)
 """Servers that do not trust a client hang up without a word."""
-
-
-def spki_of(certificate: bytes) -> bytes:
-    """Return the DER SubjectPublicKeyInfo of a DER certificate. Raises ValueError."""
-    return x509.load_der_x509_certificate(certificate).public_key().public_bytes(
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 async def ask(endpoint: OpcUaEndpoint, *, server_certificate: bytes, own: ProbeCertificate, gateway: str, c: bytes,

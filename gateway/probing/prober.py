@@ -13,14 +13,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.probing.certificate import ProbeCertificate
+from gateway.probing.certificate import ProbeCertificate, spki_of
 from gateway.probing.schedule import HOUR_S, JITTER, RETRY_MAX_S, Pace, Schedule, Server
 from protocols.errors import ConfigError, DeviceError, Problem
 from protocols.evidence import keys, probe
 from protocols.evidence.encoding import to_base64
 from protocols.opcua.target import SECURITY_POLICIES, OpcUaEndpoint
 
-TICK_S = 0.25
+TICK_S = 0.5
 DEADLINE_S = 10.0
 """For one challenge. Never longer than a window: an answer must find its own window or the one behind it."""
 LATE_S = 60.0
@@ -37,7 +37,11 @@ class Target:
 
     endpoint: OpcUaEndpoint
     certificate: bytes
-    spki: bytes
+
+    @property
+    def spki(self) -> bytes:
+        """DER SubjectPublicKeyInfo of the server."""
+        return spki_of(self.certificate)
 
     @property
     def key(self) -> str:

@@ -31,6 +31,10 @@ PASSIVE = ("mqtt", "sparkplug_b")
 """Nobody asks for these: their messages come when they come."""
 
 
+Tap = Callable[[Callable[[SampleBatch | PollBatch], None] | None], None]
+"""tap(look): have every batch shown to `look` from now on; to nobody with None."""
+
+
 class Reader(Protocol):
     """What a driver can do whose points are read on demand."""
 
@@ -127,7 +131,7 @@ class Round:
 def eligible(registry: Registry) -> list[int]:
     """Return the slots that may be drawn, ascending: alive, and of a protocol without keys."""
     return [slot for slot, row in enumerate(registry.point_rows)
-            if registry.point_alive[slot] and row["protocol"] in reads.PROTOCOLS]
+            if row["state"] == "alive" and row["protocol"] in reads.PROTOCOLS]
 
 
 def text_of(value: float | str) -> str:
@@ -142,8 +146,7 @@ class Reads:
 
     def __init__(self, *, gateway: str, len_s: int, per_window: int, every_s: int, now_ns: Callable[[], int],
                  seen: Callable[[], Mapping[str, Any] | None], registry_at: Callable[[int], Registry],
-                 readers: Sequence[Reader], tap: Callable[[Callable[[SampleBatch | PollBatch], None] | None], None],
-                 ) -> None:
+                 readers: Sequence[Reader], tap: Tap) -> None:
         """Prepare; nothing is read.
 
         Args:

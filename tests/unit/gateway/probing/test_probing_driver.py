@@ -25,8 +25,15 @@ from asyncua.server.internal_session import InternalSession
 from asyncua.server.uaprocessor import UaProcessor
 from cryptography import x509
 
-from gateway.probing.certificate import CERTIFICATE, KEY, VALID_DAYS, ProbeCertificate, probe_certificate
-from gateway.probing.driver import CLOSE_S, PROBE_REQUESTS, ask, spki_of
+from gateway.probing.certificate import (
+    CERTIFICATE,
+    KEY,
+    VALID_DAYS,
+    ProbeCertificate,
+    probe_certificate,
+    spki_of,
+)
+from gateway.probing.driver import CLOSE_S, PROBE_REQUESTS, ask
 from protocols.errors import ConfigError, DeviceError, VerificationError
 from protocols.evidence import probe
 from protocols.opcua.pki import own_certificate
