@@ -255,10 +255,10 @@ def test_bundle_of_a_revoked_gateway_proves_what_was_before(tmp_path: Path) -> N
     """Of the days before, and of all: entries behind the revocation are void, and make no bundle invalid."""
     world = World(7)
     world.start()
-    world.run(100)
+    world.run(100, online=False)
     early = world.time.wall_ns // 10**9
     while len(world.log()) < 300:  # more than one tile, so that the bundle of the first day leaves one out
-        world.run(100)
+        world.run(100, online=False)  # so the head that proves the first day comes after the revocation
     ends_at = len(world.log()) - 5
     world.platform.revoke(ends_at)
     world.run(20)
