@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from protocols.terms.say import Say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from protocols.evidence.policy import Policy
     from verifier.proof.also import Also
     from verifier.proof.findings import Finding
-    from verifier.proof.verify import Verdict
+    from verifier.proof.verify import Summary, Verdict
 
 EXIT_INVALID = 1
 
@@ -227,13 +227,33 @@ def as_text(verdict: Verdict, say: Say) -> list[str]:
             lines.append(say("verify.delay", median_s=summary.delay_median_s, max_s=summary.delay_max_s))
         if summary.demanded:
             lines.append(say("verify.openings", demanded=summary.demanded, answered=summary.opened))
-        lines.append(say("verify.levels"))
+        lines += _levels(summary, say)
     for heading, findings in (("verify.faults", faults), ("verify.remarks", remarks)):
         if findings:
             lines += ["", say(heading, count=len(findings)), *_told(findings, say)]
     if verdict.valid:
         lines += ["", say("verify.limits"), *(f"  - {say(code)}" for code in summary.limits)]
     return lines
+
+
+def _levels(summary: Summary, say: Say) -> list[str]:
+    told = summary.as_json()["levels"]
+    lines = [say("levels.at_the_end"), *(f"  {line}" for line in level_lines(told["at_the_end"], say))]
+    if any(told["probes"].values()):
+        lines.append(say("levels.probes", **{n: told["probes"][n] for n in ("valid", "unanchored", "unsupported")}))
+    if told["reads"]["entries"]:
+        lines.append(say("levels.reads", **{n: told["reads"][n] for n in ("rows", "entries", "answered", "opened")}))
+    return lines
+
+
+def level_lines(told: Mapping[str, Any] | None, say: Say) -> list[str]:
+    """Return how many devices have which level, as the published JSON says it; None where nothing is proven."""
+    if told is None:
+        return [say("levels.none")]
+    devices = told["devices"]
+    return [say("levels.devices", word=devices["0"], continuity=devices["1"], attested=devices["2"],
+                made=devices["3"]),
+            say("levels.behind", devices=told["behind_servers"], servers=told["servers"]), say("levels.assessor")]
 
 
 def local_time(time_s: int) -> str:

@@ -27,6 +27,7 @@ from verifier.audit.results import (
     Finding,
     Instant,
     Kinds,
+    LevelsResult,
     Part,
     Protocols,
     SealedResult,
@@ -79,20 +80,21 @@ def count(judged: Sequence[Judged], order: Order, say: Say) -> CountResult:
     # A valid bundle has evidence unless its log names no enterprise; then nobody's devices could be counted.
     if valid and len(evidence) < len(judged):
         raise ConfigError(Problem.of("bundle", "count.no_owner"))
-    at = told = None
+    at = told = levels = None
     devices: tuple[DeviceResult, ...] = ()
     findings: tuple[Finding, ...] = ()
     if valid:
         found = _figures(evidence, order)
         at = Instant(asked_s=found.at_s, counted_s=found.counted_at_s, from_s=found.from_s)
         told = _told(found, evidence, order)
+        levels = LevelsResult(**found.levels.as_json())
         devices = tuple(_device(d, evidence) for d in found.devices)
         findings = _findings(found, told, judged, say)
     return CountResult(
         verdict="valid" if valid else "invalid", at=at, basis=basis_json(order.basis),
         bundles=tuple(BundleResult(sha256=j.sha256, verdict=j.told["verdict"], findings=tuple(j.told["findings"]),
                                    summary=j.told["summary"]) for j in judged),
-        figures=told, devices=devices, findings=findings, ambiguities=order.ambiguities, levels="not computed",
+        figures=told, devices=devices, findings=findings, ambiguities=order.ambiguities, levels=levels,
         limits=tuple(sorted({code for j in judged for code in j.verdict.summary.limits})), digests=order.digests)
 
 
@@ -217,11 +219,13 @@ def _running(evidence: Sequence[Evidence], end_s: int, basis: Basis) -> tuple[in
 def _device(figure: DeviceFigure, evidence: Sequence[Evidence]) -> DeviceResult:
     opened = next(e.opened for e in evidence if e.gateway == figure.gateway).get(figure.row.slot)
     private: Mapping[str, Any] = opened or {}
+    row = figure.row if figure.level.level else None
     return DeviceResult(
         gateway=figure.gateway, slot=figure.row.slot, name=private.get("name"), maker=private.get("maker"),
         model=private.get("model"), thing=figure.row.thing, equipment_class=figure.row.equipment_class,
         connected=figure.connected, producing=figure.producing, changing=figure.changing, reason=figure.reason,
-        remarks=figure.remarks)
+        remarks=figure.remarks, level=figure.level.level, server_since_s=figure.level.since_s,
+        server_spki_sha256=row.server_spki_sha256 if row else None, server_via=row.server_via if row else None)
 
 
 def _findings(found: Figures, told: FiguresResult, judged: Sequence[Judged], say: Say) -> tuple[Finding, ...]:

@@ -137,8 +137,21 @@ class FiguresResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LevelsResult:
+    """Devices that count, by assurance level "0" to "3"; 4 is not computed. `behind_servers` of level 1 and above."""
+
+    devices: Mapping[str, int]
+    behind_servers: int
+    servers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceResult:
-    """One device of the roster at T. name, maker and model only where the bundle opens it. reason null: it counts."""
+    """One device of the roster at T. name, maker and model only where the bundle opens it. reason null: it counts.
+
+    level: 0 to 3. From 1 on: the digest of its server key, since when it is the same, and the slot that owns the key
+    if this device does not (-1: a server that is no slot).
+    """
 
     gateway: str
     slot: int
@@ -152,6 +165,10 @@ class DeviceResult:
     changing: bool
     reason: str | None
     remarks: tuple[str, ...]
+    level: int
+    server_spki_sha256: str | None
+    server_since_s: int | None
+    server_via: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +191,7 @@ class Digests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountResult:
-    """All of `tallystick count`. figures is null for an invalid bundle; `basis` has every parameter."""
+    """All of `tallystick count`. figures and levels are null for an invalid bundle; `basis` has every parameter."""
 
     verdict: Literal["valid", "invalid"]
     at: Instant | None
@@ -184,7 +201,7 @@ class CountResult:
     devices: tuple[DeviceResult, ...]
     findings: tuple[Finding, ...]
     ambiguities: tuple[Sentence, ...]
-    levels: Literal["not computed"]
+    levels: LevelsResult | None
     limits: tuple[str, ...]
     digests: Digests
 

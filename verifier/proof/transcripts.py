@@ -39,6 +39,9 @@ class ReadTotals:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+NO_READS = ReadTotals()
+
+
 def check(transcripts: Sequence[tuple[str, Mapping[str, Any]]], committed: Sequence[Reads], gateway: str,
           rosters: Rosters, found: Findings) -> ReadTotals:
     """Hold every transcript against the entry that it opens. One of another log, or of no entry here, is a remark."""

@@ -9,7 +9,7 @@
     7 time              bracket.py
     8 rosters           rows.py
     9 recount           recount.py; figures at an instant: figures.py
-   10 probes, levels    not computed yet
+   10 probes, levels    probes.py, transcripts.py, chains.py; levels at an instant: levels.py
 
 No network, no clock, no file but the members of the bundle: the same bytes give the same verdict.
 """
@@ -24,15 +24,21 @@ from typing import Any
 from protocols.errors import VerificationError
 from protocols.evidence.bundle import README, Bundle
 from protocols.evidence.policy import Policy
+from protocols.terms.basis import Basis
+from verifier.proof import chains, transcripts
 from verifier.proof import log as logs
 from verifier.proof import register as registers
 from verifier.proof.also import NOTHING, Also
 from verifier.proof.bracket import Brackets
+from verifier.proof.equivocation import Lies, convict
 from verifier.proof.figures import Evidence
 from verifier.proof.findings import ALL_STEPS, CONTAINER, LOG, NO_ENTRY, POLICY, Finding, Findings
 from verifier.proof.history import COUNTED, Birth, History, Windows
+from verifier.proof.levels import At, LevelTotals, Possession, levels, look_at, totals
+from verifier.proof.probes import Probes
 from verifier.proof.recount import Recount
 from verifier.proof.rows import Rosters, read_openings
+from verifier.proof.transcripts import NO_READS, ReadTotals
 
 LIMITS = (
     "limit.before_cosignature", "limit.declared", "limit.false_last", "limit.false_life", "limit.gateway_word",
@@ -53,6 +59,8 @@ class Summary:
     windows: in `covered`; windows_uncounted: of these, overlapped or with untrusted time. coverage_permille: windows
     of all that should be there. delay_s: median and largest time from a window's end to its not-after.
     enrolled: gateways of this enterprise in the register, None without one; a bundle shows one.
+    levels: of the devices alive at the end of the newest window, None where nothing is proven of them. probes: valid,
+    unanchored, unsupported, invalid. reads: committed and opened.
     demanded, opened: slots that auditors demanded, and how many of these the bundle opens. limits: codes.
     """
 
@@ -73,6 +81,9 @@ class Summary:
     devices: int | None = None
     points: int | None = None
     enrolled: int | None = None
+    levels: LevelTotals | None = None
+    probes: tuple[int, int, int, int] = (0, 0, 0, 0)
+    reads: ReadTotals = NO_READS
     demanded: int = 0
     opened: int = 0
     limits: tuple[str, ...] = (*LIMITS, LIMIT_GIVEN)
@@ -87,25 +98,46 @@ class Summary:
             "coverage_permille": self.coverage_permille,
             "delay_s": {"median": self.delay_median_s, "max": self.delay_max_s},
             "roster": {"devices": self.devices, "points": self.points},
-            "gateways": {"enrolled": self.enrolled, "shown": 1}, "levels": "not computed",
+            "gateways": {"enrolled": self.enrolled, "shown": 1}, "levels": self._levels(),
             "openings": {"demanded": self.demanded, "answered": self.opened}, "limits": list(self.limits),
         }
+
+    def _levels(self) -> dict[str, Any]:
+        known = None if self.levels is None else self.levels.as_json()
+        names = ("valid", "unanchored", "unsupported", "invalid")
+        return {"at_the_end": known, "probes": dict(zip(names, self.probes, strict=True)),
+                "reads": self.reads.as_json()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`valid` if no finding is a fault. `evidence` is what a valid bundle proves, None for an invalid one."""
+    """`valid` if no finding is a fault. `evidence` is what a valid bundle proves, None for an invalid one.
+
+    equivocations: portable proofs of the contradictions that were found, each a file.
+    """
 
     valid: bool
     findings: tuple[Finding, ...]
     summary: Summary
     evidence: Evidence | None
+    equivocations: tuple[bytes, ...] = ()
 
 
 def refused(error: VerificationError) -> Verdict:
     """Return the verdict on a bundle whose container was refused (step 1)."""
     found = Findings()
     found.refuse(CONTAINER, error)
+    return _verdict(found, Summary(), None)
+
+
+def judge_alone(also: Also, policy: Policy) -> Verdict:
+    """Judge one proof of equivocation without a bundle: it convicts a log that the policy trusts.
+
+    Raises: VerificationError if the file proves nothing about such a log: then there is nothing to judge.
+    """
+    found = Findings()
+    (name, value), = also.equivocations
+    convict(name, value, policy, found)
     return _verdict(found, Summary(), None)
 
 
@@ -128,6 +160,8 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
     if claim is None:
         return _verdict(found, Summary(), None)
 
+    lies = Lies(also, policy, found)
+    lies.look_at_register(bundle)
     register = None
     if policy.register is not None:
         if bundle.numbered["register"] or claim.gateway not in policy.gateways:
@@ -137,22 +171,32 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
     birth = _birth(bundle, claim, policy, register, found)
     signers = None if birth is None else logs.verify_signature(bundle, claim, birth.first_key, found)
     if birth is None or signers is None:
-        return _verdict(found, Summary(), None)
+        return _verdict(found, Summary(), None, lies)
     log = logs.read_tiles(bundle, claim, found)
     if log is None:
-        return _verdict(found, Summary(), None)
+        return _verdict(found, Summary(), None, lies)
     if anchor is not None:
         logs.check_anchor(log, anchor, policy, signers, found)
     heads = logs.check_heads(log, register.heads, found) if register else ()
     if register:
         logs.check_forks(log, register.forks, signers, found)
+    lies.look_at_log(log, signers, heads, [texts for _, texts in register.forks] if register else (),
+                     register.ends_at if register else None)
+    lies.close()
 
     history = History(log, birth, signers, register.ends_at if register else None, found)
     brackets = Brackets(policy, heads, register.roots if register else {}, found)
     rosters = Rosters(bundle, found)
-    windows = _walk(history, brackets, rosters, found)
+    probes = Probes(history, brackets, rosters, found)
+    windows = _walk(history, brackets, rosters, probes, found)
     last = rosters.last()
     opened = read_openings(bundle, log.gateway, last, found)
+    reads = transcripts.check(also.transcripts, probes.reads, log.gateway, rosters, found)
+    possession = Possession(
+        gateway=log.gateway, anchored=brackets.anchored, rosters=rosters, probes=tuple(probes.valid),
+        attests=register.attests if register else (), opened=opened,
+        chains=chains.read(also.chains, policy.maker_cas, log.gateway, found))
+    look_at(possession, last, found)
 
     covered = windows.covered()
     shown = [o for o in history.outages if covered is not None and covered[0] < o.end_s <= covered[1]]
@@ -173,6 +217,8 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
         devices=None if last is None else sum(row.alive for row in last.devices),
         points=None if last is None else sum(row.alive for row in last.points),
         enrolled=len(register.gateways) if register else None,
+        levels=None if last is None or found.faults() else _levels_at_end(possession, windows),
+        probes=(len(probes.valid), probes.unanchored, probes.unsupported, probes.invalid), reads=reads,
         demanded=len(register.demanded) if register else 0,
         opened=len(register.demanded & opened.keys()) if register else 0,
         limits=tuple(sorted(limits)) if register else tuple(sorted((*limits, LIMIT_SELF_MADE))))
@@ -182,13 +228,14 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
             gateway=log.gateway, uscc=certificate["uscc"], site=certificate["site"],
             enrol_index=register.enrol_index if register else None, anchored=brackets.anchored,
             covered=covered, from_enrolment=log.first == 0, windows=windows, outages=tuple(history.outages),
-            rosters=rosters, opened=opened, log=log)
-    return _verdict(found, summary, evidence)
+            rosters=rosters, opened=opened, possession=possession, log=log)
+    return _verdict(found, summary, evidence, lies)
 
 
-def _verdict(found: Findings, summary: Summary, evidence: Evidence | None) -> Verdict:
+def _verdict(found: Findings, summary: Summary, evidence: Evidence | None, lies: Lies | None = None) -> Verdict:
     valid = not found.faults()
-    return Verdict(valid=valid, findings=found.sorted(), summary=summary, evidence=evidence if valid else None)
+    return Verdict(valid=valid, findings=found.sorted(), summary=summary, evidence=evidence if valid else None,
+                   equivocations=tuple(lies.portable) if lies else ())
 
 
 def _birth(bundle: Bundle, claim: logs.Claim, policy: Policy, register: registers.Register | None,
@@ -206,14 +253,26 @@ def _birth(bundle: Bundle, claim: logs.Claim, policy: Policy, register: register
     return None
 
 
-def _walk(history: History, brackets: Brackets, rosters: Rosters, found: Findings) -> Windows:
-    """Steps 6 to 9, one entry at a time. Returns the windows that hold."""
+def _levels_at_end(possession: Possession, windows: Windows) -> LevelTotals | None:
+    """Return the levels of all devices alive at the end of the newest window, under the default basis."""
+    if not windows:
+        return None
+    rows = possession.rosters.at(windows.roster[-1])
+    alive = frozenset(row.slot for row in rows.devices if row.alive)
+    at = [At(possession=possession, roster=rows, at_s=windows.end_s[-1], counted=alive)]
+    basis = Basis(key="default", version="1")
+    return totals(at, levels(at, freshness_s=basis.freshness_s, lateness_s=basis.lateness_s), [alive])
+
+
+def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes, found: Findings) -> Windows:
+    """Steps 6 to 10, one entry at a time. Returns the windows that hold."""
     windows = Windows()
     recount: Recount | None = None
     current: int | None = None
     for value in history.walk():
         if value["type"] == "roster":
             rosters.take(value)
+        probes.take(value)
         if value["type"] != "window":
             continue
         if value["roster"] != current:
@@ -225,9 +284,12 @@ def _walk(history: History, brackets: Brackets, rosters: Rosters, found: Finding
             continue
         taken = windows.take_back(value["start_s"])
         if taken:
+            probes.take_back(value["start_s"], history.outages[-1].seq if history.outages else value["seq"])
             found.remark(LOG, "window.overlapped", f"entry/{taken[-1]}", seq=taken[-1], last=taken[0],
                          windows=len(taken))
         windows.add(value, not_before_s=bracket.not_before_s, not_after_s=bracket.not_after_s, state=bracket.state)
     brackets.close()
-    rosters.close(lambda seq: history.log.ships(seq) and history.log.entry(seq) is None)
+    probes.close(windows)
+    # Rosters behind a revocation are void, and so are their files.
+    rosters.close(lambda seq: seq >= history.end or (history.log.ships(seq) and history.log.entry(seq) is None))
     return windows

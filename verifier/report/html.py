@@ -10,7 +10,7 @@ from functools import partial
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from protocols.terms.say import Say
-from verifier.commands import local_time
+from verifier.commands import level_lines, local_time
 from verifier.report import wording
 from verifier.report.wording import Json
 
@@ -31,7 +31,8 @@ def render(result: Json, say: Say) -> str:
                               trim_blocks=True, lstrip_blocks=True)
     sentences = {name: partial(getattr(wording, name), say=say) for name in
                ("basis_rows", "named", "number", "finding", "interval", "protocols",
-                "running_days", "sealed_lines")}
+                "running_days", "sealed_lines", "device_level")}
+    sentences["level_lines"] = partial(level_lines, say=say)
     count = result["count"]
     return environment.get_template(TEMPLATE).render(
         result=result, count=count, figures=count["figures"], say=say, marks=STATUS_MARKS, rows_max=ROWS_MAX,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from protocols.terms.say import Say
-from verifier.commands import local_time
+from verifier.commands import level_lines, local_time
 from verifier.report.wording import (
     Json,
     basis_rows,
+    device_level,
     device_name,
     finding,
     interval,
@@ -95,12 +96,13 @@ def _figures(result: Json, say: Say) -> list[str]:
     if figures["daily_running"] is not None:
         lines.append(say("count.daily"))
         lines += [f"  {days}  {devices}" for days, devices in running_days(figures["daily_running"], say)]
-    return [*lines, say("count.levels")]
+    return [*lines, *level_lines(result["levels"], say)]
 
 
 def _counted(result: Json, say: Say) -> list[str]:
     counted = [device for device in result["devices"] if device["reason"] is None]
-    return ["", say("count.counted", count=len(counted)), *(f"  {device_name(d, say)}" for d in counted)]
+    return ["", say("count.counted", count=len(counted)), *(
+        "  " + say("count.pair", name=device_name(d, say), value=device_level(d, say)) for d in counted)]
 
 
 def _not_counted(result: Json, say: Say) -> list[str]:

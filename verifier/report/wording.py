@@ -77,6 +77,14 @@ def device_name(device: Json, say: Say) -> str:
     return say("count.device", gateway=gateway, slot=device["slot"])
 
 
+def device_level(device: Json, say: Say) -> str:
+    """Return the level of a device, and of which server key it speaks."""
+    if not device["level"]:
+        return say("levels.word")
+    return say("levels.device" if device["server_via"] is None else "levels.through", level=device["level"],
+               server=device["server_spki_sha256"][:8], since=local_time(device["server_since_s"]))
+
+
 def sealed_lines(sealed: Json | None, say: Say) -> list[str]:
     """Return which co-signatures the windows that count lie between; nothing where no witness proves anything."""
     if sealed is None or (sealed["newest_after_s"] is None and sealed["newest_before_s"] is None):

@@ -121,9 +121,9 @@ def test_hostile_names_stay_text(result: dict[str, Any], lang: str) -> None:
 
 
 @pytest.mark.parametrize(("lang", "words"), [
-    ("en", ["The claim holds", "2 of 3 rules rest on declarations", "Trust: independent", "not computed",
+    ("en", ["The claim holds", "2 of 3 rules rest on declarations", "Trust: independent", "not place",
             "a heartbeat only", "not fixed: default", "cannot prove", "declared only", "Appendix B level 2"]),
-    ("zh", ["申报成立", "3 条规则中有 2 条仅凭申报单位自述达到", "信任：独立", "未计算", "仅心跳",
+    ("zh", ["申报成立", "3 条规则中有 2 条仅凭申报单位自述达到", "信任：独立", "不证明所在位置", "仅心跳",
             "未规定：采用本软件默认值", "无法证明", "仅申报", "附录B二级分类", "机床", "统计截止"])])
 def test_a_report_says_all_that_matters(result: dict[str, Any], lang: str, words: list[str]) -> None:
     text = Page(render(result, Words(lang))).text
