@@ -53,12 +53,35 @@ class Attest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """A log ends at `from_size`. cosigned_s: earliest independent co-signature in the bundle of a register checkpoint
+    that includes the revocation, None if none: what was co-signed before, nobody wrote because of it.
+    """
+
+    index: int
+    from_size: int
+    cosigned_s: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kin:
+    """One gateway of the enterprise, as the register names it. superseded_by: the gateways that say they follow it."""
+
+    gateway: str
+    site: str
+    index: int
+    supersedes: str | None
+    superseded_by: tuple[str, ...]
+    revoked_from: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Register:
     """What the register proves about one gateway and its enterprise.
 
     certificate: of this gateway, signed by the platform. enrol_index: its place in the register.
-    gateways: every gateway that is enrolled for this enterprise, in register order.
-    heads: of this gateway, by register index. ends_at: smallest `from_size` of a revocation, None if none.
+    gateways: every gateway that is enrolled for this enterprise, in register order, this one among them.
+    heads: of this gateway, by register index. revocation: the one with the smallest `from_size`, None if none.
     forks: pairs of checkpoints that the platform calls two histories of one log; not verified yet.
     demands: what auditors of the policy demanded of this gateway, in register order.
     attests: what supervisors of the policy attested of its devices, in register order.
@@ -68,14 +91,19 @@ class Register:
 
     certificate: Mapping[str, Any]
     enrol_index: int
-    gateways: tuple[str, ...]
+    gateways: tuple[Kin, ...]
     heads: tuple[Head, ...]
-    ends_at: int | None
+    revocation: Revocation | None
     forks: tuple[tuple[int, tuple[str, ...]], ...]
     demands: tuple[Demand, ...]
     attests: tuple[Attest, ...]
     newest_s: int | None
     roots: Mapping[int, bytes]
+
+    @property
+    def ends_at(self) -> int | None:
+        """Number of entries that count, None without a revocation."""
+        return None if self.revocation is None else self.revocation.from_size
 
     @property
     def demanded(self) -> frozenset[int]:
@@ -172,11 +200,18 @@ def read(bundle: Bundle, policy: Policy, gateway: str, found: Findings) -> Regis
 
     gateways = {_gateway(c): c for c in family.values()}
     _check_chain(proven, refused, gateway, certificate["uscc"], gateways.keys(), found)
+    revocations = {name: _revoked_from(proven, name, c, policy, found) for name, c in gateways.items()}
+    mine_ends = revocations[gateway]
+    if mine_ends is not None:
+        found.remark(REGISTER, "register.revoked", _where(mine_ends.index), from_size=mine_ends.from_size)
+    for name, c in gateways.items():
+        if c["supersedes"] is not None and c["supersedes"] not in gateways:
+            found.remark(REGISTER, "register.supersedes_unknown", "register", gateway=name, supersedes=c["supersedes"])
     return Register(
-        certificate=certificate, enrol_index=mine[0], gateways=tuple(gateways),
+        certificate=certificate, enrol_index=mine[0], gateways=_kin(family, revocations),
         heads=tuple(Head(index=e.index, size=e.value["size"], root=bytes.fromhex(e.value["root"]),
                          cosigned_s=e.cosigned_s) for e in _of(proven, "head", gateway)),
-        ends_at=_revoked_from(proven, gateway, certificate, policy, found),
+        revocation=mine_ends,
         forks=tuple((e.index, tuple(e.value["checkpoints"])) for e in _of(proven, "fork", gateway)),
         demands=_demands(proven, gateway, policy, found),
         attests=_attests(proven, gateway, policy, found), newest_s=checkpoints.newest_s(),
@@ -292,18 +327,32 @@ def _check_chain(proven: Mapping[int, _Proven], refused: Collection[int], gatewa
             found.fault(REGISTER, "register.last_false", entry.where, index=index, last=last)
 
 
+def _kin(family: Mapping[int, Mapping[str, Any]], revocations: Mapping[str, Revocation | None]) -> tuple[Kin, ...]:
+    """Return every gateway of the enterprise, in register order. A gateway that was enrolled twice stands once."""
+    first: dict[str, tuple[int, Mapping[str, Any]]] = {}
+    for index, certificate in sorted(family.items()):
+        first.setdefault(_gateway(certificate), (index, certificate))
+    result = []
+    for name, (index, certificate) in first.items():
+        ends = revocations[name]
+        result.append(Kin(
+            gateway=name, site=certificate["site"], index=index, supersedes=certificate["supersedes"],
+            superseded_by=tuple(other for other, (_, c) in first.items() if c["supersedes"] == name),
+            revoked_from=None if ends is None else ends.from_size))
+    return tuple(result)
+
+
 def _revoked_from(proven: Mapping[int, _Proven], gateway: str, certificate: Mapping[str, Any], policy: Policy,
-                  found: Findings) -> int | None:
-    """Return where the log ends: the smallest `from_size` that recovery or platform key signed. Others are faults."""
+                  found: Findings) -> Revocation | None:
+    """Return where a log ends: the smallest `from_size` that recovery or platform key signed. Others are faults."""
     signers = {certificate["recovery_key"]} | ({policy.platform} if policy.platform is not None else set())
     ends = []
     for entry in _of(proven, "revoke", gateway):
         revocation = entry.value["revocation"]
         if found.holds(REGISTER, NO_ENTRY, signed.verify, "revocation", revocation, signers=signers,
                        where=entry.where):
-            ends.append(revocation["from_size"])
-            found.remark(REGISTER, "register.revoked", entry.where, from_size=revocation["from_size"])
-    return min(ends, default=None)
+            ends.append(Revocation(index=entry.index, from_size=revocation["from_size"], cosigned_s=entry.cosigned_s))
+    return min(ends, key=lambda r: (r.from_size, r.index), default=None)
 
 
 def _demands(proven: Mapping[int, _Proven], gateway: str, policy: Policy, found: Findings) -> tuple[Demand, ...]:
