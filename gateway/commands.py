@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.commissioning.initialise import Initialised
     from gateway.commissioning.status import Status
     from gateway.commissioning.trust import Certificate
+    from gateway.probing.checking import ProbeCheck
 
 SECRET_BYTES_MAX = 4096
 
@@ -199,7 +200,7 @@ def check_command(args: argparse.Namespace, say: Say) -> int:
     import asyncio
     import logging
 
-    from gateway.commissioning.check import check_devices
+    from gateway.commissioning.check import check_plant
 
     config = _load(args)
     for noisy in ("asyncua", "pymodbus", "paho"):  # what they would log is told once, as the cause of a device
@@ -209,13 +210,16 @@ def check_command(args: argparse.Namespace, say: Say) -> int:
     def progress(connection: str, passed: int, devices: int) -> None:
         _note(say("commissioning.checked", connection=connection, passed=passed, devices=devices))
 
-    checks = asyncio.run(check_devices(config, progress))
+    found = asyncio.run(check_plant(config, progress))
+    checks = found.devices
     if args.json:
         _print_json({"ok": all(check.ok for check in checks), "devices": [
             {"device": c.device, "connection": c.connection, "ok": c.ok, "code": c.code, "args": dict(c.args),
-             "message": say.english(c.code, **dict(c.args))} for c in checks]})
+             "message": say.english(c.code, **dict(c.args))} for c in checks], "probes": [
+            {"connection": p.connection, "ok": p.ok, "code": p.code, "args": dict(p.args),
+             "message": say.english(p.code, **dict(p.args))} for p in found.probes]})
     else:
-        print("\n".join(_check_lines(config, checks, say)))
+        print("\n".join(_check_lines(config, checks, say) + _probe_lines(config, found.probes, say)))
     return 0 if all(check.ok for check in checks) else 1
 
 
@@ -240,6 +244,27 @@ def _check_lines(config: GatewayConfig, checks: list[DeviceCheck], say: Say) -> 
     return lines
 
 
+def _probe_lines(config: GatewayConfig, probes: list[ProbeCheck], say: Say) -> list[str]:
+    """What the servers of OPC UA said to a challenge, and the certificate that they must trust for it."""
+    from gateway.commissioning.state import State
+    from gateway.commissioning.table import render
+    from gateway.probing.certificate import CERTIFICATE
+
+    if not probes:
+        return []
+    rows = [[p.connection, say("commissioning.ok" if p.ok else "commissioning.fail"), say(p.code, **dict(p.args))]
+            for p in probes]
+    lines = ["", say("probing.check"), *render(
+        [say(f"commissioning.column.{name}") for name in ("connection", "result", "detail")], rows)]
+    for code, first in {p.code: p for p in reversed(probes) if not p.ok}.items():
+        parts = say.explain(code) or {}
+        lines += [f"  {say(f'commissioning.{part}')}: {_filled(parts[part], dict(first.args))}"
+                  for part in ("cause", "fix") if part in parts]
+    if any(p.code not in ("probing.unsecured", "probing.no_keys_yet") for p in probes):
+        lines.append(say("probing.check_file", file=State(config.state_dir).pki_dir / CERTIFICATE))
+    return lines
+
+
 def _filled(sentence: str, args: dict[str, str]) -> str:
     """Fill the places of a cause or fix with the arguments of its problem; what nothing fills stays as it is."""
     for name, value in args.items():
@@ -256,7 +281,8 @@ def plan_command(args: argparse.Namespace, say: Say) -> int:
     """Print every request that would be sent, and every message that may be. No network."""
     from gateway.commissioning.check import plan
 
-    connections = plan(_load(args))
+    config = _load(args)
+    connections = plan(config)
     if args.json:
         _print_json(connections)
         return 0
@@ -267,7 +293,12 @@ def plan_command(args: argparse.Namespace, say: Say) -> int:
         if connection["sends"]:
             print(f"  {say('commissioning.plan_sends')}")
             print("\n".join(_plan_table(connection["sends"])))
+        if connection["probes"]:
+            print(f"  {say('probing.plan')}")
+            print("\n".join(_plan_table(connection["probes"])))
         print()
+    if config.platform is None:
+        print(say("probing.plan_no_platform"))
     if not any(connection["sends"] for connection in connections):
         print(say("commissioning.plan_silent"))
     return 0
@@ -336,10 +367,38 @@ def _status_lines(status: Status, say: Say) -> list[str]:
         lines.append(say("commissioning.log_alone", size=log["size"]))
     else:
         lines.append(say("commissioning.log", size=log["size"], submitted=log["submitted"], proven=log["proven"] or 0))
+    lines += _probing_lines(body.get("probing"), say)
     events = body.get("events", [])[-10:]
     if events:
         lines += ["", say("commissioning.events"), *(f"  {_event_line(event, say)}" for event in events)]
     return lines
+
+
+def _probing_lines(probing: dict[str, Any] | None, say: Say) -> list[str]:
+    """What the last challenges and reads gave; nothing for the file of an older version."""
+    from gateway.commissioning.table import render
+
+    if not probing:
+        return []
+    if probing["servers"]:
+        header = [say(f"probing.column.{name}") for name in ("server", "connections", "asked", "answered", "result")]
+        lines = ["", say("probing.status"), *render(header, [
+            [str(server["server"])[:16], ", ".join(server["connections"]), _local(server["asked_s"], say),
+             _local(server["answered_s"], say), say(server["code"], **server["args"]) if server["code"] else "-"]
+            for server in probing["servers"]])]
+    else:
+        lines = ["", f"{say('probing.status')} {say('probing.status_none', why=say('probing.why.' + probing['why']))}"]
+    if probing["reads"]:
+        last = probing["reads"]
+        lines.append(say("probing.reads", answered=last["answered"], rows=last["rows"], seq=last["seq"],
+                         start=_local(last["start_s"], say)))
+    return lines
+
+
+def _local(time_s: int | None, say: Say) -> str:
+    from datetime import datetime
+
+    return say("probing.never") if time_s is None else datetime.fromtimestamp(time_s).astimezone().isoformat(sep=" ")
 
 
 def _event_line(event: dict[str, Any], say: Say) -> str:

@@ -20,8 +20,8 @@ from gateway.commissioning.state import write_private
 from protocols.errors import ConfigError, Problem
 from protocols.evidence import probe
 
-CERTIFICATE = "probe.der"
-KEY = "probe.key.pem"
+CERTIFICATE = "prober.der"
+KEY = "prober.key.pem"
 KEY_BITS = 2048
 """What all three policies accept everywhere; 4096 is refused by several controllers."""
 VALID_DAYS = 3650

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from config.gateway import load_gateway
-from gateway.commissioning.check import DeviceCheck, check_devices, plan
+from gateway.commands import _probe_lines
+from gateway.commissioning.check import DeviceCheck, check_devices, check_plant, plan
+from gateway.commissioning.state import State
 from gateway.commissioning.trust import approve, certificates
-from protocols.errors import ConfigError
+from protocols.errors import ConfigError, DeviceError, Problem
 from simulators.plant import Plant
 from simulators.settings import PlantFile
 from tallystick.__main__ import main
@@ -88,6 +90,37 @@ async def test_every_device_but_the_dead_one_passes_once_the_certificate_is_trus
 
     checks = await check_devices(config, silent)
     assert {c.device for c in checks if not c.ok} == dead
+
+
+async def test_a_server_that_lets_us_in_is_challenged_once_and_its_answer_decides_nothing(
+        simulated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    toml = simulated.read_text(encoding="utf-8")
+    config = load_gateway(simulated)
+    assert (await check_plant(config, silent)).probes == [], "without a platform nothing is ever challenged"
+
+    simulated.write_text(toml.replace("[[connections]]", '[platform]\nurl = "http://127.0.0.1:9"\n\n[[connections]]', 1),
+                         encoding="utf-8")
+    config = load_gateway(simulated)
+    probe, = (await check_plant(config, silent)).probes
+    assert (probe.connection, probe.ok, probe.code) == ("machines", False, "probing.no_keys_yet")
+
+    State(config.state_dir).create_keys()
+    probe, = (await check_plant(config, silent)).probes
+    assert (probe.ok, probe.code) == (True, "probing.ok")
+    assert (config.state_dir / "pki" / "prober.der").exists()
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise DeviceError(Problem.of("machines", "probing.refused", endpoint="opc.tcp://x", status="S", file="F"))
+
+    monkeypatch.setattr("gateway.probing.driver.ask", refuse)
+    found = await check_plant(config, silent)
+    assert [(p.ok, p.code) for p in found.probes] == [(False, "probing.refused")]
+    assert {c.device for c in found.devices if not c.ok} == dead_of(simulated.parent)
+    lines = "\n".join(_probe_lines(config, found.probes, Words("en")))
+    assert "put F into the trust list" in lines and "prober.der" in lines and "FAIL" in lines
+    simulated.write_text(toml.replace("[[connections]]", '[platform]\nurl = "http://127.0.0.1:9"\n[probing]\n'
+                                      "opcua = false\n\n[[connections]]", 1), encoding="utf-8")
+    assert (await check_plant(load_gateway(simulated), silent)).probes == []
 
 
 def test_every_outcome_of_a_check_has_a_sentence(tmp_path: Path) -> None:
@@ -254,6 +287,16 @@ def test_plan_lists_what_may_be_sent_and_opens_no_socket(tmp_path: Path, monkeyp
     assert "Messages that may be sent" in shown and "spBv1.0/g/NCMD/n" in shown
     assert main(["plan", str(file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == connections
+    assert all(c["probes"] == [] for c in connections) and "No platform is configured" in shown
+    file = write(tmp_path / "asked", [device("a"), device("b", connection="edge"), device("c", connection="plc")],
+                 [point("a", 0), "b,m,g/n/d#m,,parameter,,,", "c,m,nsu=urn:x;s=m,,parameter,,,"],
+                 tail='[platform]\nurl = "https://x"\n[probing]\nreads_per_window = 3\n' + modbus(1) + sparkplug +
+                      '[[connections]]\nname = "plc"\nprotocol = "opc_ua"\nendpoint = "opc.tcp://127.0.0.1:1"\n')
+    asked = {c["connection"]: c["probes"][0] for c in plan(load_gateway(file))}
+    assert asked["line"]["count"].startswith("<= 3 per 3600 s") and asked["edge"]["request"] == "none"
+    assert asked["plc"]["request"] == "CreateSession, CloseSession" and "<= 6 an hour" in asked["plc"]["count"]
+    assert main(["plan", str(file)]) == 0
+    assert "Asked besides" in capsys.readouterr().out
     quiet = write(tmp_path / "quiet", [device("a")], [point("a", 0)])
     assert main(["plan", str(quiet)]) == 0
     assert "Nothing is ever sent" in capsys.readouterr().out
