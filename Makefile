@@ -4,6 +4,7 @@
 #   make test                                                  make check, then every test
 #   make check                                                 ruff, mypy --strict, the arrows between the rooms
 #   make bench                                                 every benchmark in benchmarks/
+#   make interop                                               our logs under the eyes of Go's notes and trees (docs/interop.md)
 #   make lock                                                  pin the newest libraries that pyproject.toml allows
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ LANG_ ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench lock
+.PHONY: help demo test check bench interop lock
 
 help:
 	@sed -n '/^#   make/s/^# //p' Makefile
@@ -34,6 +35,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@for file in benchmarks/bench_*.py; do echo "== $$file" && $(BIN)/python "$$file" || exit 1; done
+
+interop: $(VENV)/.dev
+	$(BIN)/python -m tests.interop.reading
 
 # The environment. A stamp says which libraries stand in it; dev holds all of demo, so that one serves both.
 # --no-build-isolation: the builder is locked like the rest, and nothing is fetched that has no hash.
