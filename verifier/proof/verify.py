@@ -17,7 +17,7 @@ No network, no clock, no file but the members of the bundle: the same bytes give
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -38,6 +38,7 @@ from verifier.proof.levels import At, LevelTotals, Possession, levels, look_at, 
 from verifier.proof.probes import Probes
 from verifier.proof.recount import Recount
 from verifier.proof.rows import Rosters, read_openings
+from verifier.proof.standing import Clock, Standing, standing
 from verifier.proof.transcripts import NO_READS, ReadTotals
 
 LIMITS = (
@@ -58,7 +59,9 @@ class Summary:
     time: `anchored` when windows are bracketed by independent co-signatures. covered: [from, to) in seconds, UTC.
     windows: in `covered`; windows_uncounted: of these, overlapped or with untrusted time. coverage_permille: windows
     of all that should be there. delay_s: median and largest time from a window's end to its not-after.
-    enrolled: gateways of this enterprise in the register, None without one; a bundle shows one.
+    family: gateways of this enterprise in the register, this one among them; None without a register.
+    supersedes: the gateway whose successor this one is enrolled as. standing: what a revocation leaves.
+    clock: the gateway's own, which decides no verdict.
     levels: of the devices alive at the end of the newest window, None where nothing is proven of them. probes: valid,
     unanchored, unsupported, invalid. reads: committed and opened.
     demanded, opened: slots that auditors demanded, and how many of these the bundle opens. limits: codes.
@@ -80,7 +83,10 @@ class Summary:
     delay_max_s: int | None = None
     devices: int | None = None
     points: int | None = None
-    enrolled: int | None = None
+    family: tuple[registers.Kin, ...] | None = None
+    supersedes: str | None = None
+    standing: Standing | None = None
+    clock: Clock = field(default_factory=Clock)
     levels: LevelTotals | None = None
     probes: tuple[int, int, int, int] = (0, 0, 0, 0)
     reads: ReadTotals = NO_READS
@@ -98,9 +104,21 @@ class Summary:
             "coverage_permille": self.coverage_permille,
             "delay_s": {"median": self.delay_median_s, "max": self.delay_max_s},
             "roster": {"devices": self.devices, "points": self.points},
-            "gateways": {"enrolled": self.enrolled, "shown": 1}, "levels": self._levels(),
+            "gateways": self._gateways(), "levels": self._levels(),
+            "revocation": None if self.standing is None else self.standing.as_json(), "clock": self.clock.as_json(),
             "openings": {"demanded": self.demanded, "answered": self.opened}, "limits": list(self.limits),
         }
+
+    @property
+    def enrolled(self) -> int | None:
+        """Gateways of this enterprise in the register, None without one."""
+        return None if self.family is None else len(self.family)
+
+    def _gateways(self) -> dict[str, Any]:
+        others = [{"gateway": kin.gateway, "site": kin.site, "supersedes": kin.supersedes,
+                   "superseded_by": list(kin.superseded_by), "revoked_from": kin.revoked_from}
+                  for kin in self.family or () if kin.gateway != self.gateway]
+        return {"enrolled": self.enrolled, "shown": 1, "supersedes": self.supersedes, "others": others}
 
     def _levels(self) -> dict[str, Any]:
         known = None if self.levels is None else self.levels.as_json()
@@ -188,7 +206,8 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
     brackets = Brackets(policy, heads, register.roots if register else {}, found)
     rosters = Rosters(bundle, found)
     probes = Probes(history, brackets, rosters, found)
-    windows = _walk(history, brackets, rosters, probes, found)
+    clock = Clock()
+    windows = _walk(history, brackets, rosters, probes, clock, found)
     last = rosters.last()
     opened = read_openings(bundle, log.gateway, last, found)
     reads = transcripts.check(also.transcripts, probes.reads, log.gateway, rosters, found)
@@ -216,7 +235,9 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
         delay_max_s=max(brackets.delays_s, default=None),
         devices=None if last is None else sum(row.alive for row in last.devices),
         points=None if last is None else sum(row.alive for row in last.points),
-        enrolled=len(register.gateways) if register else None,
+        family=register.gateways if register else None,
+        supersedes=certificate["supersedes"] if certificate else None,
+        standing=standing(register.revocation if register else None, windows, log.checkpoint.size), clock=clock,
         levels=None if last is None or found.faults() else _levels_at_end(possession, windows),
         probes=(len(probes.valid), probes.unanchored, probes.unsupported, probes.invalid), reads=reads,
         demanded=len(register.demanded) if register else 0,
@@ -264,7 +285,8 @@ def _levels_at_end(possession: Possession, windows: Windows) -> LevelTotals | No
     return totals(at, levels(at, freshness_s=basis.freshness_s, lateness_s=basis.lateness_s), [alive])
 
 
-def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes, found: Findings) -> Windows:
+def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes, clock: Clock,
+          found: Findings) -> Windows:
     """Steps 6 to 10, one entry at a time. Returns the windows that hold."""
     windows = Windows()
     recount: Recount | None = None
@@ -287,6 +309,7 @@ def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes
             probes.take_back(value["start_s"], history.outages[-1].seq if history.outages else value["seq"])
             found.remark(LOG, "window.overlapped", f"entry/{taken[-1]}", seq=taken[-1], last=taken[0],
                          windows=len(taken))
+        clock.take(value, bracket.not_before_s, bracket.not_after_s)
         windows.add(value, not_before_s=bracket.not_before_s, not_after_s=bracket.not_after_s, state=bracket.state)
     brackets.close()
     probes.close(windows)
