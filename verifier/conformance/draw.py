@@ -534,6 +534,8 @@ def _revoked(draw: Draw) -> None:
     for _ in range(rng.randrange(4)):
         if rng.random() < 0.3:
             gateway.add("window", True, nonsense=1)
+        elif rng.random() < 0.3:
+            _roster(draw)
         else:
             draw.sealed()
     _revocation(draw.world, gateway, draw.revoked_from, rng.choice(["platform", f"recovery {gateway.name}"]))
