@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,13 @@ from config.gateway import GatewayConfig
 from gateway.commissioning import roster as slots
 from gateway.commissioning.connect import Driver, build_drivers
 from gateway.commissioning.state import State, write_json
-from gateway.commissioning.status import folder_bytes
 from gateway.counting.figures import Recent
 from gateway.counting.kernel import Columns
 from gateway.counting.registry import Ledger, Registry
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap, WindowClock, Windows
+from gateway.keeping.retention import Limits, Retention, use_of
+from gateway.probing import transcripts
 from gateway.probing.probing import Probing
 from gateway.sealing.disk import RealDisk
 from gateway.sealing.journal import Journal
@@ -46,6 +47,9 @@ from protocols.evidence.encoding import from_base64
 from protocols.samples import PollBatch, SampleBatch
 from protocols.terms.say import Say
 
+if TYPE_CHECKING:
+    from gateway.keeping.keeping import Keeping
+
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
@@ -53,7 +57,11 @@ STOP_S = 3.0
 REMEMBERED_S = 86_400
 """How much of the journal the local figures look back on: the freshness of the default basis."""
 
-DISK_WATCH_WINDOWS = 60
+SWEEP_S = 3_600
+SEEN_AHEAD_S = 86_400
+"""Promises end by window time, but never more than this beyond what a witness last co-signed: a clock may run away."""
+
+MB = 2**20
 EVENTS_KEPT = 50
 Result = TypeVar("Result")
 
@@ -111,6 +119,7 @@ class Agent:
         self._events: list[dict[str, Any]] = []
         self._over_budget = False
         self._begun = False
+        self._untold: ClosedWindow | None = None  # sealed, and not in status.json yet
         self.state = State(config.state_dir)
         enrolment = self.state.enrolment()
         if enrolment is None:
@@ -138,7 +147,23 @@ class Agent:
             # Receipts may take an eighth of the disk budget; entries are evidence and are never deleted.
             self.submitter = Submitter(
                 address, self.sealer, enrolment, self.tell,
-                receipts_bytes_max=min(RECEIPTS_BYTES_MAX, config.limits.disk_budget_mb * 2**20 // 8))
+                receipts_bytes_max=min(RECEIPTS_BYTES_MAX, config.limits.disk_budget_mb * MB // 8))
+        self.retention = Retention(
+            Limits(budget_bytes=config.limits.disk_budget_mb * MB, raw_bytes=config.keep.budget_mb * MB,
+                   receipts_bytes=min(RECEIPTS_BYTES_MAX, config.limits.disk_budget_mb * MB // 8),
+                   retain_s=config.keep.retain_days * 86_400, transcripts_s=config.keep.transcripts_days * 86_400),
+            measure=lambda: use_of(config.state_dir, self.journal.branch.log), journal=self.journal.disk,
+            thin=(lambda most: None) if self.submitter is None else self.submitter.limit_receipts,
+            expire_reads=lambda before_s: transcripts.expire(self.state.dir / transcripts.FOLDER, before_s))
+        self._swept_s = 0
+        self.keeping: Keeping | None = None
+        if config.keep.raw:
+            from gateway.keeping.keeping import Keeping as Started  # pyarrow: only for who keeps raw data
+
+            self.keeping = Started(
+                RealDisk(self.state.raw_dir), self.windows, self.retention, memory_bytes=config.keep.memory_mb * MB,
+                record=lambda kind, fields: self._on_disk(self.sealer.record, kind, fields), event=self.tell,
+                now_ns=self.clock.now_ns)
         self.probing = Probing(
             config, self.state, self.sealer, self.windows, self.clock, self.tell, self._on_disk,
             seen=None if self.submitter is None else self._seen, tap=self._set_tap)
@@ -167,6 +192,8 @@ class Agent:
                 tasks += [asyncio.create_task(driver.run(), name=name) for name, driver in drivers.items()]
                 tasks.append(asyncio.create_task(self._tick(drivers), name="tick"))
                 tasks += self.probing.start(drivers)
+                if self.keeping is not None:
+                    tasks.append(asyncio.create_task(self.keeping.run(), name="keeping"))
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
                 for task in done:
                     task.result()  # a driver never returns; what it raises ends the gateway loudly
@@ -192,7 +219,9 @@ class Agent:
                             opens_s=self.windows.opens_s, platform_size=size)
         self._begun = True
         await self._on_disk(self._remember)
-        await self._on_disk(self._watch_disk)
+        if self.keeping is not None:
+            await self.keeping.begin(self.journal)
+        await self._on_disk(self._sweep, self.windows.opens_s)
 
     def _remember(self) -> None:
         """Take the windows of the last day from the journal: the figures of the page do not start at zero."""
@@ -212,12 +241,17 @@ class Agent:
         for end_s, columns in reversed(found):
             self.recent.add_columns(end_s, columns)
 
-    def _watch_disk(self) -> None:
-        """Tell once when the state folder passes its budget. Sealing goes on: that is the smaller harm."""
-        used_mb = folder_bytes(self.config.state_dir) // 2**20
-        over = used_mb > self.config.limits.disk_budget_mb
+    def _sweep(self, now_s: int) -> None:
+        """Delete what may go from the state folder. Told once when what stays passes its budget: sealing goes on."""
+        seen = self._seen()
+        self._swept_s = now_s
+        retention = self.retention
+        retention.sweep(self.journal.branch, now_s=now_s if seen is None else min(now_s, seen["time_s"] + SEEN_AHEAD_S),
+                        wall_s=time.time())
+        retention.grows(self.journal.size, self.config.len_s)
+        over = retention.over_bytes > 0
         if over and not self._over_budget:
-            self.tell("agent.disk_over", str(self.config.state_dir), used_mb=used_mb,
+            self.tell("agent.disk_over", str(self.config.state_dir), used_mb=sum(retention.use.values()) // MB,
                       budget_mb=self.config.limits.disk_budget_mb)
         self._over_budget = over
 
@@ -240,12 +274,24 @@ class Agent:
         if isinstance(item, Gap):
             self.sealer.gap(item)
             return
-        if await self._on_disk(self.sealer.seal, item, self._seen()):
+        seq = await self._on_disk(self._seal_window, item, self._seen())
+        if self.keeping is not None:
+            self.keeping.sealed(item, seq)
+        self._untold = item
+        if seq is not None:
             self.recent.add(item)
             await self.probing.window_sealed(item)
+        await self._tell_status(item)
+        if item.start_s >= self._swept_s + SWEEP_S:
+            await self._beside_the_log(self._sweep, item.start_s + item.len_s)
+
+    async def _tell_status(self, item: ClosedWindow) -> None:
         await self._beside_the_log(self._report, item, list(self._events), self.probing.report())
-        if self.journal.size % DISK_WATCH_WINDOWS == 0:
-            await self._on_disk(self._watch_disk)
+        self._untold = None
+
+    def _seal_window(self, item: ClosedWindow, seen: Mapping[str, Any] | None) -> int | None:
+        """Return the seq of a window that is sealed now, None if the disk did not take it. In the disk's thread."""
+        return self.journal.size - 1 if self.sealer.seal(item, seen) else None
 
     def _seen(self) -> Mapping[str, Any] | None:
         return self.submitter.seen if self.submitter is not None else None
@@ -317,6 +363,8 @@ class Agent:
                     "submitted": self.submitter.submitted if self.submitter is not None else None,
                     "proven": self.submitter.proven if self.submitter is not None else None},
             "probing": probing,
+            "disk": {"budget": self.retention.limits.budget_bytes, "use": dict(self.retention.use)},
+            "keep": None if self.keeping is None else self.keeping.report(),
             "events": events})
 
     async def _stop(self, clean: bool) -> None:
@@ -330,10 +378,17 @@ class Agent:
                 for item in items:
                     await self._seal(item)
                 await self.probing.seal_answers()
+                if self._untold is not None:  # the stop came between a window and its status
+                    await self._tell_status(self._untold)
+                if self.keeping is not None:  # what takes longer is finished at the next start
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self.keeping.finish(), STOP_S)
                 await self._on_disk(self.sealer.stop, cut_samples)
         except (OSError, EvidenceError) as error:
             log.warning("the clean stop could not be noted: %s", error)
         finally:
+            if self.keeping is not None:
+                self.keeping.close()
             self.journal.close()
             self._disk.shutdown(wait=False)
 

@@ -10,7 +10,8 @@
     reads/                transcripts of reads, with process values; opened only by hand (gateway/probing)
     status.json           written by the running agent, read by `status`
     journal/              the log itself (gateway/sealing/journal.py)
-    pki/                  the OPC UA client certificates: own.der collects, probe.der probes
+    raw/                  raw data that is promised (gateway/keeping)
+    pki/                  the OPC UA client certificates: own.der collects, prober.der probes
 """
 
 from __future__ import annotations
@@ -100,6 +101,11 @@ class State:
     def journal_dir(self) -> Path:
         """The log."""
         return self.dir / "journal"
+
+    @property
+    def raw_dir(self) -> Path:
+        """Raw segments and their promises (gateway/keeping/keeper.py); only with `[keep] raw = true`."""
+        return self.dir / "raw"
 
     @property
     def pki_dir(self) -> Path:

@@ -95,6 +95,8 @@ class Keeper:
         self.lost_windows = 0
         self.largest = 0
         """Bytes of the largest file of this run."""
+        self.refused = 0
+        """Bytes of the window that there was no room for."""
         for name in disk.names(""):
             if name.endswith(PROMISE):
                 kept = self._read_promise(name)
@@ -104,7 +106,7 @@ class Keeper:
     @property
     def used_bytes(self) -> int:
         """What finished files and the open segment take on the disk."""
-        return sum(kept.bytes for kept in self.promises.values()) + (self._open.bytes if self._open else 0)
+        return sum(kept.bytes for kept in list(self.promises.values())) + (self._open.bytes if self._open else 0)
 
     def take(self, chunk: Chunk | None, seq: int | None) -> list[Kept]:
         """Add a window that was sealed at `seq`; return the segments that this finished.
@@ -140,6 +142,7 @@ class Keeper:
             self._event("keep.disk", f"raw/{open_.stem}", reason=error.strerror or error)
             return []
         self._open = None
+        self.promises[kept.name] = kept
         return [kept]
 
     def recorded(self, kept: Kept, seq: int) -> None:
@@ -152,7 +155,7 @@ class Keeper:
     def expire(self, now_s: int) -> int:
         """Delete the files whose promise has ended by `now_s`; return their bytes. Never another. Raises OSError."""
         freed = 0
-        for kept in [k for k in self.promises.values() if k.retain_until_s < now_s]:
+        for kept in [k for k in list(self.promises.values()) if k.retain_until_s < now_s]:
             self.disk.remove(kept.name)
             self.disk.remove(kept.name.removesuffix(FILE) + PROMISE)  # last: a file without it would be promised anew
             del self.promises[kept.name]
@@ -174,6 +177,7 @@ class Keeper:
             elif name.endswith(FILE) and not self._stands(log, name):
                 kept = self._adopt(log, name)
                 if kept is not None:
+                    self.promises[kept.name] = kept
                     found.append(kept)
         return found
 
@@ -195,6 +199,7 @@ class Keeper:
             if not self.full:
                 self._event("keep.full", "raw", size=len(data))
             self.full = True
+            self.refused = len(data)
             self.lost_windows += 1
             return self.finish()
         self.full = False

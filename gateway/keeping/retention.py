@@ -57,10 +57,11 @@ def use_of(folder: Path, log: str) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """In bytes and seconds. budget: the whole state folder. raw: promised segments of it."""
+    """In bytes and seconds. budget: the whole state folder. raw, receipts: what these may take of it."""
 
     budget_bytes: int
     raw_bytes: int
+    receipts_bytes: int
     retain_s: int
     transcripts_s: int
 
@@ -108,7 +109,8 @@ class Retention:
         if self.over_bytes:
             self._drop_superseded(branch)
             self.use = self._measure()
-        self._thin(max(0, self.use["receipts"] - self.over_bytes) if self.over_bytes else self.limits.budget_bytes // 8)
+        self._thin(min(self.limits.receipts_bytes, max(0, self.use["receipts"] - self.over_bytes))
+                   if self.over_bytes else self.limits.receipts_bytes)
         return max(0, before - sum(self.use.values()))
 
     @property

@@ -53,7 +53,7 @@ class Receipts:
 
     def __init__(self, journal: Journal, gateway: str, trust: Trust, event: Event, *,
                  bytes_max: int = RECEIPTS_BYTES_MAX) -> None:
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._journal = journal
         self._disk = journal.disk
         self._gateway = gateway
@@ -144,7 +144,7 @@ class Receipts:
         """Let the oldest heads go while the receipts are beyond their budget."""
         newest = self._newest
         for index in sorted(self._indexes):
-            if self._bytes <= self._bytes_max or newest is None or index == newest.index:
+            if self._bytes <= self.bytes_max or newest is None or index == newest.index:
                 return
             kind = register.decode(self._proof(index).extra, where=_path(index))["type"]
             if kind == "head":

@@ -64,6 +64,10 @@ class Submitter:
         """Entries that a co-signed head covers, with proofs that are kept here."""
         return self._receipts.proven
 
+    def limit_receipts(self, bytes_max: int) -> None:
+        """Let receipts take no more than this; the oldest heads go with the next one that comes."""
+        self._receipts.bytes_max = bytes_max
+
     def grew(self) -> None:
         """Tell that the journal grew. Call it on the event loop."""
         self._wake.set()
