@@ -140,26 +140,26 @@ def seal_probe(gateway: Gateway, name: str = "press", policy_uri: str = BASIC, *
     return gateway.add("probe", **probe_fields(gateway, name, policy_uri, **lies))
 
 
-def seal_reads(gateway: Gateway, *, count: int = 4, silent: Sequence[int] = (), rows: Sequence[Mapping[str, Any]] | None
-               = None, **lies: Any) -> tuple[int, dict[str, Any]]:
+def seal_reads(gateway: Gateway, *, count: int = 4, silent: Sequence[int] = (),
+               told: Sequence[Mapping[str, Any]] | None = None, **lies: Any) -> tuple[int, dict[str, Any]]:
     """Seal the reads of the current window; return (seq, transcript). `silent`: reads (i) that nobody answered.
 
-    rows: another transcript than the honest one. Points are drawn from the alive ones of protocols without keys.
+    told: the rows of another transcript than the honest one, whose points are drawn from those without keys.
     """
     seen, start_s = gateway.world.seen(), gateway.now_s
     if seen is None:
         raise ValueError("no reads without a co-signed register checkpoint")
     points = [p["point"] for p in gateway.points if p["state"] == "alive" and p["protocol"] in reads.PROTOCOLS]
     due = reads.schedule(seen, gateway=gateway.id, start_s=start_s, len_s=gateway.len_s, points=points, count=count)
-    told = [dict(row) for row in rows] if rows is not None else [
+    rows = [dict(row) for row in told] if told is not None else [
         {"i": i, "point": point, "at_ms": at_ms, "asked_ms": at_ms + 2,
          "answered_ms": None if i in silent else at_ms + 9, "value": None if i in silent else str(20 + i),
          "blind": hashlib.sha256(f"blind {gateway.id} {start_s} {i}".encode()).hexdigest()[:32]}
         for i, (point, at_ms) in enumerate(due)]
-    answered = sum(row["answered_ms"] is not None for row in told)
-    seq = gateway.add("reads", **{"start_s": start_s, "roster": gateway.roster_seq, "seen": seen, "rows": len(told),
-                                  "answered": answered, "root": reads.root(told)} | lies)
-    return seq, {"type": reads.TYPE, "gateway": gateway.id, "seq": seq, "rows": told}
+    answered = sum(row["answered_ms"] is not None for row in rows)
+    seq = gateway.add("reads", **{"start_s": start_s, "roster": gateway.roster_seq, "seen": seen, "rows": len(rows),
+                                  "answered": answered, "root": reads.root(rows)} | lies)
+    return seq, {"type": reads.TYPE, "gateway": gateway.id, "seq": seq, "rows": rows}
 
 
 def attest(world: World, gateway: Gateway, slot: int, server_name: str = "press", *, signer: str = "supervisor",

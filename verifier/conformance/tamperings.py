@@ -24,6 +24,7 @@ from verifier.conformance.world import (
     small,
     two_devices,
 )
+from verifier.proof.also import NOTHING, Also
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Exhibit:
     members: dict[str, bytes]
     policy: Policy
     anchor: bytes | None = None
+    also: Also = NOTHING
 
 
 Case = tuple[int, str, Callable[[], Exhibit]]

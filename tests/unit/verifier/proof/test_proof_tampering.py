@@ -15,14 +15,18 @@ from protocols.errors import VerificationError
 from protocols.evidence import bundle as bundles
 from protocols.evidence import keys, note, tiles
 from protocols.evidence.bundle import open_bundle
-from verifier.conformance.tamperings_sealed import CASES, Exhibit
+from verifier.conformance import tamperings_probes, tamperings_sealed
+from verifier.conformance.tamperings import CASES, Exhibit
 from verifier.conformance.world import small, zipped
 from verifier.proof.findings import ALL_STEPS
 from verifier.proof.verify import Verdict, verify
 
+assert tamperings_sealed.CASES is tamperings_probes.CASES is CASES
+
 
 def judge(exhibit: Exhibit, steps: frozenset[int] = ALL_STEPS) -> Verdict:
-    return verify(open_bundle(zipped(exhibit.members)), exhibit.policy, anchor=exhibit.anchor, steps=steps)
+    return verify(open_bundle(zipped(exhibit.members)), exhibit.policy, anchor=exhibit.anchor, also=exhibit.also,
+                  steps=steps)
 
 
 def faults(verdict: Verdict) -> set[tuple[int, str]]:
@@ -37,7 +41,7 @@ def test_tampering_is_refused_with_its_own_cause(name: str) -> None:
     assert not verdict.valid and verdict.evidence is None
 
 
-@pytest.mark.parametrize("step", [3, 4, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("step", [3, 4, 5, 6, 7, 8, 9, 10])
 def test_without_this_step_a_tampering_passes(step: int) -> None:
     """A verifier that lacks one step, and uses what that step would have refused."""
     passed = [name for name, (at, _, build) in CASES.items()
