@@ -314,5 +314,6 @@ def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes
     brackets.close()
     probes.close(windows)
     # Rosters behind a revocation are void, and so are their files.
-    rosters.close(lambda seq: seq >= history.end or (history.log.ships(seq) and history.log.entry(seq) is None))
+    rosters.close(lambda seq: history.end <= seq < history.log.checkpoint.size or (
+        history.log.ships(seq) and history.log.entry(seq) is None))
     return windows
