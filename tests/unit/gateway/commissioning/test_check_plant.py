@@ -98,8 +98,8 @@ async def test_a_server_that_lets_us_in_is_challenged_once_and_its_answer_decide
     config = load_gateway(simulated)
     assert (await check_plant(config, silent)).probes == [], "without a platform nothing is ever challenged"
 
-    simulated.write_text(toml.replace("[[connections]]", '[platform]\nurl = "http://127.0.0.1:9"\n\n[[connections]]', 1),
-                         encoding="utf-8")
+    first = "[[connections]]"
+    simulated.write_text(toml.replace(first, f'[platform]\nurl = "http://127.0.0.1:9"\n\n{first}', 1), encoding="utf-8")
     config = load_gateway(simulated)
     probe, = (await check_plant(config, silent)).probes
     assert (probe.connection, probe.ok, probe.code) == ("machines", False, "probing.no_keys_yet")
