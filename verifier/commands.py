@@ -211,8 +211,7 @@ def as_text(verdict: Verdict, say: Say) -> list[str]:
         lines += ["", say(f"verify.trust.{summary.trust}"), say(f"verify.time.{summary.time}"), ""]
         lines.append(say("verify.gateway", gateway=summary.gateway, site=summary.site or "-",
                          uscc=summary.uscc or "-", size=summary.size))
-        if summary.enrolled is not None:
-            lines.append(say("verify.gateways", enrolled=summary.enrolled, shown=1))
+        lines += gateway_lines(summary.as_json()["gateways"], say)
         if summary.covered is None:
             lines.append(say("verify.covers_nothing"))
         else:
@@ -223,8 +222,7 @@ def as_text(verdict: Verdict, say: Say) -> list[str]:
                              uncounted=summary.windows_uncounted))
         if summary.devices is not None:
             lines.append(say("verify.roster", devices=summary.devices, points=summary.points))
-        if summary.delay_max_s is not None:
-            lines.append(say("verify.delay", median_s=summary.delay_median_s, max_s=summary.delay_max_s))
+        lines += summary_lines(summary.as_json(), say)
         if summary.demanded:
             lines.append(say("verify.openings", demanded=summary.demanded, answered=summary.opened))
         lines += _levels(summary, say)
@@ -243,6 +241,49 @@ def _levels(summary: Summary, say: Say) -> list[str]:
         lines.append(say("levels.probes", **{n: told["probes"][n] for n in ("valid", "unanchored", "unsupported")}))
     if told["reads"]["entries"]:
         lines.append(say("levels.reads", **{n: told["reads"][n] for n in ("rows", "entries", "answered", "opened")}))
+    return lines
+
+
+def gateway_lines(told: Mapping[str, Any], say: Say) -> list[str]:
+    """Return how many gateways exist for this enterprise, and each that is not shown, as the published JSON says it."""
+    lines = []
+    if told["enrolled"] is not None:
+        lines.append(say("verify.gateways", enrolled=told["enrolled"], shown=told["shown"]))
+    lines += [f"  {say('verify.gateway_hidden', gateway=g['gateway'], site=g['site'], state=state)}"
+              for g in told["others"] for state in [gateway_state(g, say)]]
+    if told["supersedes"] is not None:
+        lines.append(say("verify.supersedes", gateway=told["supersedes"]))
+    return lines
+
+
+def gateway_state(told: Mapping[str, Any], say: Say) -> str:
+    """Return what the register says of a gateway that is not shown: in use, superseded by another, revoked."""
+    states = [say("verify.state.superseded", gateway=name) for name in told["superseded_by"]]
+    if told["revoked_from"] is not None:
+        states.append(say("verify.state.revoked", from_size=told["revoked_from"]))
+    return ("；" if say.lang == "zh" else "; ").join(states) or say("verify.state.enrolled")
+
+
+def summary_lines(told: Mapping[str, Any], say: Say) -> list[str]:
+    """Return what cannot be prevented and is therefore told, as the published JSON of a summary says it."""
+    lines = []
+    if told["delay_s"]["max"] is not None:
+        lines.append(say("verify.delay", median_s=told["delay_s"]["median"], max_s=told["delay_s"]["max"]))
+    clock, ends = told["clock"], told["revocation"]
+    if clock["outside_max_s"]:
+        lines.append(say("verify.clock_outside", outside_s=clock["outside_max_s"]))
+    if clock["stepped_windows"]:
+        lines.append(say("verify.clock_stepped", windows=clock["stepped_windows"], step_ms=clock["step_max_ms"]))
+    if ends is not None:
+        lines.append(say("verify.revoked", from_size=ends["from_size"], windows=ends["windows"]["standing"],
+                         void=ends["void_entries"]))
+        if ends["cosigned_s"] is None:
+            lines.append(say("verify.revoked_open"))
+        else:
+            until_s = ends["proven_until_s"]
+            lines.append(say("verify.revoked_before", at=local_time(ends["cosigned_s"]),
+                             windows=ends["windows"]["cosigned_before"],
+                             until="-" if until_s is None else local_time(until_s)))
     return lines
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from protocols.errors import Problem, VerificationError
@@ -66,6 +66,8 @@ class Windows:
     not_before_s: array[int] = field(default_factory=lambda: array("q"))
     not_after_s: array[int] = field(default_factory=lambda: array("q"))
     state: bytearray = field(default_factory=bytearray)
+    _live: array[int] = field(default_factory=lambda: array("q"))
+    """Places of the windows that no later one took back: they lie in the order of time."""
 
     def __len__(self) -> int:
         return len(self.seq)
@@ -79,6 +81,7 @@ class Windows:
         self.not_before_s.append(not_before_s)
         self.not_after_s.append(not_after_s)
         self.state.append(state)
+        self._live.append(len(self.seq) - 1)
 
     def covered(self) -> tuple[int, int] | None:
         """Return (start, end) in seconds of the time that the windows cover, together with the outages between."""
@@ -89,11 +92,8 @@ class Windows:
     def take_back(self, start_s: int) -> list[int]:
         """Mark windows that end after `start_s` as overlapped; return their seqs, newest first."""
         taken = []
-        for i in range(len(self) - 1, -1, -1):
-            if self.end_s[i] <= start_s and self.state[i] != OVERLAPPED:
-                break  # windows that were not taken back lie in the order of time
-            if self.state[i] == OVERLAPPED:
-                continue
+        while self._live and self.end_s[self._live[-1]] > start_s:
+            i = self._live.pop()
             self.state[i] = OVERLAPPED
             taken.append(self.seq[i])
         return taken
@@ -113,6 +113,8 @@ class History:
     found: Findings
     outages: list[Outage] = field(default_factory=list)
     certificate: Entry | None = None
+    _lasting: list[int] = field(default_factory=list)
+    """Places in `outages` of those that end after they begin: one behind the other in time."""
     _key: bytes | None = None
     _len_s: int | None = None
     _roster: int | None = None
@@ -233,6 +235,20 @@ class History:
                 self.found.remark(LOG, "entry.unknown_type", where, seq=seq, type=kind)
         return False
 
+    def take_back(self, start_s: int) -> None:
+        """Shorten the outages that reach beyond `start_s`, where the next window begins: a clock was set back."""
+        while self._lasting:
+            i = self._lasting[-1]
+            outage = self.outages[i]
+            if outage.end_s <= start_s:
+                break
+            end_s = max(start_s, outage.start_s)
+            windows = outage.windows * (end_s - outage.start_s) // (outage.end_s - outage.start_s)
+            self.outages[i] = replace(outage, end_s=end_s, windows=windows)
+            if end_s > outage.start_s:
+                break
+            self._lasting.pop()
+
     def _enrolment(self, certificate: Entry, *, where: str) -> None:
         if self.birth.certificate is not None:
             if certificate != self.birth.certificate:
@@ -271,6 +287,8 @@ class History:
                 self.found.fault(LOG, "outage.missing", where, seq=seq, windows=value["missing"]["windows"],
                                  expected=missing)
         self._edge_s = end_s
+        if end_s > start_s:
+            self._lasting.append(len(self.outages))
         self.outages.append(Outage(seq, start_s, end_s, value["reason"], value["missing"]["windows"]))
 
     def _window(self, value: Entry, where: str) -> bool:

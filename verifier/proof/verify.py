@@ -33,7 +33,7 @@ from verifier.proof.bracket import Brackets
 from verifier.proof.equivocation import Lies, convict
 from verifier.proof.figures import Evidence
 from verifier.proof.findings import ALL_STEPS, CONTAINER, LOG, NO_ENTRY, POLICY, Finding, Findings
-from verifier.proof.history import COUNTED, Birth, History, Windows
+from verifier.proof.history import COUNTED, OVERLAPPED, Birth, History, Windows
 from verifier.proof.levels import At, LevelTotals, Possession, levels, look_at, totals
 from verifier.proof.probes import Probes
 from verifier.proof.recount import Recount
@@ -223,6 +223,7 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
     independent = newest is not None and newest.cosigned_s is not None
     limits = LIMITS if independent else (*LIMITS, LIMIT_GIVEN)
     missing = sum(o.windows for o in shown)
+    standing_windows = sum(state != OVERLAPPED for state in windows.state)
     certificate = register.certificate if register else history.certificate
     summary = Summary(
         trust="independent" if independent else "given", time="anchored" if brackets.anchored else "unanchored",
@@ -230,7 +231,7 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
         site=certificate["site"] if certificate else None, size=log.checkpoint.size, covered=covered,
         windows=len(windows), windows_uncounted=sum(state != COUNTED for state in windows.state),
         outages=len(shown), missing_windows=missing,
-        coverage_permille=1000 * len(windows) // (len(windows) + missing) if windows else None,
+        coverage_permille=1000 * standing_windows // (standing_windows + missing) if windows else None,
         delay_median_s=round(median(brackets.delays_s)) if brackets.delays_s else None,
         delay_max_s=max(brackets.delays_s, default=None),
         devices=None if last is None else sum(row.alive for row in last.devices),
@@ -304,6 +305,7 @@ def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes
         bracket = brackets.of(value)
         if recount is None or not recount.holds(value) or bracket is None:
             continue
+        history.take_back(value["start_s"])
         taken = windows.take_back(value["start_s"])
         if taken:
             probes.take_back(value["start_s"], history.outages[-1].seq if history.outages else value["seq"])
