@@ -7,6 +7,7 @@ certificate and that nonce. Whoever holds certificate, challenge and signature c
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -92,7 +93,7 @@ def probe_certificate_holds(der: bytes, gateway: str) -> bool:
     if len(der) > CERTIFICATE_BYTES_MAX:
         return False
     try:
-        certificate = x509.load_der_x509_certificate(der)
+        certificate = parse_certificate(der)
         key, extensions = certificate.public_key(), certificate.extensions
         names = [(a.oid, a.value) for a in certificate.subject]
         uris = list(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
@@ -105,10 +106,26 @@ def probe_certificate_holds(der: bytes, gateway: str) -> bool:
                        if isinstance(e.value, x509.AuthorityKeyIdentifier))):
             return False
         certificate.verify_directly_issued_by(certificate)
-    except (ValueError, TypeError, x509.ExtensionNotFound, x509.DuplicateExtension, UnsupportedAlgorithm,
-            x509.UnsupportedGeneralNameType, InvalidSignature):
+    except (ValueError, TypeError, x509.ExtensionNotFound, UnsupportedAlgorithm, InvalidSignature):
         return False
     return True
+
+
+def parse_certificate(der: bytes) -> x509.Certificate:
+    """Parse a certificate from outside so far that nothing raises later, and nothing is merely warned of.
+
+    Raises: ValueError for whatever the library finds wrong: it has many names for it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            certificate = x509.load_der_x509_certificate(der)
+            _ = certificate.public_key(), certificate.subject, certificate.issuer, list(certificate.extensions)
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.serial_number
+    except (ValueError, TypeError, Warning, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+            x509.UnsupportedGeneralNameType) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    return certificate
 
 
 def spki_sha256(spki: bytes) -> str:

@@ -41,7 +41,6 @@ _CRITICAL = (ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOI
              ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
 """Extensions that are looked at or restrict nothing here; any other that is critical makes a chain unusable."""
 T = TypeVar("T", bound=x509.ExtensionType)
-_BROKEN = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +66,8 @@ def read(chains: Sequence[tuple[str, Mapping[str, Any]]], maker_cas: Sequence[st
     anchors = []
     for text in maker_cas:
         try:
-            anchors.append(_parse(text, where="policy"))
-        except (*_BROKEN, VerificationError):
+            anchors.append(probe.parse_certificate(from_base64(text, where="policy")))
+        except (ValueError, VerificationError):
             found.remark(POLICY, "policy.maker_ca", "policy")
     result = []
     for name, value in chains:
@@ -96,9 +95,9 @@ def _certificates(value: Mapping[str, Any], *, where: str) -> list[x509.Certific
     Raises: VerificationError `chain.malformed`, `chain.leaf` or `chain.signature`.
     """
     try:
-        certificates = [_parse(text, where=where) for text in value["certificates"]]
+        certificates = [probe.parse_certificate(from_base64(text, where=where)) for text in value["certificates"]]
         spki = certificates[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (*_BROKEN, IndexError) as error:
+    except (ValueError, IndexError) as error:
         raise VerificationError(Problem.of(where, "chain.malformed", reason=str(error)[:120])) from error
     if probe.spki_sha256(spki) != value["spki_sha256"]:
         raise VerificationError(Problem.of(where, "chain.leaf", spki_sha256=value["spki_sha256"]))
@@ -108,18 +107,10 @@ def _certificates(value: Mapping[str, Any], *, where: str) -> list[x509.Certific
     return certificates
 
 
-def _parse(text: str, *, where: str) -> x509.Certificate:
-    """Return a certificate whose key, names and extensions can be read: nothing raises later. Raises _BROKEN."""
-    certificate = x509.load_der_x509_certificate(from_base64(text, where=where))
-    _ = certificate.public_key(), certificate.subject, certificate.issuer, list(certificate.extensions)
-    _ = certificate.signature_algorithm_oid, certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    return certificate
-
-
 def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
     try:
         child.verify_directly_issued_by(parent)
-    except (InvalidSignature, *_BROKEN):
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
         return False
     return True
 
