@@ -158,11 +158,11 @@ class Agent:
         self._swept_s = 0
         self.keeping: Keeping | None = None
         if config.keep.raw:
-            from gateway.keeping.keeping import Keeping as Started  # pyarrow: only for who keeps raw data
+            from gateway.keeping import keeping  # pyarrow: only for who keeps raw data
 
-            self.keeping = Started(
+            self.keeping = keeping.Keeping(
                 RealDisk(self.state.raw_dir), self.windows, self.retention, memory_bytes=config.keep.memory_mb * MB,
-                record=lambda kind, fields: self._on_disk(self.sealer.record, kind, fields), event=self.tell,
+                record=lambda kept: self._on_disk(keeping.seal_promise, self.sealer, kept), event=self.tell,
                 now_ns=self.clock.now_ns)
         self.probing = Probing(
             config, self.state, self.sealer, self.windows, self.clock, self.tell, self._on_disk,

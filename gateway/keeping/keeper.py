@@ -120,9 +120,9 @@ class Keeper:
             return self.finish()
         if not self._continues(chunk):
             done = self.finish()
-        if self._open is not None:  # the disk did not take its end: it is tried again with the next window
-            self.lost_windows += 1
-            return done
+            if self._open is not None:  # the disk did not take its end: it is tried again with the next window
+                self.lost_windows += 1
+                return done
         return done + self._append(chunk, seq)
 
     def finish(self) -> list[Kept]:
@@ -310,12 +310,21 @@ class Keeper:
             return None
         from_seq, to_seq, end_s = place
         kept = self._kept(name, data, from_seq, to_seq, end_s)
-        for seq in range(to_seq + 1, log.size):
-            value = log.entry(seq)
-            if value["type"] == "keep" and value["name"] == name:
-                self.recorded(Kept(**{field: value[field] for field in kept.fields()}), seq)
-                return None
+        promised = find_promise(log, kept)
+        if promised is not None:
+            value = log.entry(promised)
+            self.recorded(Kept(**{field: value[field] for field in kept.fields()}), promised)
+            return None
         return kept
+
+
+def find_promise(log: Journal, kept: Kept) -> int | None:
+    """Return the seq of the entry that promises a file, None if there is none yet."""
+    for seq in range(kept.to_seq + 1, log.size):
+        value = log.entry(seq)
+        if value["type"] == "keep" and value["name"] == kept.name:
+            return seq
+    return None
 
 
 def _locate(log: Journal, starts_s: list[int], name: str) -> tuple[int, int, int] | None:

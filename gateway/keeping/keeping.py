@@ -7,30 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from gateway.counting.window import ClosedWindow, Gap, Windows
 from gateway.keeping import segment
-from gateway.keeping.keeper import Event, Keeper, Kept
+from gateway.keeping.keeper import Event, Keeper, Kept, find_promise
 from gateway.keeping.retention import Retention
 from gateway.keeping.spool import Chunk, Spool
 from gateway.sealing.disk import Disk
 from gateway.sealing.journal import Journal
+from gateway.sealing.sealer import Sealer
 
 log = logging.getLogger(__name__)
 MAX_ROOM_HOURS = 2
 """Room for so many files of the largest size makes a gateway keep again after its budget was used up."""
 
 Result = TypeVar("Result")
-Record = Callable[[str, Mapping[str, Any]], Awaitable[int]]
+Record = Callable[[Kept], Awaitable[int]]
+
+
+def seal_promise(sealer: Sealer, kept: Kept) -> int:
+    """Seal the `keep` entry of a file, once, however often it is tried; return its seq. Raises OSError."""
+    seq = find_promise(sealer.journal, kept)
+    return sealer.record("keep", kept.fields()) if seq is None else seq
 
 
 class Keeping:
     """What an agent with `[keep] raw = true` has beside it. Methods are called on the loop.
 
-    record: seals one entry and returns its seq, in the order of all that is sealed.
+    record: seals one `keep` entry and returns its seq, in the order of all that is sealed; `seal_promise` does it.
     """
 
     def __init__(self, disk: Disk, windows: Windows, retention: Retention, *, memory_bytes: int, record: Record,
@@ -102,7 +109,7 @@ class Keeping:
         while self._unsealed:
             kept = self._unsealed[0]
             try:
-                seq = await self._record("keep", kept.fields())
+                seq = await self._record(kept)
                 del self._unsealed[0]
                 await self._in_thread(self.keeper.recorded, kept, seq)
             except OSError as error:

@@ -21,6 +21,7 @@ from protocols.evidence.raw import COLUMNS, FORMAT, FORMAT_KEY, GROUP_ROWS_MAX
 from protocols.samples import PollBatch
 
 SCHEMA = pa.schema([(name, getattr(pa, {"double": "float64"}.get(kind, kind))()) for name, kind in COLUMNS.items()])
+FRAME = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1), use_threads=False)
 GROUP_ROWS = GROUP_ROWS_MAX // 4
 TEXT_CHARS_MAX = 4096
 """A longer text is cut: its fingerprint in `value` is what counts."""
@@ -146,7 +147,7 @@ def _array(values: Any, kind: pa.DataType, rows: int) -> pa.Array:
 
 def _frame(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+    with pa.ipc.new_stream(sink, SCHEMA, options=FRAME) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
 

@@ -184,9 +184,12 @@ class Sealer:
     def record(self, kind: str, fields: Mapping[str, Any]) -> int:
         """Seal one entry that is no link of the gateway's life, such as a `probe`; return its seq.
 
-        Raises: OSError when the disk does not take it: then nothing is sealed, and the caller may try again.
+        Raises: OSError when the disk does not take it, as far as is known: tried again, it is sealed once.
         """
-        self._settle()
+        if self._settle():
+            last = self.journal.entry(self.journal.size - 1)
+            if {name: value for name, value in last.items() if name not in _HEADER} == dict(fields):
+                return self.journal.size - 1
         draft = self._draft()
         self._tried = -1
         seq = draft.add(kind, fields)
