@@ -9,6 +9,7 @@ from typing import Any
 
 from config.gateway import GatewayConfig
 from gateway.commissioning.state import State, write_json
+from gateway.counting.registry import Registry
 from gateway.counting.window import ClosedWindow, WindowClock, Windows
 from gateway.probing import transcripts
 from gateway.probing.certificate import probe_certificate
@@ -44,6 +45,8 @@ class Probing:
         self._reads: Reads | None = None
         self._sealed_s: int | None = None  # start of the newest window in the log that this process sealed
         self._last_reads: dict[str, int] | None = None
+        self._registry: Registry | None = None  # of which `_keys` were taken
+        self._keys: frozenset[str] = frozenset()
 
     def start(self, drivers: Mapping[str, Any]) -> list[asyncio.Task[None]]:
         """Begin to ask. `drivers` by connection: what reads on demand, and what knows its server's certificate."""
@@ -70,15 +73,29 @@ class Probing:
         def targets() -> list[Target]:
             shown = ((end, getattr(drivers[name], "server_certificate", lambda: None)())
                      for name, end in secured.items())
-            return [Target(endpoint=end, certificate=certificate) for end, certificate in shown if certificate]
+            known = self._keys_in_force()
+            found = [Target(endpoint=end, certificate=certificate) for end, certificate in shown if certificate]
+            return [target for target in found if target.key in known]
 
         settings, len_s, journal = self._config.probing, self._config.len_s, self._sealer.journal
         return Prober(
             gateway=self._sealer.gateway, signer=lambda: bytes.fromhex(journal.history.key_at(journal.size)),
             certificate=lambda: probe_certificate(self._state.pki_dir, self._sealer.gateway),
             pace=Pace(every_s=settings.every_s, max_per_hour=settings.max_per_hour), len_s=len_s, targets=targets,
-            seen=seen, start_s=lambda: self._clock.now_ns() // NS_PER_S // len_s * len_s, tell=self._tell, ask=ask,
-            keep=self._keep, remembered=self._state.probes())
+            seen=seen, start_s=self._open_s, tell=self._tell, ask=ask, keep=self._keep,
+            remembered=self._state.probes())
+
+    def _open_s(self) -> int:
+        """Return the start of the window that is open now."""
+        return self._clock.now_ns() // NS_PER_S // self._config.len_s * self._config.len_s
+
+    def _keys_in_force(self) -> frozenset[str]:
+        """Return the server keys that the rows in force name: one that was just shown waits for its roster."""
+        registry = self._windows.registry_at(self._open_s())
+        if registry is not self._registry:
+            self._registry = registry
+            self._keys = frozenset(row["server"]["spki_sha256"] for row in registry.device_rows)
+        return self._keys
 
     async def _keep(self, body: Mapping[str, Any]) -> None:
         # Not on the thread that seals: a slow disk there must not make a challenge late for its window.

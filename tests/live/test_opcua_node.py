@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.probing.certificate import probe_certificate, spki_of
+from gateway.probing.driver import ask
+from protocols.errors import VerificationError
+from protocols.evidence import probe
 from protocols.opcua.driver import OpcUaDriver
-from protocols.opcua.pki import REJECTED, server_spki_sha256
-from protocols.opcua.target import Nameplate, OpcUaPoint, parse_address
+from protocols.opcua.pki import REJECTED, leaf_of, server_spki_sha256
+from protocols.opcua.target import SECURITY_POLICIES, Nameplate, OpcUaPoint, parse_address
 from protocols.samples import BAD, fingerprint
 from tests.support.npm import installed
 from tests.unit.protocols.opcua.bench import Proxy, Recorder, endpoint, free_port, running, until
@@ -133,6 +139,36 @@ async def test_trust_check_identify_and_collect_encrypted(program: Path, tmp_pat
             result, = await OpcUaDriver(other, at(["v0"]), sink).check()
             assert result.ok, (policy, result)
         await until_counts(server, (0, 0))
+
+
+async def test_it_signs_challenges_that_are_checked_without_it(program: Path, tmp_path: Path) -> None:
+    """An implementation that is not ours answers probes; what it signed is checked from what a log would hold."""
+    gateway = hashlib.sha256(b"gateway").hexdigest()[:32]
+    own = probe_certificate(tmp_path / "pki", gateway)
+    public = hashlib.sha256(b"public key").digest()
+    seen = {"size": 9, "root": "ab" * 32, "witness": "bureau", "time_s": 1_790_000_000, "signature": ""}
+    policies = ("Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss")
+    signed: list[tuple[str, int, bytes]] = []
+    async with node_server(program, tmp_path / "server") as server:
+        leaf = leaf_of(server.certificate)
+        spki = spki_of(leaf)
+
+        def challenge(start_s: int, *, size: int = 9, key: bytes = public) -> bytes:
+            return probe.challenge(seen | {"size": size}, gateway_spki=key, start_s=start_s, server_spki=spki)
+
+        for number, (policy, mode) in enumerate(product(policies, ("SignAndEncrypt", "Sign"))):
+            at = settings(server.port, tmp_path, **(SECURED | {"security_policy": policy, "security_mode": mode}))
+            start_s = 1_790_000_040 + 60 * number
+            signed.append((policy, start_s, await ask(at, server_certificate=leaf, own=own, gateway=gateway,
+                                                      c=challenge(start_s), deadline_s=10)))
+        await until_counts(server, (0, 0))  # a session that was never activated is closed all the same
+    for policy, start_s, signature in signed:
+        facts = {"policy_uri": SECURITY_POLICIES[policy], "server_spki": spki, "client_certificate": own.certificate,
+                 "signature": signature, "where": "entry"}
+        probe.verify_signature(c=challenge(start_s), **facts)
+        for other in (challenge(start_s + 60), challenge(start_s, size=10), challenge(start_s, key=bytes(32))):
+            with pytest.raises(VerificationError, match=r"probe\.signature"):
+                probe.verify_signature(c=other, **facts)
 
 
 async def until_counts(server: NodeServer, wanted: tuple[int, int]) -> None:
