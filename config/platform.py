@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import Field
 from config.listening import LOOPBACK, Listening, ListenTable, listening
 from config.loader import Section, read_toml
 from protocols.errors import ConfigError, Problem, VerificationError
-from protocols.evidence import note
+from protocols.evidence import keys, note
 
 WITNESSES_MAX = 50
 GROUP = "co-signers"
@@ -48,12 +49,20 @@ class LimitsTable(Section):
     witness_timeout_s: float = Field(default=10.0, ge=0.1, le=300)
 
 
+class StatementsTable(Section):
+    """[statements]: whose statements enter the register, as keys (64 hex). Checkers decide for themselves."""
+
+    supervisors: list[str] = Field(default=[], max_length=1000)
+    auditors: list[str] = Field(default=[], max_length=1000)
+
+
 class PlatformFile(Section):
     """The whole TOML file."""
 
     platform: PlatformTable
     listen: ListenTable = ListenTable()
     limits: LimitsTable = LimitsTable()
+    statements: StatementsTable = StatementsTable()
     witnesses: list[WitnessTable] = Field(default=[], max_length=WITNESSES_MAX)
 
 
@@ -85,6 +94,8 @@ class PlatformConfig:
     listening: Listening
     limits: LimitsTable
     witnesses: tuple[Witness, ...]
+    supervisors: frozenset[str] = frozenset()
+    auditors: frozenset[str] = frozenset()
 
     @property
     def platform_key_file(self) -> Path:
@@ -128,6 +139,9 @@ def load_platform(path: Path) -> PlatformConfig:
                  for name in sorted({n for n in names if names.count(n) > 1 or n == GROUP})]
     problems += [Problem.of(f"{path}, witnesses", "policy.duplicate_key", name=name)
                  for name, public in zip(names, publics, strict=True) if publics.count(public) > 1]
+    supervisors, found = _keys(raw.statements.supervisors, f"{path}, statements.supervisors")
+    auditors, more = _keys(raw.statements.auditors, f"{path}, statements.auditors")
+    problems += found + more
     quorum = raw.platform.quorum
     if quorum.isdigit() and int(quorum) > len(raw.witnesses):
         problems.append(Problem.of(f"{path}, platform.quorum", "platform.config_quorum", quorum=quorum,
@@ -138,7 +152,22 @@ def load_platform(path: Path) -> PlatformConfig:
         file=path.resolve(), name=raw.platform.name, origin=raw.platform.origin,
         data_dir=base / raw.platform.data_dir, keys_dir=base / raw.platform.keys_dir,
         register_interval_s=raw.platform.register_interval_s, threshold=quorum, listening=where, limits=raw.limits,
-        witnesses=tuple(witnesses))
+        witnesses=tuple(witnesses), supervisors=supervisors, auditors=auditors)
+
+
+def _keys(texts: list[str], where: str) -> tuple[frozenset[str], list[Problem]]:
+    """Return public keys in hex, as `tallystick sign key` prints them."""
+    problems: list[Problem] = []
+    for index, text in enumerate(texts):
+        at = f"{where}[{index}]"
+        if not re.fullmatch("[0-9a-f]{64}", text):
+            problems.append(Problem.of(at, "statements.config_key", value=text[:80]))
+            continue
+        try:
+            keys.check_public(bytes.fromhex(text), where=at)
+        except VerificationError as error:
+            problems += error.problems
+    return frozenset(texts), problems
 
 
 def _witness(table: WitnessTable, base: Path, where: str) -> tuple[Witness | None, list[Problem]]:

@@ -6,6 +6,8 @@
                                           409 SIZE_ANSWER: `first` is not the platform's size, or the root differs
     GET  /v1/gateways/<id>/entries?first=N  -> TAIL_ANSWER, at most SUBMIT_ENTRIES_MAX entries
     GET  /v1/gateways/<id>/register       -> REGISTER_ANSWER: proofs of the `last` chain and of the newest head
+    POST /v1/statements                   a statement (protocols/evidence/statement.py) -> 201 STATEMENT_ANSWER, durable
+                                          before the answer; 200 when it was there already
     GET  /g/<id>/..., /register/...       static tiles and checkpoint (C2SP tlog-tiles)
     errors                                REFUSAL with 400, 403, 404, 409, 413, 422, 429 or 500
 """
@@ -52,6 +54,9 @@ TAIL_ANSWER = Object({"first": Integer(), "entries": ListOf(Text(65_535), SUBMIT
 
 REGISTER_ANSWER = Object({"proofs": ListOf(Text(192 * 1024), 10_000),
                           "register_checkpoint": Nullable(Text(64 * 1024))})
+
+STATEMENT_ANSWER = Object({"index": Integer()})
+"""`index`: place of the statement in the register."""
 
 REFUSAL = Object({"code": Text(64), "args": ListOf(Text(400), 16), "where": Text(400), "message": Text(2000)})
 """`args`: `name=value` texts; `message` is English."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from protocols.errors import Problem, VerificationError
 from protocols.evidence import jcs
 from protocols.evidence.reader import TypedReader
 from protocols.evidence.shape import Hex, Integer, ListOf, Object, OneOf, Shape, Text, require
@@ -35,9 +36,12 @@ _READER = TypedReader(SHAPES, _HEADER, bytes_max=ENTRY_BYTES_MAX)
 
 
 def encode(value: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a register entry. Raises VerificationError if it is not as its type says."""
+    """Return the bytes of a register entry. Raises VerificationError if it is not as its type says, or too long."""
     require(SHAPES[value["type"]], value, where="register")
-    return jcs.encode(dict(value))
+    data = jcs.encode(dict(value))
+    if len(data) > ENTRY_BYTES_MAX:  # nobody could decode it, and it would stand in the register for ever
+        raise VerificationError(Problem.of("register", "json.too_large", size=len(data), limit=ENTRY_BYTES_MAX))
+    return data
 
 
 def decode(data: bytes, *, where: str) -> dict[str, Any]:

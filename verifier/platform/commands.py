@@ -172,7 +172,9 @@ def _policy(config: PlatformConfig, output: Path | None) -> None:
     from protocols.evidence import jcs
     from verifier.platform.trust import load_trust
 
-    text = jcs.encode(load_trust(config).policy).decode() + "\n"
+    people = {"supervisors": sorted(config.supervisors), "auditors": sorted(config.auditors)}
+    text = jcs.encode({**load_trust(config).policy, **{name: keys for name, keys in people.items() if keys}}
+                      ).decode() + "\n"
     if output is None:
         print(text, end="")
     else:

@@ -20,16 +20,20 @@ from typing import Any
 
 from config.platform import PlatformConfig
 from protocols import exchange
-from protocols.errors import EvidenceError, Problem, TallystickError, VerificationError
+from protocols.errors import EvidenceError, Problem, VerificationError
 from protocols.evidence import jcs, note, signed
 from protocols.evidence.merkle import EMPTY_ROOT, Tree, leaf_hash
+from protocols.evidence.shape import require
+from protocols.evidence.signed import REVOCATION
+from protocols.evidence.statement import Statement
 from protocols.evidence.tiles import WIDTH, Tile, join_entries
-from verifier.platform import enrolment, intake
+from verifier.platform import enrolment, intake, statements
 from verifier.platform.figures import figures
 from verifier.platform.intake import Accepted, LogState, RootDiffersError
 from verifier.platform.refusal import ConflictError, RefusalError
 from verifier.platform.register import Appended, Entry, Register
 from verifier.platform.roster import apply_rows
+from verifier.platform.statements import Stated
 from verifier.platform.store import Store, lock
 from verifier.platform.trust import load_trust
 
@@ -103,13 +107,10 @@ class Service:
         if not await self.store.read(lambda c: c.execute("SELECT 1 FROM gateways WHERE id = ?", (gateway,)).fetchone()):
             raise RefusalError.of(404, gateway, "platform.unknown_gateway", gateway=gateway)
         async with self._turns.setdefault(gateway, asyncio.Lock()):
-            state, revoked_from = await self._state(gateway)
+            state = await self._state(gateway)
             try:
                 if first == state.size and entries:
-                    accepted = await self._check(intake.accept, state, first, entries, checkpoint, rosters)
-                    if revoked_from is not None and accepted.head.size > revoked_from:
-                        raise RefusalError.of(403, gateway, "platform.revoked", from_size=revoked_from)
-                    await self._keep(accepted)
+                    await self._keep(await self._check(intake.accept, state, first, entries, checkpoint, rosters))
                 else:
                     await self._repeated(state, first, entries, checkpoint)
             except RootDiffersError as error:
@@ -137,6 +138,10 @@ class Service:
     def _store(self, connection: sqlite3.Connection, accepted: Accepted, shown: str | None) -> None:
         """Write an accepted batch within the writer's transaction."""
         state = accepted.state
+        revoked = connection.execute("SELECT revoked_from FROM gateways WHERE id = ?", (state.gateway,)).fetchone()
+        if revoked["revoked_from"] is not None and accepted.head.size > revoked["revoked_from"]:
+            # Also when the revocation was answered while this batch was being checked.
+            raise RefusalError.of(403, state.gateway, "platform.revoked", from_size=revoked["revoked_from"])
         changed = connection.execute(
             "UPDATE gateways SET size = ?, root = ?, checkpoint = ?, state = ?, figures = coalesce(?, figures),"
             " received_s = ? WHERE id = ? AND size = ?",
@@ -212,18 +217,16 @@ class Service:
         line = next(s for s in signed_note.signatures if (s.name, s.key_id) == (key.name, key.key_id))
         return note.format_note(signed_note.text, [line]).decode()
 
-    async def _state(self, gateway: str) -> tuple[LogState, int | None]:
-        """Return the state of a gateway, and the size at which its log was revoked. The caller holds its turn."""
-        def load(connection: sqlite3.Connection) -> tuple[LogState | None, int | None]:
+    async def _state(self, gateway: str) -> LogState:
+        """Return the state of a gateway. The caller holds its turn."""
+        def load(connection: sqlite3.Connection) -> LogState | None:
             row = connection.execute("SELECT * FROM gateways WHERE id = ?", (gateway,)).fetchone()
             known = self._states.get(gateway)
-            if known is not None and known.size == row["size"]:
-                return None, row["revoked_from"]
-            return self._load(connection, row), row["revoked_from"]
-        loaded, revoked_from = await self.store.read(load)
+            return None if known is not None and known.size == row["size"] else self._load(connection, row)
+        loaded = await self.store.read(load)
         if loaded is not None:
             self._states[gateway] = loaded
-        return self._states[gateway], revoked_from
+        return self._states[gateway]
 
     def _load(self, connection: sqlite3.Connection, row: sqlite3.Row) -> LogState:
         """Rebuild a state from what is stored. Raises EvidenceError `log.broken` if it does not fit together."""
@@ -340,38 +343,50 @@ class Service:
             raise RefusalError.of(404, gateway, "platform.unknown_gateway", gateway=gateway)
         return row
 
-    # Revocation.
+    # Statements of others.
 
     async def newest_key(self, gateway: str) -> str:
         """Return the key that signs now, 64 hex. Raises RefusalError 404."""
         await self._row(gateway)
         async with self._turns.setdefault(gateway, asyncio.Lock()):
-            state, _ = await self._state(gateway)
+            state = await self._state(gateway)
         return state.key_history[-1][1].hex()
 
     async def revoke(self, revocation: dict[str, Any]) -> int:
         """Put a signed revocation into the register and return its index. Raises RefusalError."""
-        gateway = str(revocation.get("gateway"))
+        try:
+            require(REVOCATION, revocation, where="revocation")
+        except VerificationError as error:
+            raise RefusalError.because(400, error) from error
+        return (await self.state(Statement("revocation", revocation))).index
+
+    async def state(self, statement: Statement) -> Stated:
+        """Put a statement whose shape was checked into the register; durable when this returns.
+
+        Raises: RefusalError 403 (signature), 404 (gateway), 409 (says nothing new, or too many) or 422.
+        """
+        gateway = statement.gateway
         certificate = jcs.decode((await self.store.read(lambda connection: _certificate(connection, gateway))).encode(),
                                  where="store", bytes_max=65_535)
-        try:
-            signed.verify("revocation", revocation, where="revocation",
-                          signers=[self.trust.policy["platform"], certificate["recovery_key"]])
-        except TallystickError as error:
-            raise RefusalError.because(422, error) from error
-
-        def write(connection: sqlite3.Connection) -> Appended:
-            if not connection.execute("SELECT 1 FROM keys WHERE public = ? AND gateway = ?",
-                                      (bytes.fromhex(revocation["gateway_key"]), gateway)).fetchone():
-                raise RefusalError.of(422, "gateway_key", "platform.not_its_key", gateway=gateway)
-            connection.execute(
-                "UPDATE gateways SET revoked_from = min(coalesce(revoked_from, ?), ?) WHERE id = ?",
-                (revocation["from_size"], revocation["from_size"], gateway))
-            return self.register.append(connection, [Entry(
-                uscc=certificate["uscc"], gateway=gateway, value={"type": "revoke", "revocation": revocation})])
-        appended = await self._registered(write)
-        assert appended is not None
-        return appended.first
+        signers = {"revocation": {self.trust.policy["platform"], certificate["recovery_key"]},
+                   "attestation": self.config.supervisors, "demand": self.config.auditors}[statement.kind]
+        await self._check(lambda: statements.check_signature(statement, signers=signers))
+        known = await self.store.read(lambda connection: statements.found(connection, statement))
+        if known is not None:  # also when its deadline is over meanwhile, or the row is another one
+            return Stated(index=known, fresh=False)
+        if statement.kind != "revocation":
+            async with self._turns.setdefault(gateway, asyncio.Lock()):
+                held = await self._state(gateway)
+            if statement.kind == "attestation":
+                statements.check_attestation(statement.value, held.roster)
+            else:
+                statements.check_demand(statement.value, held.roster, now_s=self.clock_s())
+        async with self.register.turn:
+            index, appended = await self.store.write(lambda connection: statements.enter(
+                connection, self.register, statement, certificate["uscc"]))
+            if appended is not None:
+                self.register.applied(appended)
+        return Stated(index=index, fresh=appended is not None)
 
     def sign_revocation(self, gateway: str, gateway_key: str, from_size: int) -> dict[str, Any]:
         """Return a revocation signed by the platform key."""

@@ -14,7 +14,8 @@ from aiohttp import web
 
 from protocols import exchange
 from protocols.errors import EvidenceError, TallystickError, VerificationError
-from protocols.evidence import jcs
+from protocols.evidence import jcs, statement
+from protocols.evidence.statement import STATEMENT_BYTES_MAX
 from protocols.evidence.tiles import WIDTH, parse_path
 from protocols.terms.say import Say
 from verifier.platform import page
@@ -79,6 +80,7 @@ def application(service: Service, say: Say) -> web.Application:
     app.router.add_post(f"/v1/gateways/{_GATEWAY}/entries", routes.submit)
     app.router.add_get(f"/v1/gateways/{_GATEWAY}/entries", routes.tail)
     app.router.add_get(f"/v1/gateways/{_GATEWAY}/register", routes.proofs)
+    app.router.add_post("/v1/statements", routes.state)
     for prefix in (f"/g/{_GATEWAY}", "/register"):
         app.router.add_get(f"{prefix}/checkpoint", routes.checkpoint)
         app.router.add_get(prefix + "/{tile:tile/.{1,100}}", routes.tile)
@@ -109,6 +111,15 @@ class _Routes:
     async def enrol(self, request: web.Request) -> web.Response:
         async with self._json(request, ENROL_BYTES_MAX) as body:
             return web.json_response(await self._service.enrol(body), status=201)
+
+    async def state(self, request: web.Request) -> web.Response:
+        async with self._json(request, STATEMENT_BYTES_MAX) as body:
+            try:
+                said = statement.of(body, where="statement")
+            except VerificationError as error:
+                raise RefusalError.because(400, error) from error
+            stated = await self._service.state(said)
+            return web.json_response({"index": stated.index}, status=201 if stated.fresh else 200)
 
     async def size(self, request: web.Request) -> web.Response:
         return web.json_response(await self._service.size(request.match_info["gateway"]))

@@ -61,7 +61,7 @@ def test_honest_log_is_accepted_whole_and_in_parts(gateway: ScriptedGateway) -> 
                            [point_row(2, 1, gateway.id, state="gone"), point_row(4, 2, gateway.id)])
         if step == 4:
             gateway.outage(-2, "clock_back")
-            gateway.add("keep", later="types are passed over")
+            gateway.add("management", later="types are passed over")
         state = take(gateway, state)
         assert state.edge.root() == gateway.tree.root()
     whole = take(gateway)

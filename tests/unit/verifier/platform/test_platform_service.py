@@ -368,10 +368,10 @@ async def test_a_revoked_log_ends(world: World) -> None:
     gateway = await world.enrolled()
     await world.submit(gateway)
     body = world.service.sign_revocation(gateway.id, keys.public_bytes(gateway.key).hex(), 4)
-    assert await refused(world.service.revoke({**body, "from_size": 3})) == (422, "signed.bad_signature")
+    assert await refused(world.service.revoke({**body, "from_size": 3})) == (403, "signed.bad_signature")
     stolen = signed.sign("revocation", {"gateway": gateway.id, "gateway_key": body["gateway_key"], "from_size": 4},
                          gateway.key)
-    assert await refused(world.service.revoke(stolen)) == (422, "signed.wrong_signer")
+    assert await refused(world.service.revoke(stolen)) == (403, "signed.wrong_signer")
     assert await refused(world.service.revoke(world.service.sign_revocation(gateway.id, "00" * 32, 4))) == (
         422, "platform.not_its_key")
     assert await refused(world.service.revoke(world.service.sign_revocation("0" * 32, "00" * 32, 4))) == (
