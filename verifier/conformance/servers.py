@@ -162,7 +162,7 @@ def seal_reads(gateway: Gateway, *, count: int = 4, silent: Sequence[int] = (),
     return seq, {"type": reads.TYPE, "gateway": gateway.id, "seq": seq, "rows": rows}
 
 
-def attest(world: World, gateway: Gateway, slot: int, server_name: str = "press", *, signer: str = "supervisor",
+def attest(world: World, gateway: Gateway, slot: int, server_name: str = "press", /, *, signer: str = "supervisor",
            **lies: Any) -> int:
     """Put an attestation into the register: this server key belongs to this slot, with all its tags."""
     row = gateway.devices[slot]
@@ -179,7 +179,7 @@ def maker_ca(name: str = "maker", **changes: Any) -> bytes:
     return _certificate(name, name, key_of(f"ca {name}").public_key(), ca=True, **changes)
 
 
-def chain(gateway: Gateway, name: str = "press", *, maker: str = "maker", serial: str | None = None,
+def chain(gateway: Gateway, /, name: str = "press", *, maker: str = "maker", serial: str | None = None,
           uri: str | None = None, through: Sequence[str] = (), leaf: Mapping[str, Any] | None = None,
           **lies: Any) -> dict[str, Any]:
     """Return the opened chain of a server. `through`: CAs between maker and leaf, the maker's side first.
