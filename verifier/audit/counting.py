@@ -17,7 +17,9 @@ from config.programme import DAY_OFFSETS_S, DailyRunning
 from protocols.errors import ConfigError, Problem, VerificationError
 from protocols.terms.basis import Basis
 from protocols.terms.say import Say
+from verifier.audit.enterprises import enterprise_findings, enterprises
 from verifier.audit.results import (
+    DECLARED,
     BundleResult,
     CountResult,
     Day,
@@ -29,6 +31,7 @@ from verifier.audit.results import (
     Kinds,
     LevelsResult,
     Part,
+    PresenceResult,
     Protocols,
     SealedResult,
     Sentence,
@@ -39,6 +42,7 @@ from verifier.audit.results import (
 from verifier.commands import local_time
 from verifier.proof.figures import DeviceFigure, Evidence, Figures, Sealed, figures
 from verifier.proof.history import UNKNOWN
+from verifier.proof.presence import presence
 from verifier.proof.verify import Verdict
 
 DAY_S = 86_400
@@ -82,19 +86,21 @@ def count(judged: Sequence[Judged], order: Order, say: Say) -> CountResult:
         raise ConfigError(Problem.of("bundle", "count.no_owner"))
     at = told = levels = None
     devices: tuple[DeviceResult, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    families = enterprises([j.told["summary"] for j in judged])
+    findings = enterprise_findings(families, say)
     if valid:
         found = _figures(evidence, order)
         at = Instant(asked_s=found.at_s, counted_s=found.counted_at_s, from_s=found.from_s)
         told = _told(found, evidence, order)
         levels = LevelsResult(**found.levels.as_json())
         devices = tuple(_device(d, evidence) for d in found.devices)
-        findings = _findings(found, told, judged, say)
+        findings = [*_findings(found, told, say), *findings]
     return CountResult(
         verdict="valid" if valid else "invalid", at=at, basis=basis_json(order.basis),
         bundles=tuple(BundleResult(sha256=j.sha256, verdict=j.told["verdict"], findings=tuple(j.told["findings"]),
                                    summary=j.told["summary"]) for j in judged),
-        figures=told, devices=devices, findings=findings, ambiguities=order.ambiguities, levels=levels,
+        enterprises=families, figures=told, devices=devices, findings=tuple(findings),
+        ambiguities=order.ambiguities, levels=levels,
         limits=tuple(sorted({code for j in judged for code in j.verdict.summary.limits})), digests=order.digests)
 
 
@@ -142,7 +148,15 @@ def _told(found: Figures, evidence: Sequence[Evidence], order: Order) -> Figures
             "class": _split(classes, equipment), "class_level_1": _split(_first_level(classes, equipment), equipment),
             "industry": _split(industries, industry), "city": _split(cities), "region": _split(found.by_region)},
         daily_running=None if order.daily is None else _daily(evidence, found, order.basis, order.daily),
-        producing_permille=found.producing_permille)
+        producing_permille=found.producing_permille, presence=_presence(found, evidence), declared=DECLARED)
+
+
+def _presence(found: Figures, evidence: Sequence[Evidence]) -> PresenceResult:
+    counted = {(d.gateway, d.row.slot) for d in found.devices if d.reason is None}
+    told = presence(evidence, counted, found.counted_at_s)
+    return PresenceResult(
+        new=None if told.new is None else len(told.new), gone=None if told.gone is None else len(told.gone),
+        short_before=told.short_before, short_after=told.short_after)
 
 
 def _sealed(found: Sealed | None) -> SealedResult | None:
@@ -228,9 +242,9 @@ def _device(figure: DeviceFigure, evidence: Sequence[Evidence]) -> DeviceResult:
         server_spki_sha256=row.server_spki_sha256 if row else None, server_via=row.server_via if row else None)
 
 
-def _findings(found: Figures, told: FiguresResult, judged: Sequence[Judged], say: Say) -> tuple[Finding, ...]:
+def _findings(found: Figures, told: FiguresResult, say: Say) -> tuple[Finding, ...]:
     """Say what a reader of the figures must know; none of it makes a bundle invalid."""
-    result = []
+    result: list[Finding] = []
     if found.counted_at_s != found.at_s:
         result.append(noted("remark", "count.rounded", "figures", say, asked=local_time(found.at_s),
                             counted=local_time(found.counted_at_s)))
@@ -255,11 +269,4 @@ def _findings(found: Figures, told: FiguresResult, judged: Sequence[Judged], say
         "class_missing" in d.remarks for d in counted)
     if unknown:
         result.append(noted("remark", "count.class_unknown", "figures", say, devices=unknown, level=REPORTING_LEVEL))
-    shown = Counter(j.verdict.summary.uscc for j in judged)
-    enrolled = {j.verdict.summary.uscc: j.verdict.summary.enrolled for j in judged}
-    for uscc, number in sorted(shown.items(), key=lambda pair: pair[0] or ""):
-        known = enrolled[uscc]
-        if known is not None and known > number:
-            result.append(noted("remark", "count.gateways_hidden", "bundle", say, uscc=uscc, enrolled=known,
-                                shown=number))
     return tuple(result)

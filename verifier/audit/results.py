@@ -113,12 +113,55 @@ class SealedResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HiddenGateway:
+    """A gateway of the enterprise that no bundle shows. revoked_from: its log ends at that size; null: not revoked."""
+
+    gateway: str
+    site: str
+    supersedes: str | None
+    superseded_by: tuple[str, ...]
+    revoked_from: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnterpriseResult:
+    """`enrolled` gateways exist in the register (null without one), `shown` of them here; `others` are not shown.
+
+    predecessors_hidden: gateways whose successor is shown and that are not.
+    """
+
+    uscc: str
+    enrolled: int | None
+    shown: int
+    others: tuple[HiddenGateway, ...]
+    predecessors_hidden: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresenceResult:
+    """Counted devices that were connected in no window a week before T (new), or a week after (gone).
+
+    null where the evidence does not reach so far; short_before, short_after: the gateways of which it does not.
+    """
+
+    new: int | None
+    gone: int | None
+    short_before: tuple[str, ...]
+    short_after: tuple[str, ...]
+
+
+DECLARED = ("class", "industry", "region", "city", "deployment", "thing", "received")
+"""What the enterprise declares of its devices, and when its gateway says that it received a sample; not proven."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FiguresResult:
     """Figures at T. configured = counted + the sum of `not_counted`.
 
     points: see verifier.proof.figures.PointTotals; its `value` is the total of the basis, folded or not.
     late_devices: how many more count with late evidence.
-    daily_running is null where the basis does not ask for it.
+    daily_running is null where the basis does not ask for it. declared: splits, and times, that rest on the
+    enterprise's declaration.
     """
 
     anchored: bool
@@ -134,6 +177,8 @@ class FiguresResult:
     splits: Mapping[str, tuple[Part, ...]]
     daily_running: tuple[Day, ...] | None
     producing_permille: int | None
+    presence: PresenceResult
+    declared: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +242,7 @@ class CountResult:
     at: Instant | None
     basis: Mapping[str, Any]
     bundles: tuple[BundleResult, ...]
+    enterprises: tuple[EnterpriseResult, ...]
     figures: FiguresResult | None
     devices: tuple[DeviceResult, ...]
     findings: tuple[Finding, ...]

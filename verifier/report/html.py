@@ -31,7 +31,7 @@ def render(result: Json, say: Say) -> str:
                               trim_blocks=True, lstrip_blocks=True)
     sentences = {name: partial(getattr(wording, name), say=say) for name in
                ("basis_rows", "named", "number", "finding", "interval", "protocols",
-                "running_days", "sealed_lines", "device_level")}
+                "running_days", "sealed_lines", "device_level", "bundle_lines", "enterprise_lines", "presence_lines")}
     sentences["level_lines"] = partial(level_lines, say=say)
     count = result["count"]
     return environment.get_template(TEMPLATE).render(

@@ -7,13 +7,16 @@ from verifier.commands import level_lines, local_time
 from verifier.report.wording import (
     Json,
     basis_rows,
+    bundle_lines,
     device_level,
     device_name,
+    enterprise_lines,
     finding,
     interval,
     named,
     number,
     percent,
+    presence_lines,
     protocols,
     running_days,
     sealed_lines,
@@ -78,7 +81,10 @@ def _bundles(result: Json, say: Say) -> list[str]:
         lines.append(say("verify.gateway", gateway=summary["gateway"], site=summary["site"] or "-",
                          uscc=summary["uscc"] or "-", size=summary["size"]))
         lines += [f"  {say('verify.trust.' + summary['trust'])}", f"  {say('verify.time.' + summary['time'])}",
-                  "  " + say("count.pair", name=say("printed.covered"), value=interval(bundle, say))]
+                  "  " + say("count.pair", name=say("printed.covered"), value=interval(bundle, say)),
+                  *(f"  {line}" for line in bundle_lines(bundle, say))]
+    for enterprise in result["enterprises"]:
+        lines += enterprise_lines(enterprise, say)
     return lines
 
 
@@ -93,10 +99,11 @@ def _figures(result: Json, say: Say) -> list[str]:
              say("count.late_devices", devices=figures["late_devices"])]
     if figures["producing_permille"] is not None:
         lines.append(say("count.share", percent=percent(figures["producing_permille"])))
+    lines += presence_lines(figures["presence"], say)
     if figures["daily_running"] is not None:
         lines.append(say("count.daily"))
         lines += [f"  {days}  {devices}" for days, devices in running_days(figures["daily_running"], say)]
-    return [*lines, *level_lines(result["levels"], say)]
+    return [*lines, *level_lines(result["levels"], say), say("count.declared")]
 
 
 def _counted(result: Json, say: Say) -> list[str]:

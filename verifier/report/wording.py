@@ -8,7 +8,7 @@ from typing import Any
 
 from config.programme import metrics
 from protocols.terms.say import Say
-from verifier.commands import local_time
+from verifier.commands import gateway_lines, local_time, summary_lines
 
 Json = Mapping[str, Any]
 ABSENT = "—"
@@ -131,3 +131,32 @@ def interval(bundle: Json, say: Say) -> str:
     if covered is None:
         return say("verify.covers_nothing")
     return f"{local_time(covered[0])} – {local_time(covered[1])}"
+
+
+def bundle_lines(bundle: Json, say: Say) -> list[str]:
+    """Return what a valid bundle rests on beside its trust: coverage, outages, delays, clock, revocation, openings."""
+    told = bundle["summary"]
+    lines = []
+    if told["covered"] is not None:
+        lines.append(say("verify.windows", windows=told["windows"]["shown"], outages=told["outages"]["shown"],
+                         missing=told["outages"]["missing_windows"], percent=percent(told["coverage_permille"]),
+                         uncounted=told["windows"]["not_counted"]))
+    lines += summary_lines(told, say)
+    if told["openings"]["demanded"]:
+        lines.append(say("verify.openings", **told["openings"]))
+    if "limit.self_made" in told["limits"]:
+        lines.append(say("printed.self_made"))
+    return lines
+
+
+def enterprise_lines(enterprise: Json, say: Say) -> list[str]:
+    """Return how many gateways exist for an enterprise, how many are shown, and each that is not."""
+    return [say("count.pair", name=enterprise["uscc"], value=line) if i == 0 else line
+            for i, line in enumerate(gateway_lines({**enterprise, "supersedes": None}, say))]
+
+
+def presence_lines(told: Json, say: Say) -> list[str]:
+    """Return how many counted devices came or went around T, or why that cannot be computed."""
+    return [say(f"count.{name}", devices=told[name]) if told[name] is not None else
+            say(f"count.{name}_unknown", gateways=", ".join(g[:8] for g in told[short]))
+            for name, short in (("new", "short_before"), ("gone", "short_after"))]
