@@ -33,6 +33,9 @@ PROMISE = ".json"
 SEGMENT_BYTES_MAX = BYTES_MAX // 2
 """A segment whose journal is longer ends before its hour: making the file holds it in memory."""
 
+PROMISE_BYTES = 512
+"""What a promise takes beside its file, and more."""
+
 PROMISE_BYTES_MAX = 4096
 NOT_IN_LOG = -1
 _HEAD = struct.Struct(">II")  # length, CRC-32
@@ -106,7 +109,8 @@ class Keeper:
     @property
     def used_bytes(self) -> int:
         """What finished files and the open segment take on the disk."""
-        return sum(kept.bytes for kept in list(self.promises.values())) + (self._open.bytes if self._open else 0)
+        return sum(kept.bytes + PROMISE_BYTES for kept in list(self.promises.values())) + (
+            self._open.bytes if self._open else 0)
 
     def take(self, chunk: Chunk | None, seq: int | None) -> list[Kept]:
         """Add a window that was sealed at `seq`; return the segments that this finished.
@@ -137,6 +141,12 @@ class Keeper:
                 self._open = None
                 return []
             kept = self._make(open_.stem, open_.bytes)
+            if kept is None:
+                self.kept_windows -= open_.windows
+                self.lost_windows += open_.windows
+                self.disk.remove(journal)
+                self._open = None
+                return []
         except OSError as error:
             open_.failed = True
             self._event("keep.disk", f"raw/{open_.stem}", reason=error.strerror or error)
@@ -196,10 +206,7 @@ class Keeper:
         data = b"".join(_HEAD.pack(len(part), zlib.crc32(part)) + part for part in (head, *frames))
         # The file comes beside the journal before the journal goes.
         if not self._room(open_.bytes + 2 * len(data)):
-            if not self.full:
-                self._event("keep.full", "raw", size=len(data))
-            self.full = True
-            self.refused = len(data)
+            self._tell_full(len(data))
             self.lost_windows += 1
             return self.finish()
         self.full = False
@@ -218,6 +225,12 @@ class Keeper:
         self.kept_windows += 1
         return self.finish() if open_.end_s % HOUR_S == 0 else []
 
+    def _tell_full(self, size: int) -> None:
+        if not self.full:
+            self._event("keep.full", "raw", size=size)
+        self.full = True
+        self.refused = size
+
     def _stem(self, start_s: int, seq: int) -> str:
         stem = f"raw-{datetime.fromtimestamp(start_s, UTC):%Y%m%dt%H}-{seq}"
         tried, number = stem, 1
@@ -226,8 +239,8 @@ class Keeper:
             tried = f"{stem}-{number}"
         return tried
 
-    def _make(self, stem: str, whole: int) -> Kept:
-        """Write the file of a journal's first `whole` bytes. Raises OSError."""
+    def _make(self, stem: str, whole: int) -> Kept | None:
+        """Write the file of a journal's first `whole` bytes; None if there is no room for it. Raises OSError."""
         path = f"{OPEN}/{stem}{JOURNAL}"
         heads: list[_Head] = []
 
@@ -237,6 +250,9 @@ class Keeper:
                 yield from parts
 
         data = self._write(frames())
+        if not self._room(len(data) + PROMISE_BYTES):
+            self._tell_full(len(data))
+            return None
         self.disk.replace(stem + FILE, data)
         self.largest = max(self.largest, len(data))
         return self._kept(stem + FILE, data, heads[0].seq, heads[-1].seq, heads[-1].start_s + heads[-1].len_s)
