@@ -21,6 +21,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import jcs
+from protocols.evidence.shape import Base64, Hex, ListOf, Object, OneOf
+from protocols.evidence.signed import GATEWAY
 
 _POLICY = "http://opcfoundation.org/UA/SecurityPolicy#"
 PKCS1_POLICIES = (f"{_POLICY}Basic256Sha256", f"{_POLICY}Aes128_Sha256_RsaOaep")
@@ -35,6 +37,13 @@ EXPONENT_BITS_MAX = 64
 """A key with a public exponent as long as its modulus would make every check thousands of times slower."""
 SPKI_BYTES_MAX = 2048
 CERTIFICATE_BYTES_MAX = 8192
+
+CHAIN_MAX = 8
+CHAIN = Object({
+    "type": OneOf(("tallystick/chain/v1",)), "gateway": GATEWAY, "spki_sha256": Hex(32),
+    "certificates": ListOf(Base64(most=CERTIFICATE_BYTES_MAX), CHAIN_MAX)})
+"""The file that opens the chain of a server key: DER, the server's own certificate first, each signed by the next one.
+The certificate of the maker's CA may be left out: the checker's policy has it."""
 
 _EXTENSIONS = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName,
                x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier)

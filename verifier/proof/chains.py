@@ -23,17 +23,9 @@ from protocols.errors import Problem, VerificationError
 from protocols.evidence import probe
 from protocols.evidence.encoding import from_base64
 from protocols.evidence.roster import normalise
-from protocols.evidence.shape import Base64, Hex, ListOf, Object, OneOf, require
-from protocols.evidence.signed import GATEWAY
-from verifier.proof.also import CHAIN as TYPE
+from protocols.evidence.shape import require
 from verifier.proof.also import where as also_where
 from verifier.proof.findings import NO_ENTRY, POLICY, PROBES, Findings
-
-LENGTH_MAX = 8
-SHAPE = Object({
-    "type": OneOf((TYPE,)), "gateway": GATEWAY, "spki_sha256": Hex(32),
-    "certificates": ListOf(Base64(most=probe.CERTIFICATE_BYTES_MAX), LENGTH_MAX)})
-"""The file: certificates are DER, the server's own first, each signed by the next. The maker's CA may be left out."""
 
 HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -72,7 +64,7 @@ def read(chains: Sequence[tuple[str, Mapping[str, Any]]], maker_cas: Sequence[st
     result = []
     for name, value in chains:
         where = also_where(name)
-        if not found.holds(PROBES, NO_ENTRY, require, SHAPE, value, where=where):
+        if not found.holds(PROBES, NO_ENTRY, require, probe.CHAIN, value, where=where):
             continue
         if value["gateway"] != gateway:
             found.remark(PROBES, "chain.unrelated", where, gateway=value["gateway"])
