@@ -518,7 +518,7 @@ def windows_of_next_week_before_any_co_signature(rng: random.Random) -> Instance
 
 # --- 29 nonces
 
-kind(29, "seen.bad_signature", "seen.split_view", "shape.", "seen.", "reads.", "probe.")
+kind(29, "seen.bad_signature", "shape.")
 
 
 def _seen_draw(rng: random.Random) -> tuple[Draw, dict[str, Any]]:
@@ -744,7 +744,7 @@ def a_revocation_by_the_recovery_key_of_the_sister(rng: random.Random) -> Instan
 # --- 33 algorithms
 
 kind(33, "note.unsigned", "note.bad_signature", "register.quorum", "signed.bad_signature", "vkey.malformed",
-     "policy.line", "probe.")
+     "policy.line")
 
 
 def _line_of_type(rng: random.Random, data: bytes, name: str, raw: bytes, types: list[int]) -> bytes:
@@ -821,7 +821,7 @@ def a_signature_made_for_another_kind_of_object(rng: random.Random) -> Instance:
 
 # --- 35 weak keys
 
-kind(35, "key.", "probe.weak_key")
+kind(35, "key.")
 
 
 def _weak(rng: random.Random) -> bytes:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from protocols.evidence import keys, note, roster, signed, tiles
+from protocols.evidence import jcs, keys, note, roster, signed, tiles
+from protocols.evidence.encoding import to_base64
 from protocols.evidence.policy import Policy
 from protocols.evidence.policy import parse as parse_policy
 from protocols.terms.vocabulary import (
@@ -26,6 +27,7 @@ from protocols.terms.vocabulary import (
     ROLES,
     THINGS,
 )
+from verifier.conformance import servers as key_holder
 from verifier.conformance.world import (
     OTHER_USCC,
     START_S,
@@ -45,9 +47,8 @@ EVENTS_MAX = 24
 LONG_WINDOWS = 300
 """Windows of a long log: more than one tile, so that a bundle may leave tiles out."""
 
-EXTRA: list[tuple[str, int, Callable[[Draw], None]]] = []
-"""(name, weight, what happens): events that other files add, such as probes."""
-
+SERVERS = ("press", "lathe", "mill")
+"""Names of servers with keys of their own; a key takes half a second to make, once in a process."""
 
 @dataclass
 class Draw:
@@ -70,9 +71,13 @@ class Draw:
     kept: list[bytes] = field(default_factory=list)
     """Checkpoints that a checker asked for along the way."""
     revoked_from: int | None = None
+    servers: bool = True
+    """Whether servers are probed."""
     members: dict[str, bytes] = field(default_factory=dict)
     policy: bytes = b""
     anchor: bytes | None = None
+    also: dict[str, bytes] = field(default_factory=dict)
+    """File name -> bytes of what the checker has beside the bundle."""
     compressed: bool = False
 
     @property
@@ -89,7 +94,7 @@ class Draw:
         if self.mode == "alone":
             vkey = note.VerifierKey(keys.gateway_origin(self.gateway.id), note.ED25519, public(self.gateway.name))
             return json.dumps({"gateways": [str(vkey)]}).encode()
-        return self.world.policy_json()
+        return self.world.policy_json(maker_cas=[to_base64(key_holder.maker_ca())])
 
     def key_at(self, size: int) -> str:
         """Return the name of the key that signs a checkpoint of this size."""
@@ -136,6 +141,8 @@ class Draw:
         if rng.random() < 0.15:
             self.members["checkpoint"] = self._strange_line(self.members["checkpoint"])
         self.compressed = rng.random() < 0.5
+        self.features |= {"chain of a server" if name.startswith("chain") else "transcript of reads"
+                          for name in self.also}
         return self
 
     def heads(self) -> list[int]:
@@ -224,7 +231,7 @@ def _world(rng: random.Random, mode: str, features: set[str]) -> World:
 
 
 def lived(seed: object, *, mode: str | None = None, long: bool | None = None, revoke: bool | None = None,
-          skew: bool | None = None) -> Draw:
+          skew: bool | None = None, servers: bool = True) -> Draw:
     """Return a gateway that has lived as the seed drew it. What is given is not drawn.
 
     mode: `witnessed`, `unwitnessed` (a register, no witness) or `alone` (no platform).
@@ -234,7 +241,7 @@ def lived(seed: object, *, mode: str | None = None, long: bool | None = None, re
     mode = mode or rng.choices(["witnessed", "unwitnessed", "alone"], [84, 6, 10])[0]
     world = _world(rng, mode, features)
     gateway, before = _enrolled(rng, world, mode, features)
-    draw = Draw(str(seed), rng, world, gateway, mode, features=features)
+    draw = Draw(str(seed), rng, world, gateway, mode, features=features, servers=servers)
     draw.keys.append((0, gateway.key_name))
     draw.features |= before
     long = rng.random() < 0.04 if long is None else long
@@ -314,7 +321,10 @@ def _device(draw: Draw, slot: int, **fields: Any) -> dict[str, Any]:
         product_instance_uri=rng.choice(["", f"urn:maker:{slot}"]), handle=rng.choice(["", f"88.1/{slot}"]),
         mac=rng.choice(["", "00-11-22-33-44-55"]), unit=str(slot))
     draw.privates[slot] = private
-    server = rng.choice([{"spki_sha256": None, "via": None}, {"spki_sha256": f"{slot:064x}", "via": None},
+    owner = rng.choice(SERVERS)
+    first = next((d["slot"] for d in draw.gateway.devices if d["server"] == key_holder.server(owner)), None)
+    server = rng.choice([key_holder.server(owner, via=first), {"spki_sha256": None, "via": None},
+                         {"spki_sha256": f"{slot:064x}", "via": None},
                          {"spki_sha256": "ab" * 32, "via": roster.NOT_IN_ROSTER}])
     drawn: dict[str, Any] = {
         "parent": rng.choice([None, None, rng.randrange(slot)]) if slot else None, "thing": rng.choice(THINGS),
@@ -341,11 +351,9 @@ def _first_roster(draw: Draw) -> None:
 
 def _happens(draw: Draw) -> None:
     """Let one thing happen."""
-    names = [*EVENTS, *(name for name, _, _ in EXTRA)]
-    weights = [weight for weight, _ in EVENTS.values()] + [weight for _, weight, _ in EXTRA]
-    name = draw.rng.choices(names, weights)[0]
-    happen = EVENTS[name][1] if name in EVENTS else next(act for n, _, act in EXTRA if n == name)
-    happen(draw)
+    weights = [weight if draw.servers or happen not in (_probe, _reads, _attest) else 0
+               for weight, happen in EVENTS.values()]
+    EVENTS[draw.rng.choices(list(EVENTS), weights)[0]][1](draw)
 
 
 def _windows(draw: Draw) -> None:
@@ -522,6 +530,56 @@ def _statement(draw: Draw) -> None:
     draw.features.add(f"register: {kind}")
 
 
+def _fresh_seen(draw: Draw) -> dict[str, Any] | None:
+    return draw.offline if draw.is_offline else draw.world.seen()
+
+
+def _probe(draw: Draw) -> None:
+    """Ask servers to sign: those of the roster, sometimes one that no row names, sometimes in an unknown way."""
+    rng, seen = draw.rng, _fresh_seen(draw)
+    if seen is None:
+        return
+    known = [name for name in SERVERS if any(
+        d["server"]["spki_sha256"] == key_holder.server(name)["spki_sha256"] for d in draw.gateway.devices)]
+    for name in known or SERVERS[:1]:
+        if rng.random() < 0.1:
+            fields = key_holder.probe_fields(draw.gateway, name, seen=seen)
+            draw.gateway.add("probe", **fields | {"policy_uri": "http://opcfoundation.org/UA/SecurityPolicy#Next"})
+            draw.features.add("probe of an unknown security policy")
+        else:
+            policy_uri = rng.choice([key_holder.BASIC, key_holder.AES128, key_holder.AES256])
+            key_holder.seal_probe(draw.gateway, name, policy_uri, seen=seen)
+            draw.features.add("probe")
+    draw.sealed()
+
+
+def _reads(draw: Draw) -> None:
+    seen = _fresh_seen(draw)
+    if seen is None or draw.is_offline:
+        return
+    count = draw.rng.randrange(6)
+    seq, transcript = key_holder.seal_reads(draw.gateway, count=count, silent=[
+        i for i in range(count) if draw.rng.random() < 0.2])
+    draw.features.add("reads")
+    if draw.rng.random() < 0.5:
+        draw.also[f"reads-{seq}.json"] = jcs.encode(transcript)
+    draw.sealed()
+
+
+def _attest(draw: Draw) -> None:
+    """A supervisor has seen a server; its maker's certificates are at hand."""
+    rng, gateway = draw.rng, draw.gateway
+    if draw.mode == "alone":
+        return
+    slot = rng.randrange(len(gateway.devices))
+    name = rng.choice(SERVERS)
+    key_holder.attest(draw.world, gateway, slot, name)
+    draw.features.add("attestation of a server")
+    if rng.random() < 0.5:
+        chain = key_holder.chain(gateway, name, serial=f"S-{slot}", through=rng.choice([(), ("line",)]))
+        draw.also[f"chain-{name}.json"] = jcs.encode(chain)
+
+
 def _kept(draw: Draw) -> None:
     draw.kept.append(draw.gateway.checkpoint())
 
@@ -546,4 +604,21 @@ EVENTS: dict[str, tuple[int, Callable[[Draw], None]]] = {
     "windows": (8, _windows), "quiet": (1, _quiet), "round": (5, _round), "offline": (1, _offline),
     "outage": (3, _outage), "restart": (1, _restart), "roster": (3, _roster), "rotate": (1, _rotate),
     "unknown": (1, _unknown), "keep": (1, _keep), "statement": (1, _statement), "kept": (2, _kept),
+    "probe": (2, _probe), "reads": (1, _reads), "attest": (1, _attest),
 }
+
+FEATURES = frozenset({
+    "1 witness", "2 witnesses", "3 witnesses", "4 witnesses", "a second gateway", "anchor: checkpoint",
+    "anchor: head", "another enterprise", "attestation of a server", "chain of a server", "clock far ahead",
+    "clock far behind", "entry of an unknown type", "heads thinned out", "independent witness", "interval", "keep",
+    "more than one tile", "no witness is independent", "offline", "offline for days", "opening",
+    *(f"outage: {reason}" for reason in OUTAGE_REASONS), "plant without a platform", "probe",
+    "probe of an unknown security policy", "proofs under a later checkpoint", "quorum all", "quorum any",
+    "quorum k of n", "quorum none, with witnesses", "quorum of nested groups", "quorum of one witness",
+    "re-enrolment", "reads", "register without witnesses", "register: attest", "register: demand",
+    "register: unknown", "restart without a hole", "revocation elsewhere", "revoked",
+    *(f"roster: {what}" for what in ("grow", "retire", "replace", "rename", "tag", "points", "class", "parent")),
+    "rotation", "several rotations", "signature of a stranger", "transcript of reads", "window length changed",
+    "window without a sign of life", "windows taken back", "windows with gaps in the columns", "witness down",
+})
+"""What a draw may hold; a run that is long enough shows each."""
