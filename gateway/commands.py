@@ -200,7 +200,7 @@ def check_command(args: argparse.Namespace, say: Say) -> int:
     import asyncio
     import logging
 
-    from gateway.commissioning.check import check_plant
+    from gateway.probing.checking import check_plant
 
     config = _load(args)
     for noisy in ("asyncua", "pymodbus", "paho"):  # what they would log is told once, as the cause of a device
@@ -279,7 +279,7 @@ def plan_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
 
 def plan_command(args: argparse.Namespace, say: Say) -> int:
     """Print every request that would be sent, and every message that may be. No network."""
-    from gateway.commissioning.check import plan
+    from gateway.probing.checking import plan
 
     config = _load(args)
     connections = plan(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from config.gateway import GatewayConfig
 from gateway.commissioning import roster
 from gateway.commissioning.connect import Driver, build_drivers
 from gateway.commissioning.state import State
-from gateway.probing.checking import ProbeCheck, check_probe, planned
 from protocols.errors import Problem, TallystickError
 from protocols.samples import PollBatch, SampleBatch
 from protocols.terms.check import CheckResult
@@ -30,6 +29,13 @@ SENDING = ("publish", "will")
 Progress = Callable[[str, int, int], None]
 """progress(connection, passed, devices): this connection is done."""
 
+Besides = Callable[[str, Driver], Awaitable[None]]
+"""besides(connection, driver): what else is tried once its devices have been."""
+
+
+async def _nothing(_name: str, _driver: Driver) -> None:
+    return
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceCheck:
@@ -40,14 +46,6 @@ class DeviceCheck:
     ok: bool
     code: str
     args: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PlantCheck:
-    """What `check` found. probes: of the OPC UA connections that are challenged; they decide nothing."""
-
-    devices: list[DeviceCheck]
-    probes: list[ProbeCheck]
 
 
 class Quiet:
@@ -81,23 +79,15 @@ def held_roster(config: GatewayConfig) -> roster.Roster:
                          server_keys=state.server_keys())
 
 
-async def check_devices(config: GatewayConfig, progress: Progress) -> list[DeviceCheck]:
-    """As `check_plant`, the devices only."""
-    return (await check_plant(config, progress)).devices
-
-
-async def check_plant(config: GatewayConfig, progress: Progress) -> PlantCheck:
+async def check_devices(config: GatewayConfig, progress: Progress, besides: Besides = _nothing) -> list[DeviceCheck]:
     """Dry-connect every device, all connections at once, and return one result for each, in the order of devices.csv.
 
-    A secured OPC UA server that let us in is challenged once besides.
-
-    Raises: ConfigError when a driver cannot even be built.
+    besides: called for each connection after its devices. Raises: ConfigError when a driver cannot even be built.
     """
     held = held_roster(config)
     slots = held.device_slots()
     drivers = build_drivers(config, held, Quiet(), time.time_ns)
     found: dict[int, CheckResult] = {}
-    probes: dict[str, ProbeCheck] = {}
 
     async def one(name: str, driver: Driver) -> None:
         mine = {slots[d.id] for d in config.devices if d.connection == name}
@@ -111,9 +101,7 @@ async def check_plant(config: GatewayConfig, progress: Progress) -> PlantCheck:
             args = Problem.of("", "commissioning.check_failed", kind=type(error).__name__, reason=str(error)[:200]).args
             results = [CheckResult(slot, False, "commissioning.check_failed", args) for slot in mine]
         found.update({result.device_index: result for result in results})
-        probe = await check_probe(config, name, driver)
-        if probe is not None:
-            probes[name] = probe
+        await besides(name, driver)
         progress(name, sum(found[slot].ok for slot in mine if slot in found), len(mine))
 
     await asyncio.gather(*(one(name, driver) for name, driver in drivers.items()))
@@ -122,14 +110,13 @@ async def check_plant(config: GatewayConfig, progress: Progress) -> PlantCheck:
         result = found.get(slots[device.id]) or CheckResult(slots[device.id], False, "commissioning.no_points")
         checks.append(DeviceCheck(device=device.id, connection=device.connection, ok=result.ok, code=result.code,
                                   args=result.args))
-    return PlantCheck(checks, [probes[name] for name in config.endpoints if name in probes])
+    return checks
 
 
 def plan(config: GatewayConfig) -> list[dict[str, Any]]:
     """Return one object for each connection: name, protocol, endpoint, its requests as rows, and whether it sends.
 
-    No network. `sends`: the rows that put a message onto a broker. `probes`: what is asked besides collecting. Device
-    slots of rows are told by local id.
+    No network. `sends`: the rows that put a message onto a broker. Device slots of rows are told by local id.
     """
     held = held_roster(config)
     names = {str(slot): device for device, slot in held.device_slots().items()}
@@ -147,6 +134,5 @@ def plan(config: GatewayConfig) -> list[dict[str, Any]]:
             "connection": name, "protocol": protocol,
             "endpoint": endpoint.url if hasattr(endpoint, "url") else endpoint.endpoint,
             "requests": [r for r in rows if r.get("request") not in SENDING],
-            "sends": [r for r in rows if r.get("request") in SENDING],
-            "probes": planned(config, name) if name in drivers else []})
+            "sends": [r for r in rows if r.get("request") in SENDING]})
     return connections

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.gateway import GatewayConfig
+from gateway.commissioning.check import DeviceCheck, Progress, check_devices
+from gateway.commissioning.check import plan as collecting_plan
+from gateway.commissioning.connect import Driver
 from gateway.commissioning.state import State
 from gateway.probing.certificate import CERTIFICATE, probe_certificate
 from gateway.probing.prober import DEADLINE_S
@@ -23,6 +26,34 @@ class ProbeCheck:
     ok: bool
     code: str
     args: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlantCheck:
+    """What `check` found. probes: of the OPC UA connections that are challenged; they decide nothing."""
+
+    devices: list[DeviceCheck]
+    probes: list[ProbeCheck]
+
+
+async def check_plant(config: GatewayConfig, progress: Progress) -> PlantCheck:
+    """Check every device (`check_devices`), and challenge each secured OPC UA server that let us in once besides."""
+    probes: dict[str, ProbeCheck] = {}
+
+    async def challenge(name: str, driver: Driver) -> None:
+        found = await check_probe(config, name, driver)
+        if found is not None:
+            probes[name] = found
+
+    devices = await check_devices(config, progress, challenge)
+    return PlantCheck(devices, [probes[name] for name in config.endpoints if name in probes])
+
+
+def plan(config: GatewayConfig) -> list[dict[str, Any]]:
+    """Return the plan of every connection, with `probes`: what is asked besides collecting."""
+    collected = collecting_plan(config)
+    return [connection | {"probes": planned(config, connection["connection"]) if connection["requests"] else []}
+            for connection in collected]
 
 
 async def check_probe(config: GatewayConfig, name: str, driver: Any) -> ProbeCheck | None:

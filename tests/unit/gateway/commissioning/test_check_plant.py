@@ -15,9 +15,10 @@ import pytest
 
 from config.gateway import load_gateway
 from gateway.commands import _probe_lines
-from gateway.commissioning.check import DeviceCheck, check_devices, check_plant, plan
+from gateway.commissioning.check import DeviceCheck, check_devices
 from gateway.commissioning.state import State
 from gateway.commissioning.trust import approve, certificates
+from gateway.probing.checking import check_plant, plan
 from protocols.errors import ConfigError, DeviceError, Problem
 from simulators.plant import Plant
 from simulators.settings import PlantFile
