@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from verifier.audit.counting import Judged, Order
     from verifier.audit.results import Digests
     from verifier.proof.also import Also
+    from verifier.proof.verify import Verdict
 
 EXIT_FAILED = 1
 LAST = "last"
 REPORT_FORM = ".html"
+UNRELATED = "also.unrelated"
 AT_S_MAX = 2**53
 
 
@@ -129,7 +132,7 @@ def judge_all(args: argparse.Namespace, say: Say) -> list[Judged]:
             for path, verdict in zip(args.bundles, verdicts, strict=True)]
 
 
-def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None, also: Also) -> list[Any]:
+def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None, also: Also) -> list[Verdict]:
     """Return a verdict for each bundle. An anchor is of one gateway: with several bundles it is held against that one.
 
     Raises: ConfigError if the anchor is of none of them: a check that was asked for must not be left out in silence.
@@ -137,8 +140,10 @@ def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None, also:
     from protocols.errors import ConfigError, Problem
     from verifier.commands import judge
 
-    if anchor is None or len(paths) == 1:
-        return [judge(path, policy, anchor, also) for path in paths]
+    if len(paths) == 1:
+        return [judge(paths[0], policy, anchor, also)]
+    if anchor is None:
+        return _together(paths, [judge(path, policy, None, also) for path in paths], policy)
     gateway = _gateway_of(anchor)
     verdicts = [judge(path, policy, None, also) for path in paths]
     meant = [i for i, verdict in enumerate(verdicts) if verdict.summary.gateway == gateway]
@@ -146,7 +151,22 @@ def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None, also:
         raise ConfigError(Problem.of("--anchor", "count.anchor_unmatched"))
     for i in meant:
         verdicts[i] = judge(paths[i], policy, anchor, also)
-    return verdicts
+    return _together(paths, verdicts, policy)
+
+
+def _together(paths: Sequence[Path], verdicts: list[Verdict], policy: Policy) -> list[Verdict]:
+    """Return the verdicts on bundles that are shown together: one register; a file of --also is about one of them."""
+    from protocols.evidence.bundle import open_bundle
+    from verifier.proof.equivocation import between
+    from verifier.proof.verify import with_register_lie
+
+    valid = [i for i, verdict in enumerate(verdicts) if verdict.valid]
+    for number, why in between([open_bundle(paths[i]) for i in valid], policy):
+        verdicts[valid[number]] = with_register_lie(verdicts[valid[number]], policy, why)
+    told: list[set[str]] = [{f.where for f in verdict.findings if f.code == UNRELATED} for verdict in verdicts]
+    elsewhere = set[str]().union(*told) - told[0].intersection(*told)
+    return [replace(verdict, findings=tuple(
+        f for f in verdict.findings if f.code != UNRELATED or f.where not in elsewhere)) for verdict in verdicts]
 
 
 def _gateway_of(anchor: bytes) -> str:

@@ -348,6 +348,24 @@ def read_member(bundle: Bundle, name: str) -> Statement:
     return equivocation.read(bundle.read(name), where=name)
 
 
+def between(bundles: Sequence[Bundle], policy: Policy) -> list[tuple[int, Contradiction]]:
+    """Compare what the register of the policy says in several bundles.
+
+    Returns (place in `bundles`, contradiction) of each bundle that contradicts one before it: no single register holds
+    both, and nothing says which is the right one.
+    """
+    register, found = Register(policy), []
+    for number, bundle in enumerate(bundles):
+        places = register.learn((f"{number} {at}", said) for at, said in statements(bundle))
+        if places is None:
+            continue
+        a, b = (read_member(bundles[int(place)], member) for place, _, member in (p.partition(" ") for p in places))
+        why = contradiction(a, b)
+        if why is not None:
+            found.append((number, why))
+    return found
+
+
 def _of_bundle(path: Path) -> Iterator[tuple[str, Statement]]:
     try:
         bundle = open_bundle(path)

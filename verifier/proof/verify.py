@@ -16,13 +16,14 @@ No network, no clock, no file but the members of the bundle: the same bytes give
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from protocols.errors import VerificationError
 from protocols.evidence.bundle import README, Bundle
+from protocols.evidence.equivocation import Contradiction
 from protocols.evidence.policy import Policy
 from protocols.terms.basis import Basis
 from verifier.proof import chains, transcripts
@@ -32,7 +33,7 @@ from verifier.proof.also import NOTHING, Also
 from verifier.proof.bracket import Brackets
 from verifier.proof.equivocation import Lies, convict
 from verifier.proof.figures import Evidence
-from verifier.proof.findings import ALL_STEPS, CONTAINER, LOG, NO_ENTRY, POLICY, Finding, Findings
+from verifier.proof.findings import ALL_STEPS, CONTAINER, LOG, NO_ENTRY, POLICY, REGISTER, Finding, Findings
 from verifier.proof.history import COUNTED, OVERLAPPED, Birth, History, Windows
 from verifier.proof.levels import At, LevelTotals, Possession, levels, look_at, totals
 from verifier.proof.probes import Probes
@@ -159,6 +160,15 @@ def judge_alone(also: Also, policy: Policy) -> Verdict:
     return _verdict(found, Summary(), None)
 
 
+def with_register_lie(verdict: Verdict, policy: Policy, why: Contradiction) -> Verdict:
+    """Return the verdict on a bundle whose register contradicts that of another bundle: it proves nothing."""
+    found = Findings()
+    found.fault(REGISTER, "register.equivocation", "register", first=why.first, last=why.end - 1,
+                register=policy.register.name if policy.register else "-")
+    findings = sorted((*verdict.findings, *found.sorted()), key=lambda f: (f.step, f.seq, f.code, f.where, f.args))
+    return replace(verdict, valid=False, findings=tuple(findings), evidence=None)
+
+
 def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also: Also = NOTHING,
            steps: Collection[int] = ALL_STEPS) -> Verdict:
     """Judge an opened bundle under the checker's own policy.
@@ -243,7 +253,7 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
         probes=(len(probes.valid), probes.unanchored, probes.unsupported, probes.invalid), reads=reads,
         demanded=len(register.demanded) if register else 0,
         opened=len(register.demanded & opened.keys()) if register else 0,
-        limits=tuple(sorted(limits)) if register else tuple(sorted((*limits, LIMIT_SELF_MADE))))
+        limits=tuple(sorted((*limits, LIMIT_SELF_MADE) if _self_made(certificate) else limits)))
     evidence = None
     if not found.faults() and certificate is not None:
         evidence = Evidence(
@@ -273,6 +283,11 @@ def _birth(bundle: Bundle, claim: logs.Claim, policy: Policy, register: register
         return None  # step 3 has said why
     found.fault(POLICY, "policy.gateway_unknown", "checkpoint", gateway=claim.gateway)
     return None
+
+
+def _self_made(certificate: Mapping[str, Any] | None) -> bool:
+    """Return whether nobody but the owner of the gateway says whose it is: its own recovery key signed."""
+    return certificate is None or certificate["key"] == certificate["recovery_key"]
 
 
 def _levels_at_end(possession: Possession, windows: Windows) -> LevelTotals | None:
