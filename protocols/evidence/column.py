@@ -12,6 +12,9 @@ NAMES = ("connected", "sampled", "producing", "changing")
 BITS_MAX = 360_000
 """devices + 3 x points of one gateway; a larger plant uses several gateways."""
 
+TEXT_MAX = BITS_MAX // 8 // 3 * 4
+"""Letters of the longest column, in base64."""
+
 
 def pack(bits: int, slots: int) -> str:
     """Return the column of the set bits of `bits`, all below `slots`."""

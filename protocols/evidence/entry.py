@@ -11,7 +11,8 @@ from typing import Any
 
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import column, jcs
-from protocols.evidence.reader import TypedReader
+from protocols.evidence.encoding import is_base64
+from protocols.evidence.reader import Reader, TypedReader
 from protocols.evidence.shape import Base64, Hex, Integer, ListOf, Nullable, Object, OneOf, Shape, Text, require
 from protocols.evidence.signed import CERTIFICATE, GATEWAY, ROTATION
 from protocols.evidence.tiles import ENTRY_BYTES_MAX
@@ -94,6 +95,12 @@ SHAPES: Mapping[str, Object] = {
 }
 
 _READER = TypedReader(SHAPES, _HEADER, bytes_max=ENTRY_BYTES_MAX)
+_WINDOWS = Reader(WINDOW)
+_COLUMNS_AT = slice(15, 28, 4)
+"""Where the columns of a window stand when it is cut at its quotes: `columns` is the second of its keys."""
+_COLUMN_NAMES = sorted(column.NAMES)
+_CUT_BYTES = 4096
+"""Shorter entries are read whole: cutting would take longer than it saves."""
 
 
 def name(seq: int) -> str:
@@ -116,9 +123,28 @@ def decode(data: bytes, *, seq: int) -> dict[str, Any]:
 
     Raises: VerificationError of JSON, of the shape, or `entry.misplaced` when the entry names another index.
     """
-    value = _READER.take(data)
+    value = _take_window(data) if len(data) > _CUT_BYTES else _READER.take(data)
     if value is None:
         value = _READER.decode_slowly(data, where=name(seq))
     if value["seq"] != seq:
         raise VerificationError(Problem.of(name(seq), "entry.misplaced", seq=value["seq"]))
+    return value
+
+
+def _take_window(data: bytes) -> dict[str, Any] | None:
+    """Parse a window the fast way. None says nothing but that another way must look at it.
+
+    Most bytes of a large window are columns: these are looked at apart, and what is left must be a window with four
+    empty columns in the same places.
+    """
+    parts = data.split(b'"')
+    texts = parts[_COLUMNS_AT]
+    if len(texts) != 4 or max(map(len, texts)) > column.TEXT_MAX or not all(map(is_base64, texts)):
+        return None
+    parts[_COLUMNS_AT] = [b""] * 4
+    if len(data) > ENTRY_BYTES_MAX:
+        return None
+    value: dict[str, Any] | None = _WINDOWS.take(b'"'.join(parts), bytes_max=ENTRY_BYTES_MAX)
+    if value is not None:
+        value["columns"] = {name: text.decode("ascii") for name, text in zip(_COLUMN_NAMES, texts, strict=True)}
     return value

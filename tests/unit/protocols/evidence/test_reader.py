@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import re
@@ -9,12 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from protocols.errors import VerificationError
+from protocols.errors import Problem, VerificationError
 from protocols.evidence import entry, jcs, register, roster
-from protocols.evidence.encoding import to_base64
+from protocols.evidence.encoding import is_base64, to_base64
 from protocols.evidence.reader import Reader, TypedReader
 from protocols.evidence.shape import (
     Base64,
@@ -121,6 +122,79 @@ ENTRIES = TypedReader(entry.SHAPES, {"type": Text(64), "seq": Integer()}, bytes_
 def test_the_type_is_not_guessed(case: tuple[str, bytes]) -> None:
     _, data = case
     assert outcome(ENTRIES.decode, data, where="w") == outcome(ENTRIES.decode_slowly, data, where="w")
+
+
+@st.composite
+def hostile_windows(draw: st.DrawFn) -> bytes:
+    value = draw(values(entry.WINDOW))
+    names = ["changing", "connected", "producing", "sampled"]
+    value |= draw(st.sampled_from([{}, {"seq": 7}]))
+    value["columns"] = {name: draw(COLUMN_TEXTS) for name in draw(st.sampled_from([names, names[:3]]))}
+    try:
+        return draw(bent(jcs.encode(value)))
+    except ValueError:
+        return draw(bent(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()))
+
+
+COLUMN_TEXTS = st.binary(max_size=400).map(to_base64) | st.text("AQgwEM048=+/-_ \"", max_size=9) | st.sampled_from(
+    ["A" * 59_996, "A" * 60_000, "A" * 60_004, "A" * 59_999 + "=", "AA=A", "A=AABBBB", "QUJD\\", "符" * 4])
+
+
+def slow_decode(data: bytes, *, seq: int) -> dict[str, Any]:
+    value = SLOW.decode_slowly(data, where=entry.name(seq))
+    if value["seq"] != seq:
+        raise VerificationError(Problem.of(entry.name(seq), "entry.misplaced", seq=value["seq"]))
+    return value
+
+
+HEADER: dict[str, Shape] = {"type": Text(64), "gateway": Hex(16), "seq": Integer(), "life": Integer(-1)}
+SLOW = TypedReader(entry.SHAPES, HEADER, bytes_max=BYTES_MAX)
+
+
+@given(hostile_windows())
+@settings(max_examples=300)
+def test_windows_are_read_as_the_slow_way_reads_them(data: bytes) -> None:
+    slow = outcome(slow_decode, data, seq=7)
+    for cut_bytes in (0, BYTES_MAX):  # columns apart, and the entry whole
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(entry, "_CUT_BYTES", cut_bytes)
+            assert outcome(entry.decode, data, seq=7) == slow
+
+
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("text", ["A", "AA", "AAA", "AAA*", "A===", "====", "AB==", "AAB=", "AA=A", "AA==AAAA", "=AAA",
+                                  "AAAA\n", " AAA", "A" * 60_004, "AAAé", "AAAA\x00"])
+def test_a_bent_column_is_refused_as_the_slow_way_refuses_it(at: int, text: str,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """The columns of a window are looked at apart from the rest of it."""
+    _, gateway = small(World())
+    value = json.loads(gateway.entries[3])
+    value["columns"][sorted(value["columns"])[at]] = text
+    data = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    said, problems_ = outcome(entry.decode, data, seq=3)
+    assert said == "refused" and (said, problems_) == outcome(slow_decode, data, seq=3)
+    monkeypatch.setattr(entry, "_CUT_BYTES", 0)
+    assert (said, problems_) == outcome(entry.decode, data, seq=3)
+
+
+@given(st.binary(max_size=40).map(to_base64).map(str.encode).flatmap(bent))
+def test_base64_is_what_encodes_to_itself_again(text: bytes) -> None:
+    try:
+        holds = base64.b64encode(base64.b64decode(text, validate=True)) == text
+    except ValueError:
+        holds = False
+    assert is_base64(text) == holds
+
+
+def test_every_short_base64() -> None:
+    for length in range(9):
+        for letters in itertools.product("AB8/=\n" if length < 7 else "A8=", repeat=length):
+            text = "".join(letters).encode()
+            try:
+                holds = base64.b64encode(base64.b64decode(text, validate=True)) == text
+            except ValueError:
+                holds = False
+            assert is_base64(text) == holds, text
 
 
 def honest() -> Iterator[tuple[str, bytes]]:
