@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from protocols.errors import Problem, VerificationError
-from protocols.evidence import jcs, merkle, roster
+from protocols.evidence import jcs, merkle, opening, roster
 from protocols.evidence.bundle import Bundle
 from protocols.evidence.encoding import from_hex
 from protocols.evidence.reader import Reader
@@ -338,15 +338,7 @@ def _opening(bundle: Bundle, gateway: str, slot: int, rows: Roster | None, *, wh
     require(roster.OPENING, value, where=where)
     if (value["gateway"], value["slot"]) != (gateway, slot) or rows is None or slot >= len(rows.devices):
         raise VerificationError(Problem.of(where, "opening.misplaced", slot=value["slot"]))
-    row, private = rows.devices[slot], value["private"]
-    if roster.private_sha256(private) != row.private_sha256:
-        raise VerificationError(Problem.of(where, "opening.private", slot=slot))
-    if roster.kind(private["maker"], private["model"]) != row.kind:
-        raise VerificationError(Problem.of(where, "opening.kind", slot=slot))
-    values = roster.tag_values(private)
-    tags = {(t["scheme"], roster.tag(t["scheme"], from_hex(t["r"], where=where), t["value"])) for t in value["tags"]}
-    if tags != row.tags or len(tags) != len(value["tags"]) or any(
-            values.get(t["scheme"]) != t["value"] for t in value["tags"]):
-        raise VerificationError(Problem.of(where, "opening.tags", slot=slot))
-    result: Mapping[str, Any] = private
+    row = rows.devices[slot]
+    opening.verify(value, private_sha256=row.private_sha256, kind=row.kind, tags=row.tags, where=where)
+    result: Mapping[str, Any] = value["private"]
     return result
