@@ -55,7 +55,7 @@ def a_bit_of_an_entry_tile(rng: random.Random) -> Instance:
 @mode(1)
 def a_bit_of_the_rows(rng: random.Random) -> Instance:
     draw = base(rng)
-    name = rng.choice(tile_names(draw.members, "roster/"))
+    name = rng.choice([n for n in tile_names(draw.members, "roster/") if draw.members[n]])
     return handed_in(draw, draw.members | {name: flipped(rng, draw.members[name])})
 
 

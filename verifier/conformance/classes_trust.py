@@ -956,6 +956,7 @@ def one_machine_as_two_devices(rng: random.Random) -> Instance:
         return "duplicate_identity" if "duplicate_identity" in twice and None in twice else None
 
     draw.close()
+    draw.world.round(time_s=draw.world.time_s + 1)  # by every witness: what nobody has co-signed yet does not count
     draw.members = gateway.members()
     return handed_in(draw, uncounted=look)
 

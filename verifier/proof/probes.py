@@ -117,13 +117,16 @@ class Probes:
     def close(self, windows: Windows) -> None:
         """Judge what needs the whole interval, and record the remarks: one for all probes of a kind."""
         wanted = {one.value["start_s"] for one in self.reads}
-        rosters = {windows.start_s[i]: windows.roster[i] for i in range(len(windows))
-                   if windows.start_s[i] in wanted and windows.state[i] != OVERLAPPED}
+        # After a clock was set back there are two windows of one start: reads of the first were drawn from its roster.
+        rosters: dict[int, dict[int, None]] = {}
+        for i in range(len(windows)):
+            if windows.start_s[i] in wanted:
+                rosters.setdefault(windows.start_s[i], {})[windows.roster[i]] = None
         for one in self.reads:
-            in_force = rosters.get(one.value["start_s"], one.value["roster"])
-            if one.value["roster"] != in_force:
+            in_force = rosters.get(one.value["start_s"], {one.value["roster"]: None})
+            if one.value["roster"] not in in_force:
                 self.found.fault(PROBES, "reads.roster", entry.name(one.seq), seq=one.seq, roster=one.value["roster"],
-                                 expected=in_force)
+                                 expected=list(in_force)[-1])
         for (code, args), (first, count) in self._remarks.items():
             self.found.remark(PROBES, code, entry.name(first), seq=first, count=count, **dict(args))
 

@@ -183,6 +183,18 @@ def test_answers_of_windows_that_were_sealed_anew_do_not_count() -> None:
     assert levels(judge(gateway)) == [0, 0, 0]
 
 
+def test_reads_before_a_clock_was_set_back_keep_the_roster_of_their_window() -> None:
+    """Found by the drawn honest bundles: the window sealed anew has another roster than the one that was read in."""
+    world, gateway = behind_servers()
+    seal_reads(gateway)
+    gateway.window()
+    gateway.outage(gateway.now_s - 60, "clock_back")
+    gateway.roster(gateway.devices, [*gateway.points, point_row(3, 2, gateway.id)])
+    gateway.window()
+    world.round(time_s=gateway.now_s + 10)
+    assert [f.code for f in judge(gateway).findings if f.severity == "fault"] == []
+
+
 def test_answers_beyond_a_revocation_are_void() -> None:
     from protocols.evidence import signed
     world, gateway = behind_servers()
