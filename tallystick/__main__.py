@@ -62,6 +62,8 @@ COMMANDS: dict[str, Room] = {
     "status": GATEWAY,
     "run": GATEWAY,
     "bundle": GATEWAY,
+    "rotate": GATEWAY,
+    "revoke": GATEWAY,
     "platform": PLATFORM,
     "witness": Room("verifier.witness.commands", "platform"),
     "import": PLATFORM,
@@ -70,6 +72,7 @@ COMMANDS: dict[str, Room] = {
     "count": AUDIT,
     "audit": AUDIT,
     "export": VERIFIER,
+    "sign": Room("verifier.statements.commands"),
     "explain": Room("tallystick.__main__"),
 }
 """In the order of the help. A command whose functions are not written yet is not offered: see `available`."""
