@@ -181,6 +181,7 @@ def judge(bundle: Path, policy: Policy, anchor: bytes | None, also: Also | None 
     from protocols.evidence.bundle import open_bundle
     from verifier.proof.also import NOTHING
     from verifier.proof.verify import refused, verify
+    from verifier.raw.recount import recount
 
     try:
         opened = open_bundle(bundle)
@@ -188,7 +189,7 @@ def judge(bundle: Path, policy: Policy, anchor: bytes | None, also: Also | None 
         if any(problem.code == "container.unreadable" for problem in error.problems):
             raise ConfigError(Problem(str(bundle), p.code, p.args) for p in error.problems) from error
         return refused(error)
-    return verify(opened, policy, anchor=anchor, also=also or NOTHING)
+    return verify(opened, policy, anchor=anchor, also=also or NOTHING, recount=recount)
 
 
 def as_json(verdict: Verdict, say: Say) -> dict[str, Any]:
@@ -225,6 +226,7 @@ def as_text(verdict: Verdict, say: Say) -> list[str]:
         lines += summary_lines(summary.as_json(), say)
         if summary.demanded:
             lines.append(say("verify.openings", demanded=summary.demanded, answered=summary.opened))
+        lines += _kept(summary, say)
         lines += _levels(summary, say)
     for heading, findings in (("verify.faults", faults), ("verify.remarks", remarks)):
         if findings:
@@ -241,6 +243,9 @@ def _levels(summary: Summary, say: Say) -> list[str]:
         lines.append(say("levels.probes", **{n: told["probes"][n] for n in ("valid", "unanchored", "unsupported")}))
     if told["reads"]["entries"]:
         lines.append(say("levels.reads", **{n: told["reads"][n] for n in ("rows", "entries", "answered", "opened")}))
+    if told["reads"]["opened"]:
+        lines.append(say("levels.opened", rows=told["reads"]["opened_rows"], late=told["reads"]["late"],
+                         answered=told["reads"]["opened_answered"]))
     return lines
 
 
@@ -295,6 +300,21 @@ def level_lines(told: Mapping[str, Any] | None, say: Say) -> list[str]:
     return [say("levels.devices", word=devices["0"], continuity=devices["1"], attested=devices["2"],
                 made=devices["3"]),
             say("levels.behind", devices=told["behind_servers"], servers=told["servers"]), say("levels.assessor")]
+
+
+def _kept(summary: Summary, say: Say) -> list[str]:
+    """Return what is said of raw data and demands, where there is any."""
+    lines = []
+    kept = summary.kept
+    if kept.entries:
+        lines.append(say("verify.kept", entries=kept.entries, megabytes=f"{kept.bytes / 2**20:.1f}",
+                         opened=kept.opened, recounted=kept.recounted))
+    for answer in summary.demands:
+        missing = say("verify.demand_missing", slots=len(answer.slots), hours=len(answer.hours))
+        lines.append(say(f"verify.demand_{answer.state}", index=answer.demand.index,
+                         slots=len(answer.demand.slots), hours=len(answer.demand.hours),
+                         deadline=local_time(answer.demand.deadline_s), missing=missing))
+    return lines
 
 
 def local_time(time_s: int) -> str:

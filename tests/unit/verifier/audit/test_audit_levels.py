@@ -69,6 +69,8 @@ def test_verify_says_levels_probes_and_reads(case: Case, capsys: pytest.CaptureF
     opened = case.json(capsys, "verify", case.bundle, "--also", case.transcript)["summary"]["levels"]["reads"]
     assert opened == {"entries": 1, "rows": 4, "answered": 4, "opened": 1, "opened_rows": 4, "opened_answered": 4,
                       "late": 0}
+    assert "4 reads as drawn, 4 answered, 0 asked late" in case.text(
+        capsys, "en", "verify", case.bundle, "--also", case.transcript)
     english = case.text(capsys, "en", "verify", case.bundle)
     for words in ("2 devices at 0 (the gateway's word), 2 at 1", "3 devices behind 1 server keys",
                   "possession, not place", "assessor's signed finding", "Probes: 1 hold",
