@@ -149,6 +149,11 @@ def cosign(text: str, key: Ed25519PrivateKey, *, name: str, time_s: int) -> Sign
     return Signature(name, public.key_id, time_s.to_bytes(8, "big") + key.sign(cosigned_message(text, time_s)))
 
 
+def digest(public: bytes, signature: bytes, text: str, time_s: int) -> bytes:
+    """Return what stands for one co-signature by one key of one checkpoint text at one time."""
+    return hashlib.sha256(public + signature + cosigned_message(text, time_s)).digest()
+
+
 def cosigned_message(text: str, time_s: int) -> bytes:
     """Return what a witness signs: the text below two lines. The witness's name is not in it: one key, one witness."""
     return f"cosignature/v1\ntime {time_s}\n{text}".encode()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -39,7 +39,8 @@ class Bracket(NamedTuple):
 class Brackets:
     """Gives every window its bracket.
 
-    heads: heads of this log that hold. roots: size -> root of the register checkpoints that hold.
+    heads: heads of this log that hold. roots: size -> root of the register checkpoints that hold. cosigned:
+    `note.digest` of co-signatures that step 3 checked already.
     delays_s: from the end of each window to its not-after.
     """
 
@@ -47,6 +48,7 @@ class Brackets:
     heads: Sequence[Head]
     roots: Mapping[int, bytes]
     found: Findings
+    cosigned: Collection[bytes] = frozenset()
     delays_s: array[int] = field(default_factory=lambda: array("q"))
     anchored: bool = field(init=False)
     _sizes: list[int] = field(init=False)
@@ -111,14 +113,14 @@ class Brackets:
             return UNKNOWN
         root = bytes.fromhex(seen["root"])
         text = Checkpoint(register.name, seen["size"], root).text
-        if not keys.signature_holds(key.public, from_base64(seen["signature"], where=where),
-                                    note.cosigned_message(text, seen["time_s"])):
+        signature, time_s = from_base64(seen["signature"], where=where), int(seen["time_s"])
+        if note.digest(key.public, signature, text, time_s) not in self.cosigned and not keys.signature_holds(
+                key.public, signature, note.cosigned_message(text, time_s)):
             raise VerificationError(Problem.of(where, "seen.bad_signature", witness=seen["witness"]))
         # A smaller register is seldom seen again, so of other windows only the last one is compared.
         if self.roots.get(seen["size"], root) != root or (
                 last is not None and last["size"] == seen["size"] and last["root"] != seen["root"]):
             raise VerificationError(Problem.of(where, "seen.split_view", size=seen["size"]))
-        time_s: int = seen["time_s"]
         return time_s
 
     def close(self) -> None:

@@ -17,6 +17,9 @@ from protocols.evidence.jcs import INTEGER_MAX
 from protocols.evidence.policy import Policy
 from verifier.proof.findings import NO_ENTRY, REGISTER, Findings
 
+HELD_MAX = 256
+"""Checkpoint texts of the register that are remembered: a year's bundle holds fifty thousand."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
@@ -86,7 +89,8 @@ class Register:
     demands: what auditors of the policy demanded of this gateway, in register order.
     attests: what supervisors of the policy attested of its devices, in register order.
     newest_s: newest independent co-signature time in the bundle, None if there is none.
-    roots: size -> root of every register checkpoint that was accepted.
+    roots: size -> root of every register checkpoint that was accepted. cosigned: `note.digest` of every independent
+    co-signature that held: the windows name the same ones.
     """
 
     certificate: Mapping[str, Any]
@@ -99,6 +103,7 @@ class Register:
     attests: tuple[Attest, ...]
     newest_s: int | None
     roots: Mapping[int, bytes]
+    cosigned: Collection[bytes]
 
     @property
     def ends_at(self) -> int | None:
@@ -113,11 +118,16 @@ class Register:
 
 @dataclass(slots=True)
 class _Checkpoints:
-    """Register checkpoints that hold. Proofs often share one, so each text is verified once."""
+    """Register checkpoints that hold. Proofs often share one with their neighbours: the last texts are not read again.
+
+    newest_s: newest independent co-signature time; of several on one checkpoint the earliest counts.
+    """
 
     policy: Policy
     held: dict[bytes, tuple[checkpoint.Checkpoint, int | None]] = field(default_factory=dict)
     roots: dict[int, bytes] = field(default_factory=dict)
+    cosigned: set[bytes] = field(default_factory=set)
+    newest_s: int | None = None
 
     def verify(self, data: bytes, *, where: str) -> tuple[checkpoint.Checkpoint, int | None]:
         """Return the checkpoint and its earliest independent co-signature time (s).
@@ -144,13 +154,15 @@ class _Checkpoints:
         if any(line.time_s > INTEGER_MAX for line in lines):
             raise VerificationError(Problem.of(where, "register.cosignature_time"))
         independent = self.policy.independent_keys
-        times = [line.time_s for line in lines if line.public in independent]
-        self.held[data] = (head, min(times, default=None))
+        lines = [line for line in lines if line.public in independent]
+        time_s = min((line.time_s for line in lines), default=None)
+        if time_s is not None and (self.newest_s is None or time_s > self.newest_s):
+            self.newest_s = time_s
+        self.cosigned.update(note.digest(line.public, line.signature, signed_note.text, line.time_s) for line in lines)
+        if len(self.held) == HELD_MAX:
+            del self.held[next(iter(self.held))]
+        self.held[data] = (head, time_s)
         return self.held[data]
-
-    def newest_s(self) -> int | None:
-        """Return the newest independent co-signature time; of several on one checkpoint the earliest counts."""
-        return max((time_s for _, time_s in self.held.values() if time_s is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +226,8 @@ def read(bundle: Bundle, policy: Policy, gateway: str, found: Findings) -> Regis
         revocation=mine_ends,
         forks=tuple((e.index, tuple(e.value["checkpoints"])) for e in _of(proven, "fork", gateway)),
         demands=_demands(proven, gateway, policy, found),
-        attests=_attests(proven, gateway, policy, found), newest_s=checkpoints.newest_s(),
-        roots=checkpoints.roots)
+        attests=_attests(proven, gateway, policy, found), newest_s=checkpoints.newest_s,
+        roots=checkpoints.roots, cosigned=checkpoints.cosigned)
 
 
 def verify_anchor(data: bytes, policy: Policy, gateway: str) -> tuple[int, bytes]:

@@ -35,6 +35,8 @@ from verifier.proof.equivocation import Lies, convict
 from verifier.proof.figures import Evidence
 from verifier.proof.findings import ALL_STEPS, CONTAINER, LOG, NO_ENTRY, POLICY, REGISTER, Finding, Findings
 from verifier.proof.history import COUNTED, OVERLAPPED, Birth, History, Windows
+from verifier.proof.kept import NOTHING_KEPT, Answer, Kept, KeptTotals, RecountFile, answers
+from verifier.proof.kept import read_openings as openings_beside
 from verifier.proof.levels import At, LevelTotals, Possession, levels, look_at, totals
 from verifier.proof.probes import Probes
 from verifier.proof.recount import Recount
@@ -65,7 +67,8 @@ class Summary:
     clock: the gateway's own, which decides no verdict.
     levels: of the devices alive at the end of the newest window, None where nothing is proven of them. probes: valid,
     unanchored, unsupported, invalid. reads: committed and opened.
-    demanded, opened: slots that auditors demanded, and how many of these the bundle opens. limits: codes.
+    demanded, opened: slots that auditors demanded, and how many of these are opened. demands: what became of each.
+    kept: raw data that was promised, and what was brought of it. limits: codes.
     """
 
     trust: str = "given"
@@ -93,6 +96,8 @@ class Summary:
     reads: ReadTotals = NO_READS
     demanded: int = 0
     opened: int = 0
+    demands: tuple[Answer, ...] = ()
+    kept: KeptTotals = NOTHING_KEPT
     limits: tuple[str, ...] = (*LIMITS, LIMIT_GIVEN)
 
     def as_json(self) -> dict[str, Any]:
@@ -107,7 +112,9 @@ class Summary:
             "roster": {"devices": self.devices, "points": self.points},
             "gateways": self._gateways(), "levels": self._levels(),
             "revocation": None if self.standing is None else self.standing.as_json(), "clock": self.clock.as_json(),
-            "openings": {"demanded": self.demanded, "answered": self.opened}, "limits": list(self.limits),
+            "openings": {"demanded": self.demanded, "answered": self.opened},
+            "demands": [answer.as_json() for answer in self.demands], "kept": self.kept.as_json(),
+            "limits": list(self.limits),
         }
 
     @property
@@ -170,13 +177,14 @@ def with_register_lie(verdict: Verdict, policy: Policy, why: Contradiction) -> V
 
 
 def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also: Also = NOTHING,
-           steps: Collection[int] = ALL_STEPS) -> Verdict:
+           recount: RecountFile | None = None, steps: Collection[int] = ALL_STEPS) -> Verdict:
     """Judge an opened bundle under the checker's own policy.
 
     Args:
         anchor: what the checker kept and the claimant does not hold: a tlog-proof of a head of this gateway, or a
             signed checkpoint of the gateway.
         also: what else the checker holds, sorted: proofs of equivocation, openings, transcripts, kept files.
+        recount: reads kept files (verifier.raw.recount); without it only their digests are compared.
         steps: the steps whose faults count. Only tests leave one out, to show that each is needed.
     Every fault is found in one run, as far as later steps do not need what an earlier one refused.
     """
@@ -213,13 +221,19 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
     lies.close()
 
     history = History(log, birth, signers, register.ends_at if register else None, found)
-    brackets = Brackets(policy, heads, register.roots if register else {}, found)
+    brackets = Brackets(policy, heads, register.roots if register else {}, found,
+                        register.cosigned if register else frozenset())
     rosters = Rosters(bundle, found)
     probes = Probes(history, brackets, rosters, found)
     clock = Clock()
-    windows = _walk(history, brackets, rosters, probes, clock, found)
+    kept = Kept(log, rosters, found, recount)
+    windows = _walk(history, brackets, rosters, probes, kept, clock, found)
     last = rosters.last()
-    opened = read_openings(bundle, log.gateway, last, found)
+    beside = openings_beside(also.openings, log, last, found)
+    opened = {**beside, **read_openings(bundle, log.gateway, last, found)}
+    kept_totals = kept.check(also.files)
+    demands = answers(register.demands, register.newest_s, opened=opened, answered=kept.answered, windows=windows,
+                      found=found) if register else ()
     reads = transcripts.check(also.transcripts, probes.reads, log.gateway, rosters, found)
     possession = Possession(
         gateway=log.gateway, anchored=brackets.anchored, rosters=rosters, probes=tuple(probes.valid),
@@ -252,7 +266,7 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
         levels=None if last is None or found.faults() else _levels_at_end(possession, windows),
         probes=(len(probes.valid), probes.unanchored, probes.unsupported, probes.invalid), reads=reads,
         demanded=len(register.demanded) if register else 0,
-        opened=len(register.demanded & opened.keys()) if register else 0,
+        opened=len(register.demanded & opened.keys()) if register else 0, demands=demands, kept=kept_totals,
         limits=tuple(sorted((*limits, LIMIT_SELF_MADE) if _self_made(certificate) else limits)))
     evidence = None
     if not found.faults() and certificate is not None:
@@ -301,7 +315,7 @@ def _levels_at_end(possession: Possession, windows: Windows) -> LevelTotals | No
     return totals(at, levels(at, freshness_s=basis.freshness_s, lateness_s=basis.lateness_s), [alive])
 
 
-def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes, clock: Clock,
+def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes, kept: Kept, clock: Clock,
           found: Findings) -> Windows:
     """Steps 6 to 10, one entry at a time. Returns the windows that hold."""
     windows = Windows()
@@ -311,6 +325,7 @@ def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes
         if value["type"] == "roster":
             rosters.take(value)
         probes.take(value)
+        kept.take(value)
         if value["type"] != "window":
             continue
         if value["roster"] != current:
