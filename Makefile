@@ -4,6 +4,7 @@
 #   make test                                                  make check, then every test
 #   make check                                                 ruff, mypy --strict, the arrows between the rooms
 #   make bench                                                 every benchmark in benchmarks/
+#   make fuzz [FUZZ_S=300]                                    every parser of outside bytes, so many seconds each
 #   make interop                                               our logs under the eyes of Go's notes and trees (docs/interop.md)
 #   make lock                                                  pin the newest libraries that pyproject.toml allows
 
@@ -12,12 +13,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo-out
 SEED ?=
+FUZZ_S ?= 300
 BROKER ?=
 LANG_ ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench interop lock
+.PHONY: help demo test check bench fuzz interop lock
 
 help:
 	@sed -n '/^#   make/s/^# //p' Makefile
@@ -35,6 +37,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@for file in benchmarks/bench_*.py; do echo "== $$file" && $(BIN)/python "$$file" || exit 1; done
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m fuzz --seconds $(FUZZ_S)
 
 interop: $(VENV)/.dev
 	$(BIN)/python -m tests.interop.reading

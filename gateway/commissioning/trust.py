@@ -11,7 +11,7 @@ from cryptography import x509
 
 from config.gateway import GatewayConfig
 from protocols.errors import ConfigError, Problem
-from protocols.opcua.pki import CERTIFICATE_BYTES_MAX, REJECTED, TRUSTED_MAX
+from protocols.opcua.pki import CERTIFICATE_BYTES_MAX, REJECTED, TRUSTED_MAX, parsed
 from protocols.opcua.target import OpcUaEndpoint
 
 FINGERPRINT_CHARS_MIN = 16
@@ -81,7 +81,7 @@ def _certificate(path: Path, der: bytes, trust_dir: Path, trusted: bool, connect
     """Read what a person compares; a file that is no certificate is shown as what it is, not left out."""
     subject, uris, start, end = "?", [], "?", "?"
     try:
-        certificate = x509.load_der_x509_certificate(der)
+        certificate = parsed(der)
         subject = certificate.subject.rfc4514_string()
         start, end = (str(at.date()) for at in (certificate.not_valid_before_utc, certificate.not_valid_after_utc))
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -120,8 +121,20 @@ def leaf_of(blob: bytes) -> bytes:
     if len(blob) < 4 or blob[0] != 0x30 or blob[1] != 0x82:
         raise ValueError("not a certificate")
     leaf = blob[:4 + int.from_bytes(blob[2:4], "big")]
-    x509.load_der_x509_certificate(leaf)
+    parsed(leaf)
     return leaf
+
+
+def parsed(der: bytes) -> x509.Certificate:
+    """Parse a certificate, its key and its extensions. Raises ValueError for whatever the library calls it."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        certificate.public_key()
+        list(certificate.extensions)
+    except (TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+            x509.UnsupportedGeneralNameType) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    return certificate
 
 
 def check_server_certificate(blob: bytes, application_uri: str, trust_dir: Path, *, where: str, url: str,
@@ -134,7 +147,7 @@ def check_server_certificate(blob: bytes, application_uri: str, trust_dir: Path,
     try:
         leaf = leaf_of(blob)
         server_spki_sha256(leaf)
-        certificate = x509.load_der_x509_certificate(leaf)
+        certificate = parsed(leaf)
         uris = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
             x509.UniformResourceIdentifier)
     except x509.ExtensionNotFound:
@@ -158,7 +171,7 @@ def check_server_certificate(blob: bytes, application_uri: str, trust_dir: Path,
 
 def server_spki_sha256(der: bytes) -> str:
     """Return the hex SHA-256 of the DER SubjectPublicKeyInfo. Raises ValueError unless it is an RSA certificate."""
-    return hashlib.sha256(_public_der(x509.load_der_x509_certificate(der).public_key())).hexdigest()
+    return hashlib.sha256(_public_der(parsed(der).public_key())).hexdigest()
 
 
 def _trusted(trust_dir: Path) -> set[bytes]:

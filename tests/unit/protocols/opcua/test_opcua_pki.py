@@ -18,6 +18,7 @@ from tests.support.programs import need
 
 NOW = datetime(2026, 9, 1, tzinfo=UTC)
 RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+RSA_KEY_OID = bytes.fromhex("06092a864886f70d010101")
 EC_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
@@ -101,7 +102,9 @@ def test_trust_does_not_cover_everything(blob: bytes, uri: str, code: str, tmp_p
 
 
 @pytest.mark.parametrize("blob", [
-    b"", b"0", b"noise" * 100, certificate()[:-1], certificate(key=EC_KEY), b"\x30\x82\xff\xff" + bytes(70_000)])
+    b"", b"0", b"noise" * 100, certificate()[:-1], certificate(key=EC_KEY), b"\x30\x82\xff\xff" + bytes(70_000),
+    certificate().replace(RSA_KEY_OID, RSA_KEY_OID[:-1] + b"\x63"),  # a kind of key that nobody knows
+    certificate().replace(bytes.fromhex("0603551d11"), bytes.fromhex("0603551d13"))])  # names that are constraints
 def test_what_is_no_usable_certificate_is_refused_and_not_kept(blob: bytes, tmp_path: Path) -> None:
     assert refused(blob, tmp_path)[0] == "opcua.bad_certificate"
     assert not (tmp_path / pki.REJECTED).exists()

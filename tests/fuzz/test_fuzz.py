@@ -1,0 +1,85 @@
+"""Every parser of bytes from outside: the corpus once through each target, then some seconds of new inputs."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fuzz import seeds
+from fuzz.running import CORPUS, TARGETS, run, run_all
+from tests.support.source import ROOT
+
+CI = os.environ.get("CI") == "true"
+SECONDS = 10 if CI else 1
+JOBS = 2
+FILES_MAX, FILE_BYTES_MAX = 200, 20_000
+
+
+def checker(target: str) -> Callable[[bytes], None]:
+    check: Callable[[bytes], None] = importlib.import_module(f"fuzz.fuzz_{target}").check
+    return check
+
+
+def need_atheris() -> None:
+    """atheris has no package for every machine."""
+    if importlib.util.find_spec("atheris") is None:
+        reason = "not installed: atheris (Linux on x86-64 only)"
+        if CI:
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_corpus_is_read_or_refused(target: str) -> None:
+    files = sorted((CORPUS / target).iterdir())
+    assert any(file.name.startswith("seed_") for file in files), "a target without a seed"
+    assert len(files) <= FILES_MAX and all(file.stat().st_size <= FILE_BYTES_MAX for file in files)
+    check = checker(target)
+    for file in files:
+        check(file.read_bytes())
+    for data in (b"", b"\0", b"\xff" * 300):
+        check(data)
+
+
+def test_seeds_of_todays_fixtures_are_read_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeds, "CORPUS", tmp_path)
+    seeds.main()
+    made = {file.relative_to(tmp_path): file.read_bytes() for file in tmp_path.glob("*/*")}
+    kept = {file.relative_to(CORPUS) for file in CORPUS.glob("*/seed_*")}
+    assert set(made) == kept, "run: python -m fuzz.seeds"
+    for path, data in made.items():
+        checker(path.parts[0])(data)
+
+
+def test_every_target_is_named_in_the_page() -> None:
+    page = (ROOT / "docs" / "fuzzing.md").read_text(encoding="utf-8")
+    assert [target for target in TARGETS if f"`{target}`" not in page] == []
+
+
+@pytest.mark.timeout(900)
+def test_new_inputs_for_some_seconds() -> None:
+    need_atheris()
+    broken = []
+    for one in run_all(TARGETS, seconds=SECONDS, jobs=JOBS):
+        print(one)
+        if one.said or one.inputs == 0:
+            broken.append(f"{one}\ninput: {one.find.hex() if one.find is not None else '-'}")
+    assert not broken, "\n\n".join(broken)
+
+
+def test_a_parser_that_lets_another_error_out_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way from a crash to its input works: else a silent fuzzer would look like a sound parser."""
+    need_atheris()
+    (tmp_path / "fuzz_weak.py").write_text(
+        "from fuzz.harness import start\n\ndef check(data):\n    assert data[:1] != b'!', 'weak'\n\n"
+        "if __name__ == '__main__':\n    start(check)\n")
+    monkeypatch.setattr("fuzz.running.CORPUS", tmp_path / "corpus")
+    (tmp_path / "corpus" / "weak").mkdir(parents=True)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    found = run("weak", seconds=20, module="fuzz_weak")
+    assert found.find is not None and found.find[:1] == b"!" and "weak" in found.said
