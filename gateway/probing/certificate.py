@@ -30,17 +30,20 @@ CLOCK_SLACK = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeCertificate:
-    """DER, PEM of its key, and where the DER lies: the file that a server's trust list needs."""
+    """DER, its key, and where the DER lies: the file that a server's trust list needs.
+
+    The key is loaded once: to load an RSA key costs some 40 ms, which a challenge on the event loop must not.
+    """
 
     certificate: bytes
-    key: bytes
+    key: rsa.RSAPrivateKey
     file: Path
 
 
 def probe_certificate(pki_dir: Path, gateway: str, *, now: datetime | None = None) -> ProbeCertificate:
     """Load the certificate, or make it. One of another gateway, after a restore, or one that ran out is made anew.
 
-    Blocks: a new key takes some 0.1 s. Raises: ConfigError `probing.certificate` when the folder cannot be used.
+    Blocks for some 0.1 s. Raises: ConfigError `probing.certificate` when the folder cannot be used.
     """
     now = now or datetime.now(UTC)
     certificate_file, key_file = pki_dir / CERTIFICATE, pki_dir / KEY
@@ -77,7 +80,7 @@ def _load(certificate_file: Path, key_file: Path, gateway: str, now: datetime) -
         return None
     if now >= parsed.not_valid_after_utc:
         return None
-    return ProbeCertificate(certificate=certificate, key=key, file=certificate_file)
+    return ProbeCertificate(certificate=certificate, key=private, file=certificate_file)
 
 
 def _make(certificate_file: Path, key_file: Path, gateway: str, now: datetime) -> None:

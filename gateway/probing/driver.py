@@ -9,13 +9,12 @@ anything is sealed.
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from typing import Any
 
 from asyncua import ua as _ua
 from asyncua.client.ua_client import UaClientState
-from asyncua.crypto.uacrypto import CertProperties
+from cryptography import x509
 
 from gateway.probing.certificate import ProbeCertificate, spki_of
 from protocols.errors import DeviceError, Problem, VerificationError
@@ -26,9 +25,6 @@ from protocols.opcua.target import SECURITY_POLICIES, OpcUaEndpoint
 
 ua: Any = _ua
 """Untyped here, as in protocols/opcua/driver.py."""
-
-# It warns at every connection that our certificate names no host. It must not.
-logging.getLogger("asyncua.crypto.uacrypto").setLevel(logging.ERROR)
 
 PROBE_REQUESTS: tuple[type, ...] = (ua.CreateSessionRequest, ua.CloseSessionRequest)
 CLOSE_S = 1.0
@@ -95,10 +91,11 @@ class _ChannelRefusedError(Exception):
 
 async def _create_session(client: GuardedClient, endpoint: OpcUaEndpoint, server_certificate: bytes,
                           own: ProbeCertificate, c: bytes) -> Any:
-    await client.set_security(
-        POLICY_CLASSES[endpoint.security_policy], CertProperties(own.certificate, "der"),
-        CertProperties(own.key, "pem"), server_certificate=CertProperties(server_certificate, "der"),
-        mode=ua.MessageSecurityMode[endpoint.security_mode])
+    # As `Client.set_security` does, without loading the key anew from PEM.
+    client.security_policy = POLICY_CLASSES[endpoint.security_policy](
+        x509.load_der_x509_certificate(server_certificate), x509.load_der_x509_certificate(own.certificate), own.key,
+        ua.MessageSecurityMode[endpoint.security_mode])
+    client.uaclient.set_security(client.security_policy)
     await client.connect_socket()
     try:
         await client.send_hello()

@@ -103,6 +103,7 @@ class Prober:
         self._monotonic_s = monotonic_s
         self._wall_s = wall_s
         self._rng = rng or random.Random()
+        self._own: ProbeCertificate | None = None
         self._told: dict[str, _Told] = {}
         self.schedule = Schedule(pace, self._remember(remembered))
         self._answers: list[_Answer] = []
@@ -174,7 +175,9 @@ class Prober:
         end = target.endpoint
         try:
             await self._keep(self._kept())
-            own = await asyncio.to_thread(self._certificate)
+            if self._own is None:
+                self._own = await asyncio.to_thread(self._certificate)
+            own = self._own
             seen, start_s = self._seen(), self._start_s()
             assert seen is not None, "a nonce that was known is known"
             c = probe.challenge(seen, gateway_spki=keys.spki(self._signer()), start_s=start_s, server_spki=target.spki)

@@ -85,7 +85,7 @@ class Schedule:
         for key in keys:
             if key not in self._servers:
                 known = self._remembered.pop(key) if key in self._remembered else None
-                self._servers[key] = known or Server(due_s=now_s + FIRST_SPREAD_S * chance)
+                self._servers[key] = known or Server(due_s=now_s + min(FIRST_SPREAD_S, self._pace.every_s) * chance)
         for key in [k for k, server in self._servers.items() if k not in keys and not server.in_flight]:
             self._remembered[key] = self._servers.pop(key)
 

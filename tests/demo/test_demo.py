@@ -123,6 +123,7 @@ def judge(demo: Demo) -> None:
         "valid", "independent", "anchored"), found
     assert found["summary"]["windows"]["shown"] >= 6
     assert found["summary"]["outages"]["shown"] == 0, "the platform was cut off, and no window is missing"
+    require_levels(demo, trust)
     counted = json.loads(tallystick("count", demo.out / "demo.tally", "--at", "last", *trust, "--json").stdout)
     compare(counted, json.loads((demo.out / "plant.json").read_text(encoding="utf-8")))
     for name, code in CHEATS.items():
@@ -133,6 +134,23 @@ def judge(demo: Demo) -> None:
         assert code in demo.text()
     report = (demo.out / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"(?:src|href)=[\"']https?:", report), "a report needs nothing from a network"
+
+
+def require_levels(demo: Demo, trust: tuple[str | Path, ...]) -> None:
+    """The machines behind the OPC UA server are at level 1, and every transcript of reads opens its entry."""
+    transcripts = sorted((demo.out / "work" / "gateway" / "state" / "reads").iterdir())
+    also = [word for path in transcripts for word in ("--also", path)]
+    verdict = json.loads(tallystick("verify", demo.out / "demo.tally", *trust, *also, "--json").stdout)
+    levels = verdict["summary"]["levels"]
+    assert levels["probes"]["valid"] >= 2 and levels["probes"]["invalid"] == levels["probes"]["unanchored"] == 0
+    devices = (demo.out / "work" / "plant" / "devices.csv").read_text(encoding="utf-8-sig").splitlines()
+    behind = sum(",machines," in line for line in devices)
+    others = len(devices) - 1 - behind
+    assert levels["at_the_end"] == {"behind_servers": behind, "servers": 1,
+                                    "devices": {"0": others, "1": behind, "2": 0, "3": 0}}
+    found = levels["reads"]
+    assert found["entries"] == found["opened"] == len(transcripts) >= 4
+    assert found["answered"] == found["opened_answered"] >= found["rows"] // 2
 
 
 def compare(counted: dict[str, Any], truth: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ from gateway.probing.certificate import (
 from gateway.probing.driver import CLOSE_S, PROBE_REQUESTS, ask
 from protocols.errors import ConfigError, DeviceError, VerificationError
 from protocols.evidence import probe
+from protocols.opcua.driver import POLICY_CLASSES
 from protocols.opcua.pki import own_certificate
 from protocols.opcua.target import SECURITY_POLICIES
 from tests.unit.protocols.opcua.bench import Proxy, endpoint, free_port, serving, until
@@ -263,6 +264,10 @@ async def test_a_cancelled_probe_leaves_no_connection(
 # The certificate.
 
 
+def number_of(own: ProbeCertificate) -> int:
+    return own.key.private_numbers().d
+
+
 def test_the_certificate_names_the_gateway_and_nothing_else(tmp_path: Path) -> None:
     own = probe_certificate(tmp_path / "pki", GATEWAY)
     assert probe.probe_certificate_holds(own.certificate, GATEWAY)
@@ -271,18 +276,19 @@ def test_the_certificate_names_the_gateway_and_nothing_else(tmp_path: Path) -> N
     assert parsed.public_key().key_size == 2048
     assert stat.S_IMODE((tmp_path / "pki" / KEY).stat().st_mode) == 0o600
     assert own.file == tmp_path / "pki" / CERTIFICATE and own.file.read_bytes() == own.certificate
-    assert probe_certificate(tmp_path / "pki", GATEWAY) == own, "made once"
+    again = probe_certificate(tmp_path / "pki", GATEWAY)
+    assert again.certificate == own.certificate and number_of(again) == number_of(own), "made once"
 
 
 def test_it_is_made_anew_for_another_gateway_when_it_ran_out_and_when_half_of_it_is_gone(tmp_path: Path) -> None:
     first = probe_certificate(tmp_path / "pki", GATEWAY)
     other = probe_certificate(tmp_path / "pki", "ab" * 16)
-    assert probe.probe_certificate_holds(other.certificate, "ab" * 16) and other.key != first.key
+    assert probe.probe_certificate_holds(other.certificate, "ab" * 16) and number_of(other) != number_of(first)
     later = datetime.now(UTC) + timedelta(days=VALID_DAYS + 2)
     renewed = probe_certificate(tmp_path / "pki", "ab" * 16, now=later)
     assert renewed.certificate != other.certificate
     (tmp_path / "pki" / CERTIFICATE).unlink()
-    assert probe_certificate(tmp_path / "pki", "ab" * 16, now=later).key != renewed.key
+    assert number_of(probe_certificate(tmp_path / "pki", "ab" * 16, now=later)) != number_of(renewed)
 
 
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
@@ -305,6 +311,11 @@ def test_the_library_still_takes_our_nonce() -> None:
     assert "create_nonce" in names, "Client.create_session draws the nonce itself: that is why it is not called"
     assert list(inspect.signature(UaClient.create_session).parameters) == ["self", "parameters"]
     assert UaClient.create_session.__code__.co_names == ("session", "create_session"), "parameters go on as they are"
+    made = inspect.getsource(Client._set_security)
+    assert "self.security_policy = policy(server_cert, cert, pk, mode" in made, "what is done here by hand"
+    assert "self.uaclient.set_security(self.security_policy)" in made
+    for policy in POLICY_CLASSES.values():
+        assert list(inspect.signature(policy).parameters)[:4] == ["peer_cert", "host_cert", "host_privkey", "mode"]
     source = inspect.getsource(UaSession.create_session)
     assert "request.Parameters = parameters" in source and "ClientNonce" not in source
     fields = {"ClientDescription", "EndpointUrl", "SessionName", "ClientNonce", "ClientCertificate",
