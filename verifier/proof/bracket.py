@@ -5,8 +5,8 @@ The gateway's clock decides window, day and staleness, never a verdict on time.
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -41,7 +41,7 @@ class Brackets:
 
     heads: heads of this log that hold. roots: size -> root of the register checkpoints that hold. cosigned:
     `note.digest` of co-signatures that step 3 checked already.
-    delays_s: from the end of each window to its not-after.
+    delays_s: time from the end of a window to its not-after -> windows.
     """
 
     policy: Policy
@@ -49,7 +49,7 @@ class Brackets:
     roots: Mapping[int, bytes]
     found: Findings
     cosigned: Collection[bytes] = frozenset()
-    delays_s: array[int] = field(default_factory=lambda: array("q"))
+    delays_s: Counter[int] = field(default_factory=Counter)
     anchored: bool = field(init=False)
     _sizes: list[int] = field(init=False)
     _times_s: list[int] = field(init=False)
@@ -86,12 +86,21 @@ class Brackets:
             self._runs.remark("time.outside", seq)
             state = OUTSIDE
         if after != UNKNOWN:
-            self.delays_s.append(after - end_s)
+            self.delays_s[after - end_s] += 1
         if self.anchored and after == UNKNOWN:
             self._runs.remark("time.open", seq)
         elif self.anchored and (before == UNKNOWN or after - before > WIDE_S):
             self._runs.remark("time.wide", seq, limit_s=WIDE_S)
         return Bracket(before, after, state)
+
+    @property
+    def delay_median_s(self) -> int | None:
+        """Median of `delays_s`, None if there is none."""
+        count, below, middle = self.delays_s.total(), 0, []
+        for delay_s in sorted(self.delays_s):
+            below += self.delays_s[delay_s]
+            middle += [delay_s] * ((below > (count - 1) // 2) + (below > count // 2) - len(middle))
+        return round(sum(middle) / 2) if middle else None
 
     def not_after(self, seq: int) -> int:
         """Return the earliest independent co-signature of a head that includes entry `seq`, UNKNOWN if none does."""

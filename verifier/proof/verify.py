@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from statistics import median
 from typing import Any
 
 from protocols.errors import VerificationError
@@ -256,7 +255,7 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
         windows=len(windows), windows_uncounted=sum(state != COUNTED for state in windows.state),
         outages=len(shown), missing_windows=missing,
         coverage_permille=1000 * standing_windows // (standing_windows + missing) if windows else None,
-        delay_median_s=round(median(brackets.delays_s)) if brackets.delays_s else None,
+        delay_median_s=brackets.delay_median_s,
         delay_max_s=max(brackets.delays_s, default=None),
         devices=None if last is None else sum(row.alive for row in last.devices),
         points=None if last is None else sum(row.alive for row in last.points),
