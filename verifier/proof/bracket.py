@@ -96,7 +96,8 @@ class Brackets:
     @property
     def delay_median_s(self) -> int | None:
         """Median of `delays_s`, None if there is none."""
-        count, below, middle = self.delays_s.total(), 0, []
+        count, below = self.delays_s.total(), 0
+        middle: list[int] = []
         for delay_s in sorted(self.delays_s):
             below += self.delays_s[delay_s]
             middle += [delay_s] * ((below > (count - 1) // 2) + (below > count // 2) - len(middle))

@@ -60,7 +60,7 @@ def plants(draw: st.DrawFn) -> tuple[Roster, list[dict[str, Any]]]:
                 "producing": column.pack(producing, len(points)), "changing": column.pack(changing, len(points))},
             "samples": {"received": counted + draw(st.sampled_from([0, 0, 1])), "counted": counted,
                         "discarded": {"late": 0}}})
-    return cast(Roster, Roster(3, cast(Any, tuple(devices)), cast(Any, tuple(points)))), windows
+    return Roster(3, cast(Any, tuple(devices)), cast(Any, tuple(points))), windows
 
 
 def plain(roster: Roster, window: dict[str, Any]) -> set[str]:
