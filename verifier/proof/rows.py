@@ -13,7 +13,6 @@ from typing import Any
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import jcs, merkle, opening, roster
 from protocols.evidence.bundle import Bundle
-from protocols.evidence.encoding import from_hex
 from protocols.evidence.reader import Reader
 from protocols.evidence.shape import require
 from verifier.proof.findings import NO_ENTRY, ROSTER, Findings

@@ -6,7 +6,7 @@ themselves are plain loops. A file comes from the claimant: what it says of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import raw
 from protocols.evidence.raw import NS_PER_S
-from protocols.terms.vocabulary import DISCARD_REASONS, USABLE_QUALITIES
+from protocols.terms.vocabulary import USABLE_QUALITIES
+from verifier.proof.kept import Counted, Terms, TermsOf
 from verifier.proof.recount import mask
 
 NOT_LIVE = 0x80
@@ -24,35 +25,6 @@ WINDOWS_MAX = 4_000
 
 LOOP_ROWS = 65_536
 THRIFT_BYTES_MAX = 64 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """Under what a window is counted: the sealing rule, and the roster in force.
-
-    owner: device slot of each point slot. points: point slots that are alive. devices: the same, bit i is slot i.
-    """
-
-    len_s: int
-    usable: tuple[str, ...]
-    max_source_age_s: int
-    owner: Sequence[int]
-    points: Sequence[int]
-    devices: int
-
-
-@dataclass(slots=True, kw_only=True)
-class Counted:
-    """What a window must say. The four columns as integers: bit i is slot i."""
-
-    start_s: int
-    connected: int = 0
-    sampled: int = 0
-    producing: int = 0
-    changing: int = 0
-    received: int = 0
-    counted: int = 0
-    discarded: dict[str, int] = field(default_factory=lambda: dict.fromkeys(DISCARD_REASONS, 0))
 
 
 @dataclass(slots=True)
@@ -69,7 +41,7 @@ class _State:
     connected: dict[int, set[int]] = field(default_factory=dict)
 
 
-def recount(path: Path, size: int, terms_of: Callable[[int], Terms | None], *, where: str) -> Iterator[Counted]:
+def recount(path: Path, size: int, terms_of: TermsOf, where: str) -> Iterator[Counted]:
     """Count every window of a segment, in order.
 
     Args:

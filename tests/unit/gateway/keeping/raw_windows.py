@@ -13,8 +13,9 @@ from gateway.counting.window import ClosedWindow, Gap, Windows
 from gateway.keeping import segment
 from gateway.keeping.spool import Chunk, Spool
 from tests.sim.world import Time
+from verifier.proof.kept import Counted, Terms
 from verifier.proof.recount import mask
-from verifier.raw.recount import Counted, Terms, recount
+from verifier.raw.recount import recount
 
 
 class AtOnce(Executor):
@@ -72,7 +73,7 @@ def recounted(run: Sequence[ClosedWindow], data: bytes, rule: Rule, folder: Path
     file = folder / "segment.parquet"
     file.write_bytes(data)
     by_start = {window.start_s: window for window in run}
-    return list(recount(file, len(data), lambda start_s: terms(by_start[start_s], rule), where="segment.parquet"))
+    return list(recount(file, len(data), lambda start_s: terms(by_start[start_s], rule), "segment.parquet"))
 
 
 def assert_equal(run: Sequence[ClosedWindow], found: Sequence[Counted]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap
-from gateway.keeping.keeper import FILE, JOURNAL, OPEN, Keeper, Kept
+from gateway.keeping.keeper import FILE, JOURNAL, OPEN, PROMISE_BYTES, Keeper, Kept
 from gateway.keeping.keeping import seal_promise
 from gateway.keeping.retention import Limits, Retention, kind_of
 from gateway.keeping.spool import Chunk
@@ -144,7 +144,7 @@ def test_every_hour_is_a_file_and_a_promise(tmp_path: Path) -> None:
     kept = check_promises(plant, plant.sealed, tmp_path)
     assert kept == set(plant.sealed)
     assert plant.keeper.disk.names(OPEN) == [] and plant.keeper.lost_windows == 0
-    assert plant.keeper.used_bytes == sum(e["bytes"] for e in plant.entries("keep"))
+    assert plant.keeper.used_bytes == sum(e["bytes"] + PROMISE_BYTES for e in plant.entries("keep"))
     name = plant.entries("keep")[0]["name"]
     assert name.startswith("raw-20270115t08-") and name.endswith(FILE)
 
