@@ -10,6 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
@@ -148,16 +149,22 @@ def server_key(spki: bytes, *, where: str) -> rsa.RSAPublicKey:
     It must be what this key encodes to: one key under two encodings would be two servers.
     Raises: VerificationError `probe.key` (no such key), `probe.weak_key` (shorter than RSA_BITS_MIN).
     """
-    try:
-        key = None if len(spki) > SPKI_BYTES_MAX else load_der_public_key(spki)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size < RSA_BITS_MIN:
+    key = None if len(spki) > SPKI_BYTES_MAX else _rsa_key(spki)
+    if key is not None and key.key_size < RSA_BITS_MIN:
         raise VerificationError(Problem.of(where, "probe.weak_key", bits=key.key_size, least=RSA_BITS_MIN))
-    if (not isinstance(key, rsa.RSAPublicKey) or not _sizes_hold(key)
-            or key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != spki):
+    if key is None or not _sizes_hold(key) or key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != spki:
         raise VerificationError(Problem.of(where, "probe.key"))
     return key
+
+
+@lru_cache(maxsize=256)
+def _rsa_key(spki: bytes) -> rsa.RSAPublicKey | None:
+    """Return the RSA key; None if it is no key or another one. A server is probed again and again."""
+    try:
+        key = load_der_public_key(spki)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    return key if isinstance(key, rsa.RSAPublicKey) else None
 
 
 def verify_signature(*, policy_uri: str, server_spki: bytes, client_certificate: bytes, c: bytes, signature: bytes,
