@@ -129,7 +129,7 @@ class Agent:
                                          gateway=self.state.gateway_id()))
         self._disk = ThreadPoolExecutor(1, "disk")
         self.journal = Journal(RealDisk(self.state.journal_dir), where=str(self.state.journal_dir))
-        self.sealer = Sealer(self.journal, [self.state.gateway_key()], self.tell, clock_source=clock_source)
+        self.sealer = Sealer(self.journal, self.state.gateway_keys(), self.tell, clock_source=clock_source)
         self.sealer.enrol(enrolment["certificate"])
         self._server_keys = self.state.server_keys()
         self.roster = self._evolved()

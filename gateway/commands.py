@@ -447,6 +447,61 @@ def _certificate_lines(certificate: Certificate, say: Say) -> list[str]:
                        end=certificate.end, uris=", ".join(certificate.uris) or "-"), ""]
 
 
+# rotate, revoke
+
+
+def rotate_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick rotate`."""
+    _config_argument(parser, say)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = say("statements.rotate_example")
+
+
+def rotate_command(args: argparse.Namespace, say: Say) -> int:
+    """Change the key of a gateway that is stopped; print the new public key."""
+    import asyncio
+
+    from gateway.commissioning.rotation import rotate
+    from gateway.commissioning.state import State
+
+    config = _load(args)
+
+    def tell(code: str, where: str, **details: object) -> None:
+        _note(f"{where}: {say(code, where=where, **details)}")
+
+    done = asyncio.run(rotate(config, State(config.state_dir), tell))
+    _note(say("statements.rotated", seq=done.seq, old=done.old_key))
+    if done.compared is False:
+        _note(say("statements.rotated_unasked"))
+    print(done.new_key)
+    return 0
+
+
+def revoke_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick revoke`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = say("statements.revoke_example")
+    parser.add_argument("config", metavar="CONFIG", type=Path, nargs="?", help=say("commissioning.help.config"))
+    parser.add_argument("--gateway", metavar="ID", help=say("statements.help.revoke_gateway"))
+    parser.add_argument("--recovery-key", metavar="FILE", type=Path, help=say("statements.help.recovery_key"))
+    parser.add_argument("--gateway-key", metavar="HEX", help=say("statements.help.revoke_key"))
+    parser.add_argument("--from-size", metavar="N", type=int, help=say("statements.help.revoke_size"))
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, required=True,
+                        help=say("statements.help.revoke_output"))
+    parser.add_argument("--submit", action="store_true", help=say("statements.help.revoke_submit"))
+    parser.add_argument("--platform", metavar="URL", help=say("statements.help.revoke_platform"))
+    parser.add_argument("--ca-file", metavar="FILE", type=Path, help=say("statements.help.revoke_ca"))
+
+
+def revoke_command(args: argparse.Namespace, say: Say) -> int:
+    """Sign a revocation with the recovery key, write it, and submit it if asked to."""
+    import asyncio
+
+    from gateway.commissioning.revocation import revoke
+
+    return asyncio.run(revoke(args, None if args.config is None else _load(args), say, _note))
+
+
 # bundle, run
 
 

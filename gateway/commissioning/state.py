@@ -1,6 +1,7 @@
 """The state folder of a gateway: its keys, its enrolment, and where everything else that it remembers lies.
 
     keys/gateway.pem      signs the log; made on this machine, never leaves it
+    keys/gateway-<n>.pem  the keys of later rotations, n from 2 on; the log says which signs from when
     keys/recovery.pem     named in the certificate: revokes the gateway key, and enrols a plant without a platform
     keys/enterprise.key   K, 64 hex: the enterprise's secret that blinds the tags. Whoever has it can test guesses
     enrolment.json        the platform's answer, or {"certificate": ...} of a plant without a platform
@@ -18,13 +19,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from protocols.errors import ConfigError, EvidenceError, Problem, VerificationError
 from protocols.evidence import keys
@@ -139,6 +142,37 @@ class State:
         """Return the key that signs the log. Raises ConfigError `commissioning.no_keys`, EvidenceError."""
         return self._key(self.gateway_key_file)
 
+    def gateway_keys(self) -> list[Ed25519PrivateKey]:
+        """Return every key that signed the log, the first one first, and one that a rotation has made but not sealed.
+
+        Raises: ConfigError `commissioning.no_keys`, EvidenceError `key.unreadable`.
+        """
+        return [self.gateway_key(), *(keys.load(path) for _, path in self._later_keys())]
+
+    def next_gateway_key(self, used: Collection[str]) -> Ed25519PrivateKey:
+        """Return the newest key if it is not among those `used` (64 hex), else a new one; durable when this returns.
+
+        So a rotation that was cut before it was sealed goes on with the key that it had made.
+        """
+        last = self.gateway_keys()[-1]
+        if keys.public_bytes(last).hex() not in used:
+            return last
+        number = max((number for number, _ in self._later_keys()), default=1) + 1
+        path = self.keys_dir / f"gateway-{number}.pem"
+        partial = path.with_name(f"{path.name}.part")
+        partial.unlink(missing_ok=True)
+        new = keys.generate()
+        write_private(partial, new.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        partial.rename(path)
+        _sync_folder(self.keys_dir)
+        return new
+
+    def _later_keys(self) -> list[tuple[int, Path]]:
+        """Return (number, file) of the keys of rotations, ascending."""
+        found = ((re.fullmatch(r"gateway-([0-9]{1,9})\.pem", path.name), path)
+                 for path in self.keys_dir.glob("gateway-*"))
+        return sorted((int(match[1]), path) for match, path in found if match)
+
     def recovery_key(self) -> Ed25519PrivateKey:
         """Return the recovery key. Raises ConfigError `commissioning.no_keys`, EvidenceError `key.unreadable`."""
         return self._key(self.recovery_key_file)
@@ -241,7 +275,11 @@ def write_json(path: Path, body: Mapping[str, Any], *, indent: int | None = 2) -
     partial.unlink(missing_ok=True)
     write_private(partial, json.dumps(body, ensure_ascii=False, indent=indent, sort_keys=True).encode() + b"\n")
     partial.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

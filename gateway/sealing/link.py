@@ -95,6 +95,11 @@ class HttpLink:
         _, answer = await self._ask("GET", f"/v1/gateways/{gateway}/register", exchange.REGISTER_ANSWER)
         return answer
 
+    async def state(self, body: Mapping[str, Any]) -> int:
+        """Submit a signed statement; return its place in the register. Raises DeviceError."""
+        _, answer = await self._ask("POST", "/v1/statements", exchange.STATEMENT_ANSWER, body)
+        return int(answer["index"])
+
     async def _ask(self, method: str, path: str, shape: Object, body: Mapping[str, Any] | None = None, *,
                    conflict: Object | None = None) -> tuple[bool, dict[str, Any]]:
         if self._session is None:

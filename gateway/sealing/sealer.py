@@ -197,8 +197,12 @@ class Sealer:
         return seq
 
     def rotate(self, new_key: Ed25519PrivateKey) -> None:
-        """Seal a change of key. The caller has made `new_key` durable before: larger checkpoints need it."""
+        """Seal a change of key. The caller has made `new_key` durable before: larger checkpoints need it.
+
+        Word of a clean stop stays: the process that begins next finds it behind the change. Raises: OSError.
+        """
         self._settle()
+        clean, samples = self._stopped()
         public = keys.public_bytes(new_key).hex()
         size = self.journal.size
         rotation = signed_format.sign(
@@ -209,6 +213,8 @@ class Sealer:
         draft.add("key", {"rotation": rotation})
         self._tried = -1
         self.journal.append(draft.entries, lambda n, root: _note(self.journal.history.origin, n, root, new_key))
+        if clean:
+            self.stop(samples)
 
     def stop(self, samples: int | None = None) -> None:
         """Leave word of a clean stop: the outage that follows is `off`, not `crash`.

@@ -110,17 +110,11 @@ class Submitter:
         Returns: the platform's size for the `start` entry, None if it cannot be reached.
         Raises: EvidenceError `sealing.fork`, `sealing.tail_refused` or `sealing.platform_ahead`; OSError.
         """
-        try:
-            async with asyncio.timeout(wait_s):
-                answer = await self._link.size(self._gateway)
-            size = int(answer["size"])
-            agrees = self._agrees(answer)
-        except (DeviceError, TimeoutError) as error:
-            self._tell_lost(error)
+        asked = await self.ask_size(wait_s)
+        if asked is None:
             return None
-        if agrees is False:
-            raise EvidenceError(Problem.of("platform", "sealing.fork", ours=self._journal.size, theirs=size))
-        if agrees is None:
+        size, agrees = asked
+        if not agrees:
             try:
                 await self._take_over(size)
             except DeviceError as error:
@@ -128,6 +122,22 @@ class Submitter:
                                                theirs=size)) from error
         self.outbox = Outbox(local=self._journal.size, proven=self._receipts.proven, remote=size, reached=size)
         return size
+
+    async def ask_size(self, wait_s: float = COMPARE_WAIT_S) -> tuple[int, bool] | None:
+        """Return the platform's size, and whether what it holds is the beginning of our log: False if it is ahead.
+
+        None if it cannot be reached. Raises: EvidenceError `sealing.fork` when it holds another history.
+        """
+        try:
+            async with asyncio.timeout(wait_s):
+                answer = await self._link.size(self._gateway)
+            size, agrees = int(answer["size"]), self._agrees(answer)
+        except (DeviceError, TimeoutError) as error:
+            self._tell_lost(error)
+            return None
+        if agrees is False:
+            raise EvidenceError(Problem.of("platform", "sealing.fork", ours=self._journal.size, theirs=size))
+        return size, agrees is True
 
     async def refresh(self) -> bool:
         """Fetch the newest proofs once, before a bundle is written; False if the platform cannot be reached."""
