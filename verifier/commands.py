@@ -27,6 +27,8 @@ POLICY_VARIABLE = "TALLYSTICK_POLICY"
 POLICY_PLACES = ("/etc/tallystick/policy.json", "~/.config/tallystick/policy.json")
 ANCHOR_BYTES_MAX = 1024 * 1024
 SAME_CAUSE_SHOWN = 5
+DEMANDS = {"answered": "verify.demand_answered", "open": "verify.demand_open",
+           "unanswered": "verify.demand_unanswered"}
 SHOWN_ZONE = timezone(timedelta(hours=8))
 
 
@@ -311,7 +313,7 @@ def _kept(summary: Summary, say: Say) -> list[str]:
                          opened=kept.opened, recounted=kept.recounted))
     for answer in summary.demands:
         missing = say("verify.demand_missing", slots=len(answer.slots), hours=len(answer.hours))
-        lines.append(say(f"verify.demand_{answer.state}", index=answer.demand.index,
+        lines.append(say(DEMANDS[answer.state], index=answer.demand.index,
                          slots=len(answer.demand.slots), hours=len(answer.demand.hours),
                          deadline=local_time(answer.demand.deadline_s), missing=missing))
     return lines

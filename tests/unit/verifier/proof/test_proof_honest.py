@@ -162,7 +162,7 @@ def test_demands_are_answered_by_openings() -> None:
     world.round(time_s=gateway.now_s + 10)
     members = gateway.members() | {"openings/0.json": gateway.opening(0, private)}
     verdict = verify(open_bundle(zipped(members)), world.policy())
-    assert verdict.valid and codes(verdict, "remark") == ["register.unknown_signer"]
+    assert verdict.valid and codes(verdict, "remark") == ["demand.unanswered", "register.unknown_signer"]
     assert (verdict.summary.demanded, verdict.summary.opened) == (2, 1)
     assert verdict.evidence is not None and verdict.evidence.opened[0]["name"] == "press"
 
