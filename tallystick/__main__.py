@@ -73,6 +73,7 @@ COMMANDS: dict[str, Room] = {
     "audit": AUDIT,
     "export": VERIFIER,
     "sign": Room("verifier.statements.commands"),
+    "conformance": Room("verifier.conformance.commands"),
     "explain": Room("tallystick.__main__"),
 }
 """In the order of the help. A command whose functions are not written yet is not offered: see `available`."""
