@@ -41,7 +41,8 @@ class ProbeCertificate:
 
 
 def probe_certificate(pki_dir: Path, gateway: str, *, now: datetime | None = None) -> ProbeCertificate:
-    """Load the certificate, or make it. One of another gateway, after a restore, or one that ran out is made anew.
+    """Load the certificate, or make it. One of another gateway, after a restore, or one that is not valid now is made
+    anew: a clock that was a year ahead when it was made must not keep every server from taking it.
 
     Blocks for some 0.1 s. Raises: ConfigError `probing.certificate` when the folder cannot be used.
     """
@@ -78,7 +79,7 @@ def _load(certificate_file: Path, key_file: Path, gateway: str, now: datetime) -
     private = serialization.load_pem_private_key(key, password=None)
     if not isinstance(private, rsa.RSAPrivateKey) or private.public_key() != parsed.public_key():
         return None
-    if now >= parsed.not_valid_after_utc:
+    if not parsed.not_valid_before_utc <= now < parsed.not_valid_after_utc:
         return None
     return ProbeCertificate(certificate=certificate, key=private, file=certificate_file)
 

@@ -208,6 +208,7 @@ class Prober:
     def _failed(self, key: str, problem: Problem) -> None:
         """Say once why a server does not answer, and again only when the cause is another one."""
         self.schedule.failed(key, self._monotonic_s(), self._rng.random())
+        self._own = None  # looked at anew: it may have run out, or have been made when the clock was wrong
         told = self._told[key]
         if told.code != problem.code:
             self._tell(problem.code, problem.where, **dict(problem.args))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -136,7 +135,6 @@ class Probing:
             "start_s": drawn.start_s, "roster": self._sealer.journal.history.roster, "seen": drawn.seen,
             "rows": len(rows), "answered": drawn.answered, "root": reads.root(rows)})
         self._last_reads = {"start_s": drawn.start_s, "seq": seq, "rows": len(rows), "answered": drawn.answered}
-        transcripts.expire(self._state.reads_dir, time.time() - transcripts.KEEP_S)
 
     async def _recorded(self, work: Callable[..., object], *args: Any) -> bool:
         """Seal what is no window. A disk that does not take it costs this entry, not the gateway."""

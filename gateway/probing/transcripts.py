@@ -1,6 +1,7 @@
 """Transcripts of reads: `reads/<seq>.json` in the state folder, made durable before the entry that commits to them.
 
-They hold process values, so they stay in the factory until somebody opens one to an auditor.
+They hold process values, so they stay in the factory until somebody opens one to an auditor. How long they are kept is
+`transcripts_days` of [keep].
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from protocols.evidence import jcs, reads
 from protocols.evidence.shape import require
 
 FOLDER = "reads"
-KEEP_S = 400 * 86_400
-"""A year that is audited, and the weeks until the auditor comes."""
 
 
 def path(folder: Path, seq: int) -> Path:

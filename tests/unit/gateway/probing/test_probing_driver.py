@@ -291,6 +291,11 @@ def test_it_is_made_anew_for_another_gateway_when_it_ran_out_and_when_half_of_it
     assert number_of(probe_certificate(tmp_path / "pki", "ab" * 16, now=later)) != number_of(renewed)
 
 
+def test_one_that_was_made_when_the_clock_was_ahead_is_made_anew(tmp_path: Path) -> None:
+    ahead = probe_certificate(tmp_path / "pki", GATEWAY, now=datetime.now(UTC) + timedelta(days=365))
+    assert number_of(probe_certificate(tmp_path / "pki", GATEWAY)) != number_of(ahead)
+
+
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "pki").write_text("a file", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"probing\.certificate"):
