@@ -62,6 +62,7 @@ COMMANDS: dict[str, Room] = {
     "status": GATEWAY,
     "run": GATEWAY,
     "bundle": GATEWAY,
+    "open": Room("gateway.keeping.commands", "gateway"),
     "rotate": GATEWAY,
     "revoke": GATEWAY,
     "platform": PLATFORM,
@@ -74,6 +75,7 @@ COMMANDS: dict[str, Room] = {
     "export": VERIFIER,
     "sign": Room("verifier.statements.commands"),
     "conformance": Room("verifier.conformance.commands"),
+    "chain": Room("verifier.chain_command"),
     "explain": Room("tallystick.__main__"),
 }
 """In the order of the help. A command whose functions are not written yet is not offered: see `available`."""

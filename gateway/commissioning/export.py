@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,11 @@ def instant(text: str, where: str) -> int:
         return int((at if at.tzinfo is not None else at.replace(tzinfo=CHINA)).timestamp())
     except (ValueError, OverflowError) as error:
         raise ConfigError(Problem.of(where, "commissioning.bad_time", value=text[:80])) from error
+
+
+def shown_time(at_s: int) -> str:
+    """Return POSIX seconds as `instant` takes them back: Chinese time, with its zone."""
+    return datetime.fromtimestamp(at_s, CHINA).isoformat()
 
 
 async def fetch_proofs(config: GatewayConfig, state: State, event: Event) -> bool:
@@ -81,24 +86,37 @@ def write(config: GatewayConfig, out: Path, first_s: int | None, end_s: int | No
         raise ConfigError(Problem.of("--from, --to", "commissioning.bad_interval"))
     state = State(config.state_dir)
     journal = open_journal(state)
-    return export_bundle(journal, out=out, first_s=first_s, end_s=end_s, openings=_openings(state, journal, shown))
+    return export_bundle(journal, out=out, first_s=first_s, end_s=end_s, openings=_shown(state, journal, shown))
 
 
-def _openings(state: State, journal: Journal, shown: str) -> dict[int, bytes]:
+def _shown(state: State, journal: Journal, shown: str) -> dict[int, bytes]:
     """Return slot -> opening of the devices to show. Raises ConfigError `commissioning.cannot_open` for every other."""
     if shown == "none" or journal.history.roster is None:
         return {}
-    held = roster.load(state.roster_file)
-    sealed, _ = rosters.at(journal, journal.history.roster)
-    # What is not sealed yet (the ledger was changed a moment ago) would not agree with the rows of the bundle.
-    known = {slot: device for slot, device in enumerate(held.devices if held else ())
-             if slot < len(sealed) and format_.private_sha256(device.private) == sealed[slot]["private_sha256"]}
-    wanted = [str(slot) for slot in known] if shown == "all" else shown.split(",")
-    bad = [text for text in wanted if not re.fullmatch("[0-9]{1,6}", text) or int(text) not in known]
+    if shown == "all":
+        return openings(state, journal, None)
+    numbers = [text for text in shown.split(",") if re.fullmatch("[0-9]{1,6}", text)]
+    found = openings(state, journal, map(int, numbers))
+    bad = [text for text in shown.split(",") if text not in numbers or int(text) not in found]
     if bad:
         raise ConfigError([Problem.of("--open", "commissioning.cannot_open", slot=text[:40]) for text in bad])
+    return found
+
+
+def openings(state: State, journal: Journal, wanted: Iterable[int] | None) -> dict[int, bytes]:
+    """Return slot -> JCS bytes of the opening of every wanted device (None: all) that is sealed as it is known here.
+
+    What is not sealed yet (the ledger was changed a moment ago) would not agree with its row: it is left out.
+    """
+    if journal.history.roster is None:
+        return {}
+    held = roster.load(state.roster_file)
+    sealed, _ = rosters.at(journal, journal.history.roster)
+    known = {slot: device for slot, device in enumerate(held.devices if held else ())
+             if slot < len(sealed) and format_.private_sha256(device.private) == sealed[slot]["private_sha256"]}
     key, gateway = state.enterprise_key(), state.gateway_id()
-    return {int(text): _opening(known[int(text)].private, int(text), gateway, key) for text in wanted}
+    return {slot: _opening(known[slot].private, slot, gateway, key)
+            for slot in (known if wanted is None else wanted) if slot in known}
 
 
 def _opening(private: Mapping[str, Any], slot: int, gateway: str, key: bytes) -> bytes:

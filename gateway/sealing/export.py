@@ -46,7 +46,7 @@ def export_bundle(journal: Journal, *, out: Path, first_s: int | None = None, en
     Raises: EvidenceError `sealing.nothing_to_export` when no window ends in the interval, `sealing.chain_missing`
     when the register's entries about this enterprise were never fetched; OSError.
     """
-    found = _windows(journal, None if first_s is None else first_s - BEFORE_S, end_s)
+    found = windows_ending(journal, None if first_s is None else first_s - BEFORE_S, end_s)
     if not found:
         raise EvidenceError(Problem.of(journal.where, "sealing.nothing_to_export", size=journal.size))
     seqs = [seq for seq, _ in found]
@@ -60,7 +60,7 @@ def export_bundle(journal: Journal, *, out: Path, first_s: int | None = None, en
                     heads=sum(kind == "head" for kind, _ in proofs.values()), proven=proven)
 
 
-def _windows(journal: Journal, after_s: int | None, end_s: int | None) -> list[tuple[int, int]]:
+def windows_ending(journal: Journal, after_s: int | None, end_s: int | None) -> list[tuple[int, int]]:
     """Return (seq, end) of the windows that end in (after_s, end_s], newest first."""
     turned = max((seq for seq in _life(journal) if journal.entry(seq).get("reason") in ("clock_back", "clone")),
                  default=-1)
