@@ -64,13 +64,11 @@ def read(chains: Sequence[tuple[str, Mapping[str, Any]]], maker_cas: Sequence[st
     result = []
     for name, value in chains:
         where = also_where(name)
-        if not found.holds(PROBES, NO_ENTRY, require, probe.CHAIN, value, where=where):
+        certificates = found.get(PROBES, NO_ENTRY, read_certificates, value, where=where)
+        if certificates is None:
             continue
         if value["gateway"] != gateway:
             found.remark(PROBES, "chain.unrelated", where, gateway=value["gateway"])
-            continue
-        certificates = found.get(PROBES, NO_ENTRY, _certificates, value, where=where)
-        if certificates is None:
             continue
         try:
             result.append(_trusted(name, value["spki_sha256"], certificates, anchors, where=where))
@@ -81,11 +79,12 @@ def read(chains: Sequence[tuple[str, Mapping[str, Any]]], maker_cas: Sequence[st
     return tuple(result)
 
 
-def _certificates(value: Mapping[str, Any], *, where: str) -> list[x509.Certificate]:
-    """Return the certificates, each signed by the next, the first with the key that the file names.
+def read_certificates(value: Mapping[str, Any], *, where: str) -> list[x509.Certificate]:
+    """Return the certificates of a chain file, each signed by the next, the first with the key that the file names.
 
-    Raises: VerificationError `chain.malformed`, `chain.leaf` or `chain.signature`.
+    Raises: VerificationError of the shape, `chain.malformed`, `chain.leaf` or `chain.signature`.
     """
+    require(probe.CHAIN, value, where=where)
     try:
         certificates = [probe.parse_certificate(from_base64(text, where=where)) for text in value["certificates"]]
         spki = certificates[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

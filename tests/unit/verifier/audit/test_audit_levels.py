@@ -8,9 +8,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from protocols.evidence import jcs
-from protocols.evidence.encoding import to_base64
+from protocols.evidence.encoding import from_base64, to_base64
 from tallystick.__main__ import main
 from tests.support.plant_fixture import Plant, claim_text
 from tests.support.source import ROOT
@@ -132,3 +134,45 @@ def test_a_forged_transcript_is_refused_with_the_file_named(case: Case, capsys: 
     assert [(f["step"], f["code"], f["where"]) for f in result["findings"]] == [(10, "reads.root", "also/reads.json")]
     assert result["summary"]["levels"]["at_the_end"] is None
     assert "Assurance levels" not in case.text(capsys, "en", "verify", case.bundle, "--also", case.transcript, code=1)
+
+
+def pem(der: bytes) -> bytes:
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+
+
+def test_the_chain_command_makes_what_raises_a_device(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    """The server's certificate as DER, two CAs in one PEM file."""
+    told = servers.chain(case.plant.gateway, serial="press shop 0", through=("works", "line"))
+    ders = [from_base64(text, where="") for text in told["certificates"]]
+    (case.folder / "press.der").write_bytes(ders[0])
+    (case.folder / "ca.pem").write_bytes(pem(ders[1]) + pem(ders[2]))
+    made = case.folder / "chain.json"
+    assert main(["chain", str(case.folder / "press.der"), str(case.folder / "ca.pem"), "--gateway",
+                 case.plant.gateway.id, "-o", str(made)]) == 0
+    assert told["spki_sha256"] in capsys.readouterr().out
+    assert json.loads(made.read_bytes()) == told
+    jsonschema.validate(told, json.loads((ROOT / "docs/schemas/chain.schema.json").read_text()))
+    case.policy.write_bytes(case.plant.world.policy_json(maker_cas=[to_base64(servers.maker_ca())]))
+    result = case.json(capsys, "count", case.bundle, "--at", "last", "--also", made)
+    assert result["levels"]["devices"]["3"] == 1
+
+
+def test_the_chain_command_refuses_all_that_is_wrong_at_once(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    told = servers.chain(case.plant.gateway, through=("line",))
+    ders = [from_base64(text, where="") for text in told["certificates"]]
+    names = []
+    for name, data in (("leaf.der", ders[0]), ("line.der", ders[1]), ("no.der", b"no certificate"),
+                       ("large.der", bytes(300_000))):
+        (case.folder / name).write_bytes(data)
+        names.append(str(case.folder / name))
+    out = case.folder / "chain.json"
+    assert main(["chain", *names, str(case.folder / "absent.der"), "--gateway", "press", "-o", str(out)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "Traceback" not in said.err
+    for words in ("no.der", "large.der", "absent.der", "--gateway"):
+        assert words in said.err, words
+    gateway = case.plant.gateway.id
+    assert main(["chain", names[1], names[0], "--gateway", gateway, "-o", str(out)]) == 2
+    assert "certificate 0 is not signed by the one after it" in capsys.readouterr().err
+    assert main(["chain", *names[:1] * 9, "--gateway", gateway, "-o", str(out)]) == 2
+    assert not out.exists()
