@@ -12,6 +12,7 @@ What is required of each of the two texts, and when a proven contradiction refus
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from verifier.proof import log as logs
 from verifier.proof.also import Also, where
 from verifier.proof.findings import CONTAINER, NO_ENTRY, REGISTER, TILES, Findings
 from verifier.proof.log import Log, Signers
-from verifier.proof.register import Head
+from verifier.proof.register import Head, verify_anchor
 
 CANDIDATES_MAX = 64
 """Entries tried when two checkpoints of different sizes are to be made into a portable proof."""
@@ -93,11 +94,12 @@ class Lies:
             if two is not None and {s.head.origin for s in two} == {log.checkpoint.origin}:
                 self._taken.add(name)
                 self._judge_log(name, view, *two)
-        for name, elsewhere in self._elsewhere():
-            for at, said in elsewhere:
-                if said.head.origin == log.checkpoint.origin:
-                    self._taken.add(name)
-                    self._compare_log(name, at, said, view)
+        for name, at, said in self._checkpoints():
+            if said.head.origin == log.checkpoint.origin:
+                self._taken.add(name)
+                self._compare_log(name, at, said, view)
+        for name, data in self.also.heads:
+            self._compare_head(name, data, view)
 
     def close(self) -> None:
         """Say what of --also is about nothing in this bundle, and what was compared without a contradiction."""
@@ -117,6 +119,11 @@ class Lies:
         for file in self.also.bundles:
             if file.path is not None:
                 yield file.name, _of_bundle(file.path)
+
+    def _checkpoints(self) -> Iterator[tuple[str, str, Statement]]:
+        """Yield (name, place, statement) of what may be of a gateway: single files, and the checkpoint of a bundle."""
+        for name, elsewhere in self._elsewhere():
+            yield from ((name, at, said) for at, said in itertools.islice(elsewhere, 1))
 
     def _pair(self, name: str, value: Mapping[str, object]) -> tuple[Statement, Statement] | None:
         """Return the two statements of a proof of equivocation, None with a remark if they cannot be read."""
@@ -158,10 +165,10 @@ class Lies:
         except VerificationError as error:
             self._refuse(name, error.problems[0].code)
             return
-        why, other = view.clash(said), self._other_log(name)
+        why, other = view.clash(said), self._other_log(name, said)
         if why is None and said.head.size > view.log.checkpoint.size:
-            if other is None and not said.nodes:
-                self._refuse(name, "equivocation.beyond")
+            if other is None:
+                self._newer(name, said.head.size, view)
                 return
             if other is not None and other.tree.root(view.log.checkpoint.size) != view.log.checkpoint.root:
                 why = Contradiction(None, *_first_difference(view.log, other))
@@ -173,8 +180,26 @@ class Lies:
             self.portable.append(equivocation.encode(*pair))
         self._tell_log(name, view, why, {said.note.text, view.said.note.text})
 
-    def _other_log(self, name: str) -> Log | None:
-        """Return the log of another bundle, None if there is none or its tiles do not hold."""
+    def _compare_head(self, name: str, data: bytes, view: _View) -> None:
+        """Hold a head of this gateway, which the register proves, against the log."""
+        try:
+            size, root = verify_anchor(data, self.policy, view.log.gateway)
+        except VerificationError:
+            return  # no head of this gateway; what it says of the register was compared in step 3
+        self._taken.add(name)
+        if size > view.log.checkpoint.size:
+            self._newer(name, size, view)
+        elif view.log.tree.root(size) != root:
+            self._told.add(name)
+            self.found.fault(TILES, "head.differs", where(name), size=size)
+
+    def _newer(self, name: str, size: int, view: _View) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            self._remark(name, "also.newer", known=size, size=view.log.checkpoint.size)
+
+    def _other_log(self, name: str, said: Statement) -> Log | None:
+        """Return the log of another bundle whose checkpoint is `said`, None if there is none or it does not hold."""
         path = next((file.path for file in self.also.bundles if file.name == name), None)
         if path is None:
             return None
@@ -184,7 +209,7 @@ class Lies:
         except VerificationError:
             return None
         claim = logs.read_claim(bundle, aside)
-        return None if claim is None else logs.read_tiles(bundle, claim, aside)
+        return None if claim is None or claim.checkpoint != said.head else logs.read_tiles(bundle, claim, aside)
 
     def _tell_log(self, name: str, view: _View, why: Contradiction, texts: set[str]) -> None:
         self._told.add(name)
@@ -311,12 +336,12 @@ class _View:
 def _proofs(log: Log, others: Sequence[Log], why: Contradiction) -> list[Statement]:
     """Return tlog-proofs of some shipped entries of a log, those that most likely show the contradiction first."""
     size = log.checkpoint.size
-    shared = [seq for seq in range(max(log.first, why.first), min(log.end, *(o.end for o in others), size))
-              if all(o.ships(seq) for o in others)] if others else []
+    both = range(max(log.first, why.first), min((log.end, size, *(o.end for o in others))))
+    shared = itertools.islice((seq for seq in both if all(o.ships(seq) for o in others)), 2 if others else 0)
     near = [why.first, why.end - 1, why.end, why.first - 1, size - 1, log.first, log.end - 1]
     single = [seq for seq in log.bundle.numbered["entry"] if seq >= why.first]
     result: list[Statement] = []
-    for seq in dict.fromkeys((*shared[:2], *near, *single)):
+    for seq in dict.fromkeys((*shared, *near, *single)):
         data = log.entry(seq) if 0 <= seq < size and log.ships(seq) else None
         if data is not None:
             text = proof.LogProof(seq, tuple(log.tree.inclusion(seq, size)), log.bundle.read("checkpoint"), data)

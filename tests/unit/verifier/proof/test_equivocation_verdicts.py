@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from protocols.errors import VerificationError
@@ -17,6 +18,8 @@ from tallystick.__main__ import main
 from verifier.conformance.world import OTHER_USCC, REGISTER, START_S, USCC, Gateway, World, key_of, two_devices, zipped
 from verifier.proof.also import Also, OtherFile, sort
 from verifier.proof.verify import Verdict, judge_alone, verify
+
+SCHEMA = json.loads((Path(__file__).resolve().parents[4] / "docs/schemas/verify.schema.json").read_text())
 
 
 def judged(gateway: Gateway, also: Also, policy: Policy | None = None) -> Verdict:
@@ -274,7 +277,28 @@ def test_a_larger_state_that_cannot_be_compared_is_said() -> None:
     later = gateway.checkpoint()
     verdict = verify(bundle, gateway.world.policy(), also=Also(heads=(("later", later),)))
     told = [(f.code, dict(f.args)) for f in verdict.findings]
-    assert told == [("also.not_proven", {"reason": "equivocation.beyond"})]
+    assert told == [("also.newer", {"known": "9", "size": "6"})]
+
+
+def test_a_kept_head_is_held_against_the_log() -> None:
+    """A tlog-proof of a head, from one consistent register, beside a log that is another."""
+    gateway = plant(World())
+    world = gateway.world
+    index = max(i for i, data in enumerate(world.entries) if json.loads(data)["type"] == "head")
+    assert codes(judged(gateway, Also(heads=(("kept", world.proof(index)),))), "remark") == ["also.consistent"]
+    other = plant(World(), producing=[1])
+    world.add({"type": "head", "gateway": gateway.id, "size": 4, "root": other.tree.root(4).hex()})
+    world.round(time_s=gateway.now_s + 20, heads=False)
+    lone = len(world.entries) - 1
+    honest = {n: d for n, d in gateway.members().items() if n != f"register/{lone}.proof"}
+    verdict = verify(open_bundle(zipped(honest)), world.policy(), also=Also(heads=(("kept", world.proof(lone)),)))
+    assert codes(verdict) == ["head.differs"] and verdict.findings[0].where == "also/kept"
+    for _ in range(3):
+        gateway.window()
+    world.round(time_s=gateway.now_s + 30)
+    newest = world.proof(len(world.entries) - 1)
+    verdict = verify(open_bundle(zipped(honest)), world.policy(), also=Also(heads=(("kept", newest),)))
+    assert [(f.code, dict(f.args)) for f in verdict.findings] == [("also.newer", {"known": "9", "size": "6"})]
 
 
 def test_a_bundle_that_vanished_is_no_evidence() -> None:
@@ -307,6 +331,7 @@ def test_made_and_verified_on_the_command_line(files: tuple[Path, list[str]],
     assert told.out.startswith("PROVEN") and REGISTER in told.out and "also/eq.json" in told.out
     assert main(["verify", str(out), *policy, "--json"]) == 1
     value = json.loads(capsys.readouterr().out)
+    jsonschema.validate(value, SCHEMA)
     assert value["verdict"] == "invalid" and [f["code"] for f in value["findings"]] == ["register.equivocation"]
     assert main(["verify", str(folder / "a.tally"), *policy, "--also", str(out)]) == 1
 
