@@ -252,15 +252,16 @@ def _probe_lines(config: GatewayConfig, probes: list[ProbeCheck], say: Say) -> l
 
     if not probes:
         return []
-    rows = [[p.connection, say("commissioning.ok" if p.ok else "commissioning.fail"), say(p.code, **dict(p.args))]
-            for p in probes]
+    nobody_asked = ("probing.unsecured", "probing.no_keys_yet")
+    rows = [[p.connection, "-" if p.code in nobody_asked else say("commissioning.ok" if p.ok else "commissioning.fail"),
+             say(p.code, **dict(p.args))] for p in probes]
     lines = ["", say("probing.check"), *render(
         [say(f"commissioning.column.{name}") for name in ("connection", "result", "detail")], rows)]
     for code, first in {p.code: p for p in reversed(probes) if not p.ok}.items():
         parts = say.explain(code) or {}
         lines += [f"  {say(f'commissioning.{part}')}: {_filled(parts[part], dict(first.args))}"
                   for part in ("cause", "fix") if part in parts]
-    if any(p.code not in ("probing.unsecured", "probing.no_keys_yet") for p in probes):
+    if any(p.code not in nobody_asked for p in probes):
         lines.append(say("probing.check_file", file=State(config.state_dir).pki_dir / CERTIFICATE))
     return lines
 

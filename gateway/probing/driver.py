@@ -58,8 +58,7 @@ async def ask(endpoint: OpcUaEndpoint, *, server_certificate: bytes, own: ProbeC
                 result = await _create_session(client, endpoint, server_certificate, own, c)
         finally:
             await _close(client)
-        leaf = leaf_of(result.ServerCertificate or b"")
-        if leaf != server_certificate:
+        if not _shows(result, server_certificate):
             raise problem("probing.wrong_certificate")
         signature = bytes(result.ServerSignature.Signature or b"")
         probe.verify_signature(
@@ -117,6 +116,14 @@ def _parameters(client: GuardedClient, endpoint: OpcUaEndpoint, own: ProbeCertif
     parameters.RequestedSessionTimeout = SESSION_MS
     parameters.MaxResponseMessageSize = 0
     return parameters
+
+
+def _shows(result: Any, certificate: bytes) -> bool:
+    """Return whether the session shows this certificate: alone, or first in a chain."""
+    try:
+        return leaf_of(result.ServerCertificate or b"") == certificate
+    except ValueError:
+        return False
 
 
 async def _close(client: GuardedClient) -> None:

@@ -211,17 +211,30 @@ async def test_nobody_there(own: ProbeCertificate, server: tuple[Any, bytes], tm
     assert caught.value.problems[0].code == "probing.unreachable"
 
 
+@pytest.mark.parametrize("shown", ["another", "none", "no certificate"])
 @together
 async def test_the_session_must_show_the_certificate_of_the_channel(
-        server: tuple[Any, bytes], own: ProbeCertificate, tmp_path: Path) -> None:
-    other = own_certificate(tmp_path / "someone").certificate
+        server: tuple[Any, bytes], own: ProbeCertificate, tmp_path: Path, shown: str) -> None:
+    other = {"another": own_certificate(tmp_path / "someone").certificate, "none": None, "no certificate": b"x" * 900}
 
     def show_another(result: Any) -> None:
-        result.ServerCertificate = other
+        result.ServerCertificate = other[shown]
 
     with answering(show_another), pytest.raises(DeviceError) as caught:
         await asked(server[0].endpoint.port, server[1], own, tmp_path, challenge("x"))
     assert caught.value.problems[0].code == "probing.wrong_certificate"
+
+
+@together
+async def test_a_chain_behind_the_certificate_is_the_certificate(
+        server: tuple[Any, bytes], own: ProbeCertificate, tmp_path: Path) -> None:
+    issuer = own_certificate(tmp_path / "someone").certificate
+
+    def show_chain(result: Any) -> None:
+        result.ServerCertificate = server[1] + issuer
+
+    with answering(show_chain):
+        assert await asked(server[0].endpoint.port, server[1], own, tmp_path, challenge("x"))
 
 
 @pytest.mark.parametrize("signature", [b"", b"\0" * 256, None, b"\1" * 100_000])

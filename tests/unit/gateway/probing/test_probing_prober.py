@@ -87,6 +87,8 @@ class Bench:
             await self.settle()
 
     async def settle(self) -> None:
+        if not self.prober._tasks:
+            return
         for _ in range(20):  # to_thread needs the loop and its thread
             await asyncio.sleep(0)
         busy = {task for task in self.prober._tasks if not task.done()}
@@ -148,6 +150,22 @@ async def test_two_connections_to_one_key_are_one_server_and_take_turns(pki: Pki
     assert {name for name, _, _ in bench.asked} == {"first", "second", "other"}
     assert sorted(server["connections"] for server in bench.prober.report()["servers"]) == [
         ["first", "second"], ["other"]]
+
+
+async def test_a_week_of_sessions_at_the_servers_keeps_the_limit(pki: Pki) -> None:
+    """Two server keys behind three connections; one server fails half of the time. CreateSession is counted there."""
+    a, b = pki[1]
+    bench = Bench(pki[0], [("first", a), ("second", a), ("other", b)], pace=Pace(every_s=3600, max_per_hour=3))
+    chance = random.Random(5)
+    bench.answer = lambda end: refused() if end.name == "other" and chance.random() < 0.5 else None
+    await bench.pass_time(7 * 86_400, tick_s=60)
+    for names in (("first", "second"), ("other",)):
+        times = [at for name, _, at in bench.asked if name in names]
+        assert all(later - at >= MIN_GAP_S for at, later in pairwise(times))
+        assert max(sum(at <= other < at + 3600 for other in times) for at in times) <= 3
+        assert len(times) <= 7 * 24 * (1 if len(names) == 2 else 3)
+        assert len(times) >= 7 * 24 / 1.2, "and they are asked"
+    assert len(bench.prober._answers) <= 2 * 7 * 24
 
 
 async def test_an_answer_belongs_behind_its_window_only(pki: Pki) -> None:
