@@ -116,17 +116,15 @@ class Probes:
 
     def close(self, windows: Windows) -> None:
         """Judge what needs the whole interval, and record the remarks: one for all probes of a kind."""
-        wanted = {one.value["start_s"] for one in self.reads}
-        # After a clock was set back there are two windows of one start: reads of the first were drawn from its roster.
-        rosters: dict[int, dict[int, None]] = {}
-        for i in range(len(windows)):
-            if windows.start_s[i] in wanted:
-                rosters.setdefault(windows.start_s[i], {})[windows.roster[i]] = None
+        rosters: dict[int, set[int]] = {one.value["start_s"]: set() for one in self.reads}
+        for i, start_s in enumerate(windows.start_s if rosters else ()):
+            if start_s in rosters:  # two windows may start then, if the clock was set back between them
+                rosters[start_s].add(windows.roster[i])
         for one in self.reads:
-            in_force = rosters.get(one.value["start_s"], {one.value["roster"]: None})
-            if one.value["roster"] not in in_force:
+            in_force = rosters[one.value["start_s"]]
+            if in_force and one.value["roster"] not in in_force:
                 self.found.fault(PROBES, "reads.roster", entry.name(one.seq), seq=one.seq, roster=one.value["roster"],
-                                 expected=list(in_force)[-1])
+                                 expected=max(in_force))
         for (code, args), (first, count) in self._remarks.items():
             self.found.remark(PROBES, code, entry.name(first), seq=first, count=count, **dict(args))
 

@@ -59,7 +59,10 @@ def check(transcripts: Sequence[tuple[str, Mapping[str, Any]]], committed: Seque
         roster = one.value["roster"]
         if roster not in points:
             points[roster] = _readable(rosters, roster)
-        if _holds(value["rows"], one, gateway, points[roster], where, found):
+        held = _holds(value["rows"], one, gateway, points[roster], where, found)
+        if points[roster] is None:
+            found.remark(PROBES, "reads.no_roster", where, seq=one.seq, roster=roster)
+        elif held:
             opened[value["seq"]] = value
     rows = [row for value in opened.values() for row in value["rows"]]
     return ReadTotals(

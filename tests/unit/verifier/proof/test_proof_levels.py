@@ -505,6 +505,31 @@ def test_reads_under_a_roster_without_points_to_read_hold_nothing() -> None:
     assert judge(gateway, transcripts=(("a", transcript),)).summary.reads.opened == 1
 
 
+def test_reads_of_a_window_that_was_sealed_anew_keep_their_roster() -> None:
+    """The clock was set back between two windows with one start, and the roster changed."""
+    world, gateway = behind_servers()
+    _, transcript = seal_reads(gateway)
+    start_s = gateway.now_s
+    gateway.window()
+    gateway.outage(start_s, "clock_back")
+    gateway.roster(gateway.devices, [*gateway.points, point_row(3, 2, gateway.id)])
+    gateway.window()
+    world.round(time_s=gateway.now_s + 10)
+    assert judge(gateway, transcripts=(("a", transcript),)).summary.reads.opened == 1
+
+
+def test_a_transcript_under_a_roster_that_is_not_here_opens_nothing() -> None:
+    """In a window that a crash cut, an entry could name any roster."""
+    world, gateway = behind_servers()
+    _, transcript = seal_reads(gateway, roster=1)
+    gateway.start()
+    gateway.outage(gateway.now_s + 600)
+    gateway.window()
+    world.round(time_s=gateway.now_s + 10)
+    verdict = judge(gateway, transcripts=(("a", transcript),))
+    assert (verdict.summary.reads.opened, remarks(verdict)) == (0, ["reads.no_roster"])
+
+
 # --- never too much
 
 
