@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,7 @@ class Bench:
         if isinstance(found, asyncio.Future):
             await found
         server = next(s for _, s in self.servers if s.certificate == server_certificate)
-        private: Any = load_pem_private_key(server.key, None)
-        signature: bytes = private.sign(own.certificate + c, padding.PKCS1v15(), hashes.SHA256())
+        signature: bytes = loaded(server.key).sign(own.certificate + c, padding.PKCS1v15(), hashes.SHA256())
         return signature
 
     async def pass_time(self, seconds: float, tick_s: float = 1.0) -> None:
@@ -97,6 +97,11 @@ class Bench:
 
     def codes(self) -> list[str]:
         return [code for code, _ in self.events]
+
+
+@lru_cache
+def loaded(pem: bytes) -> Any:
+    return load_pem_private_key(pem, None)
 
 
 def endpoint(name: str) -> OpcUaEndpoint:
