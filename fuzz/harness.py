@@ -7,6 +7,7 @@ called by tests/fuzz with the corpus, where nothing is watched and atheris need 
 
 from __future__ import annotations
 
+import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -46,9 +47,19 @@ def only(*families: type[Exception]) -> Iterator[None]:
         return
 
 
-def start(check: Callable[[bytes], None]) -> None:
-    """Fuzz with the arguments of the command line (those of libFuzzer)."""
+def start(check: Callable[[bytes], None], mutate: Callable[[bytes, random.Random], bytes] | None = None) -> None:
+    """Fuzz with the arguments of the command line (those of libFuzzer).
+
+    mutate: makes a new input of an old one, where changed bytes alone would never get far; used half of the time.
+    """
     import atheris
 
-    atheris.Setup(sys.argv, check)
+    def mutator(data: bytes, size_max: int, seed: int) -> bytes:
+        chance = random.Random(seed)
+        if mutate is None or chance.random() < 0.5:
+            return bytes(atheris.Mutate(data, size_max))
+        return mutate(data, chance)[:size_max]
+
+    more = {} if mutate is None else {"custom_mutator": mutator}
+    atheris.Setup(sys.argv, check, **more)
     atheris.Fuzz()

@@ -18,7 +18,8 @@ CORPUS = HERE / "corpus"
 TARGETS = tuple(sorted(file.stem.removeprefix("fuzz_") for file in HERE.glob("fuzz_*.py")))
 
 INPUT_S = 20
-INPUT_BYTES_MAX = {"checkpoint": 256, "columns": 1024, "modbus": 512, "sparkplug": 1024, "tiles": 1024, "zip": 10_000}
+INPUT_BYTES_MAX = {"checkpoint": 256, "columns": 1024, "modbus": 512, "sparkplug": 1024, "tiles": 1024,
+                   "verify": 10_000, "zip": 10_000}
 INPUT_BYTES_OTHERS = 4096
 MEMORY_MB = 3072
 SAID_MAX = 2000

@@ -17,6 +17,7 @@ from fuzz.running import CORPUS
 from protocols import exchange
 from protocols.evidence import column, jcs, keys, merkle, note, roster, signed, tiles
 from protocols.evidence.checkpoint import Checkpoint
+from protocols.evidence.encoding import to_base64
 from protocols.mqtt import codec
 from protocols.mqtt.sparkplug_pb2 import Payload
 from tests.support.source import ROOT
@@ -144,7 +145,7 @@ def _also() -> Seeds:
         root=merkle.EMPTY_ROOT).decode()})
     yield "transcript", jcs.encode({"type": "tallystick/transcript/v1", "gateway": plant.id, "seq": 3, "rows": []})
     yield "chain", jcs.encode({"type": "tallystick/chain/v1", "gateway": plant.id, "spki_sha256": "0" * 64,
-                               "certificates": ["AAAA"]})
+                               "certificates": [to_base64(CERTIFICATE.read_bytes()[1:])]})
     yield "other", b"anything else"
 
 
@@ -248,6 +249,7 @@ def _opcua() -> Seeds:
     yield "republish", b"q\1\0" + struct.pack("<H", 835) + header + message
 
 
+CERTIFICATE = CORPUS / "opcua" / "certificate_rsa"
 BASIS = b"""\
 schema = "basis/1"
 key = "mine"

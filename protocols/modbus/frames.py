@@ -132,7 +132,7 @@ def _pdu_length(expected: Expected, pdu: bytes) -> int | Mismatch | None:
     if not pdu:
         return None
     if pdu[0] == expected.function | 0x80:
-        return 2
+        return Mismatch("exception") if pdu[1:2] == b"\0" else 2  # their codes begin at 1
     if pdu[0] != expected.function:
         return Mismatch("function")
     if expected.function == 43:

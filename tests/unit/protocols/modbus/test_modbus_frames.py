@@ -72,6 +72,8 @@ def test_an_exception_is_a_reply(is_rtu: bool) -> None:
     expected = expect(wrap(bytes.fromhex("03 00 6B 00 03"), is_rtu), is_rtu=is_rtu)
     assert match(expected, wrap(b"\x83\x02", is_rtu)) == Reply(b"", exception=2)
     assert match(expected, wrap(b"\x84\x02", is_rtu)) == Mismatch("function")
+    # There is no exception 0; taken for one it would pass for an answer without a body.
+    assert match(expected, wrap(b"\x83\x00", is_rtu)) == Mismatch("exception")
 
 
 GOOD = bytes.fromhex("03 06 02 2B 00 00 00 64")
