@@ -104,6 +104,7 @@ class Prober:
         self._wall_s = wall_s
         self._rng = rng or random.Random()
         self._own: ProbeCertificate | None = None
+        self._said: dict[str, str] = {}  # server key -> the trouble that was told last, in this run
         self._told: dict[str, _Told] = {}
         self.schedule = Schedule(pace, self._remember(remembered))
         self._answers: list[_Answer] = []
@@ -201,7 +202,7 @@ class Prober:
     def _answered(self, key: str, end: OpcUaEndpoint) -> None:
         self.schedule.answered(key, self._rng.random())
         told = self._told[key]
-        if told.code not in ("", "probing.ok"):
+        if self._said.pop(key, None) is not None:
             self._tell("probing.back", end.name, endpoint=end.url)
         told.code, told.args, told.answered_s = "probing.ok", {}, int(self._wall_s())
 
@@ -210,8 +211,9 @@ class Prober:
         self.schedule.failed(key, self._monotonic_s(), self._rng.random())
         self._own = None  # looked at anew: it may have run out, or have been made when the clock was wrong
         told = self._told[key]
-        if told.code != problem.code:
+        if self._said.get(key) != problem.code:
             self._tell(problem.code, problem.where, **dict(problem.args))
+        self._said[key] = problem.code
         told.code, told.args = problem.code, {name: value[:ARG_CHARS_MAX] for name, value in problem.args}
 
     # Over a restart

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -42,6 +43,7 @@ class Probing:
         self._tap = tap
         self._prober: Prober | None = None
         self._reads: Reads | None = None
+        self._keeping = asyncio.Lock()
         self._sealed_s: int | None = None  # start of the newest window in the log that this process sealed
         self._last_reads: dict[str, int] | None = None
         self._registry: Registry | None = None  # of which `_keys` were taken
@@ -98,10 +100,9 @@ class Probing:
 
     async def _keep(self, body: Mapping[str, Any]) -> None:
         # Not on the thread that seals: a slow disk there must not make a challenge late for its window.
-        try:
-            await asyncio.to_thread(write_json, self._state.probes_file, body)
-        except OSError:  # the limits hold in this process; they are only not remembered
-            return
+        async with self._keeping:
+            with contextlib.suppress(OSError):  # the limits hold in this process; they are only not remembered
+                await asyncio.to_thread(write_json, self._state.probes_file, body)
 
     async def window_sealed(self, window: ClosedWindow) -> None:
         """Take note that this window is in the log now, and seal the reads of it if it was drawn."""

@@ -220,6 +220,18 @@ async def test_a_refusal_is_told_once_and_so_is_its_end(pki: Pki) -> None:
     assert bench.prober.report()["servers"][0]["code"] == "probing.ok"
 
 
+async def test_a_refusal_that_outlives_a_restart_is_told_again_once(pki: Pki) -> None:
+    own, (server, _) = pki
+    bench = Bench(own, [("a", server)])
+    bench.answer = lambda end: refused()
+    await bench.pass_time(100)
+    again = Bench(own, [("a", server)], remembered=bench.kept[-1], at_s=bench.now_s)
+    assert again.prober.report()["servers"][0]["code"] == "probing.refused", "known before it is asked again"
+    again.answer = lambda end: refused()
+    await again.pass_time(2000, tick_s=5)
+    assert again.codes() == ["probing.refused"] and len(again.asked) >= 2
+
+
 async def test_what_a_library_does_wrong_is_one_failed_challenge(pki: Pki) -> None:
     bench = Bench(pki[0], [("a", pki[1][0])])
     bench.answer = lambda end: LookupError("never seen before")
