@@ -324,8 +324,8 @@ def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes
         if value["type"] == "roster":
             rosters.take(value)
         probes.take(value)
-        kept.take(value)
         if value["type"] != "window":
+            kept.take(value)
             continue
         if value["roster"] != current:
             current = value["roster"]
