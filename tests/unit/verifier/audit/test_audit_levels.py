@@ -176,3 +176,23 @@ def test_the_chain_command_refuses_all_that_is_wrong_at_once(case: Case, capsys:
     assert "certificate 0 is not signed by the one after it" in capsys.readouterr().err
     assert main(["chain", *names[:1] * 9, "--gateway", gateway, "-o", str(out)]) == 2
     assert not out.exists()
+
+
+def test_what_a_supervisor_signs_on_the_command_line_raises_a_device(case: Case,
+                                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    key, signed = case.folder / "bureau.pem", case.folder / "attest.json"
+    assert main(["sign", "key", "-o", str(key)]) == 0
+    public = capsys.readouterr().out.strip()
+    assert main(["sign", "attest", "--bundle", str(case.bundle), "--slot", "2", "--policy", str(case.policy), "--key",
+                 str(key), "--yes", "-o", str(signed)]) == 0
+    capsys.readouterr()
+    gateway = case.plant.gateway
+    case.plant.world.add({"type": "attest", "attestation": json.loads(signed.read_bytes())["statement"]})
+    servers.seal_probe(gateway, "lathe")
+    case.plant.windows(1)
+    case.plant.cosign()
+    bundle = case.plant.write("later.tally")
+    case.policy.write_bytes(case.plant.world.policy_json(supervisors=[public]))
+    result = case.json(capsys, "count", bundle, "--at", "last")
+    assert [d["level"] for d in result["devices"]] == [1, 1, 2, 0, 1]  # the other supervisor is not known any more
+    assert [f["code"] for f in result["bundles"][0]["findings"]] == ["register.unknown_signer"]
