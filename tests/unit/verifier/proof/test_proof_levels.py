@@ -126,6 +126,18 @@ def test_an_answer_counts_for_as_long_as_the_basis_says(later: int, expected: in
     assert levels(judge(gateway))[0] == expected
 
 
+@pytest.mark.parametrize(("later", "expected"), [(59, 1), (60, 0)])
+def test_the_window_of_the_answer_decides_where_the_witness_is_ahead(later: int, expected: int) -> None:
+    """The gateway's clock is half a minute behind: `seen` is newer than the end of its window."""
+    world, gateway = behind_servers()
+    world.round(time_s=gateway.now_s + 90)
+    seal_probe(gateway)
+    for _ in range(1 + later):
+        gateway.window()
+    world.round(time_s=gateway.now_s + 40)
+    assert levels(judge(gateway))[0] == expected
+
+
 def test_an_answer_under_an_old_checkpoint_is_not_fresh() -> None:
     """It may have been asked for when that checkpoint was new, and kept."""
     world, gateway = behind_servers()
