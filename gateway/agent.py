@@ -219,6 +219,8 @@ class Agent:
                             opens_s=self.windows.opens_s, platform_size=size)
         self._begun = True
         await self._on_disk(self._remember)
+        registry = self.windows.registry
+        self.retention.grows(registry.devices, registry.points, self.config.len_s)
         if self.keeping is not None:
             await self.keeping.begin(self.journal)
         await self._on_disk(self._sweep, self.windows.opens_s)
@@ -248,7 +250,6 @@ class Agent:
         retention = self.retention
         retention.sweep(self.journal.branch, now_s=now_s if seen is None else min(now_s, seen["time_s"] + SEEN_AHEAD_S),
                         wall_s=time.time())
-        retention.grows(self.journal.size, self.config.len_s)
         over = retention.over_bytes > 0
         if over and not self._over_budget:
             self.tell("agent.disk_over", str(self.config.state_dir), used_mb=sum(retention.use.values()) // MB,
@@ -274,9 +275,7 @@ class Agent:
         if isinstance(item, Gap):
             self.sealer.gap(item)
             return
-        seq = await self._on_disk(self._seal_window, item, self._seen())
-        if self.keeping is not None:
-            self.keeping.sealed(item, seq)
+        seq = await self._on_disk(self._seal_window, item, self._seen(), asyncio.get_running_loop())
         self._untold = item
         if seq is not None:
             self.recent.add(item)
@@ -289,9 +288,13 @@ class Agent:
         await self._beside_the_log(self._report, item, list(self._events), self.probing.report())
         self._untold = None
 
-    def _seal_window(self, item: ClosedWindow, seen: Mapping[str, Any] | None) -> int | None:
+    def _seal_window(self, item: ClosedWindow, seen: Mapping[str, Any] | None,
+                     loop: asyncio.AbstractEventLoop) -> int | None:
         """Return the seq of a window that is sealed now, None if the disk did not take it. In the disk's thread."""
-        return self.journal.size - 1 if self.sealer.seal(item, seen) else None
+        seq = self.journal.size - 1 if self.sealer.seal(item, seen) else None
+        if self.keeping is not None:  # from here: who waits for this may be cancelled, and it is sealed all the same
+            loop.call_soon_threadsafe(self.keeping.sealed, item, seq)
+        return seq
 
     def _seen(self) -> Mapping[str, Any] | None:
         return self.submitter.seen if self.submitter is not None else None
@@ -362,6 +365,7 @@ class Agent:
             "log": {"size": self.journal.size,
                     "submitted": self.submitter.submitted if self.submitter is not None else None,
                     "proven": self.submitter.proven if self.submitter is not None else None},
+            "said": None if self.submitter is None else self.submitter.said(),
             "probing": probing,
             "disk": {"budget": self.retention.limits.budget_bytes, "use": dict(self.retention.use)},
             "keep": None if self.keeping is None else self.keeping.report(),

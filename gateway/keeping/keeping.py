@@ -53,6 +53,7 @@ class Keeping:
         self.spool = Spool(len_s=windows.rule.len_s, bytes_max=memory_bytes, pack=segment.pack_samples,
                            submit=self._pool.submit)
         self._queue: asyncio.Queue[tuple[Chunk | None, int | None]] = asyncio.Queue()
+        self._working: asyncio.Task[None] | None = None
         self._unsealed: list[Kept] = []
         windows.keep(self.spool)
 
@@ -72,10 +73,15 @@ class Keeping:
     async def run(self) -> None:
         """Write what is sealed, for ever."""
         while True:
-            await self._next(*await self._queue.get())
+            chunk, seq = await self._queue.get()
+            # Cancelled, this stops waiting; what has been begun goes on, and `finish` waits for it.
+            self._working = asyncio.create_task(self._next(chunk, seq))
+            await asyncio.shield(self._working)
 
     async def finish(self) -> None:
         """Write what is left and end the segment: at a clean stop, before word of it is left."""
+        if self._working is not None:
+            await self._working
         while not self._queue.empty():
             await self._next(*self._queue.get_nowait())
         self._unsealed += await self._in_thread(self.keeper.finish)

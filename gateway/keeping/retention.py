@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SUPERSEDED_KEPT = 1
 """Logs that were replaced and stay: the one before the log in force, which a restart may still need."""
 
+WINDOW_BYTES = 1024
+"""What a window entry takes beside its columns, which are base64 of a bit a slot: a sixth of a byte for each."""
+
 KINDS = ("evidence", "superseded", "receipts", "raw", "transcripts", "other")
 Use = Mapping[str, int]
 
@@ -85,9 +88,9 @@ class Retention:
         self._per_s = 0.0
         self.keeper: Keeper | None = None
 
-    def grows(self, windows: int, len_s: int) -> None:
-        """Tell how many windows the log holds: it grows as it grew."""
-        self._per_s = self.use["evidence"] / max(1, windows * len_s)
+    def grows(self, devices: int, points: int, len_s: int) -> None:
+        """Tell what is sealed: a window of so many slots every `len_s`, in its columns and about a kilobyte around."""
+        self._per_s = (WINDOW_BYTES + -(-(devices + 3 * points) // 6)) / len_s
 
     def room(self, more: int) -> bool:
         """Return whether raw data may take so many bytes more."""

@@ -54,7 +54,7 @@ def test_a_year_within_the_budget_and_no_promise_broken(monkeypatch: pytest.Monk
             promised.setdefault(kept.name, kept.retain_until_s)
         now_s = plant.windows.opens_s
         plant.retention.sweep(plant.log.branch, now_s=now_s, wall_s=time.wall_ns / 1e9)
-        plant.retention.grows(plant.log.size, HOUR_S)
+        plant.retention.grows(3, 6, HOUR_S)
         if plant.spool.paused != plant.keeper.full:  # what gateway.keeping.keeping decides on the loop
             plant.spool.pause()
         elif plant.spool.paused and plant.retention.room(2 * 28 * KB):
@@ -86,8 +86,10 @@ def test_evidence_that_will_come_has_its_room_before_raw_data(tmp_path: Path) ->
         Limits(budget_bytes=1000 * KB, raw_bytes=900 * KB, receipts_bytes=KB, retain_s=10 * DAY_S, transcripts_s=1),
         measure=lambda: use, journal=RealDisk(tmp_path))
     assert retention.room(599 * KB)
-    retention.grows(windows=10 * 24, len_s=HOUR_S)  # in ten days it took 400 kB: as much must stay free
-    assert retention.room(199 * KB) and not retention.room(201 * KB)
+    retention.grows(devices=0, points=0, len_s=HOUR_S)  # a kilobyte an hour for ten days: 240 kB must stay free
+    assert retention.room(359 * KB) and not retention.room(361 * KB)
+    retention.grows(devices=6 * 1024, points=2 * 1024, len_s=HOUR_S)
+    assert not retention.room(1)
 
 
 def test_what_goes_goes_in_order_and_evidence_stays(tmp_path: Path) -> None:
