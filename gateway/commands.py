@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.probing.checking import ProbeCheck
 
 SECRET_BYTES_MAX = 4096
+LISTED_MAX = 20
 
 
 def _config_argument(parser: argparse.ArgumentParser, say: Say, *, has_json: bool = False) -> None:
@@ -368,11 +369,35 @@ def _status_lines(status: Status, say: Say) -> list[str]:
         lines.append(say("commissioning.log_alone", size=log["size"]))
     else:
         lines.append(say("commissioning.log", size=log["size"], submitted=log["submitted"], proven=log["proven"] or 0))
+    lines += _said_lines(body.get("said"), say)
     lines += _probing_lines(body.get("probing"), say)
     events = body.get("events", [])[-10:]
     if events:
         lines += ["", say("commissioning.events"), *(f"  {_event_line(event, say)}" for event in events)]
     return lines
+
+
+def _said_lines(said: dict[str, Any] | None, say: Say) -> list[str]:
+    """What others said about this gateway in the register; nothing for a plant without a platform."""
+    import time
+
+    if not said:
+        return []
+    lines = []
+    if said["revoked_from"] is not None:
+        lines += ["", say("statements.status_revoked", from_size=said["revoked_from"])]
+    if said["demands"]:
+        lines += ["", say("statements.status_demands")]
+    for demand in said["demands"]:
+        code = "statements.status_open" if demand["deadline_s"] > time.time() else "statements.status_over"
+        lines.append(say(code, index=demand["index"], deadline=_local(demand["deadline_s"], say),
+                         slots=_few([str(slot) for slot in demand["slots"]]),
+                         hours=_few([_local(hour, say) for hour in demand["hours"]])))
+    return lines
+
+
+def _few(items: list[str]) -> str:
+    return ", ".join(items[:LISTED_MAX]) + (f", ... ({len(items)})" if len(items) > LISTED_MAX else "") or "-"
 
 
 def _probing_lines(probing: dict[str, Any] | None, say: Say) -> list[str]:
@@ -399,7 +424,12 @@ def _probing_lines(probing: dict[str, Any] | None, say: Say) -> list[str]:
 def _local(time_s: int | None, say: Say) -> str:
     from datetime import datetime
 
-    return say("probing.never") if time_s is None else datetime.fromtimestamp(time_s).astimezone().isoformat(sep=" ")
+    if time_s is None:
+        return say("probing.never")
+    try:
+        return datetime.fromtimestamp(time_s).astimezone().isoformat(sep=" ")
+    except (ValueError, OverflowError):  # a deadline that no calendar has
+        return f"{time_s} s"
 
 
 def _event_line(event: dict[str, Any], say: Say) -> str:

@@ -148,20 +148,32 @@ def _proofs(journal: Journal, gateway: str, low: int, high: int) -> tuple[dict[i
             continue  # replaced by a newer head meanwhile
         parsed = proof.parse(data, where=f"{FOLDER}/{file}")
         kept[parsed.index] = register.decode(parsed.extra, where=f"{FOLDER}/{file}"), data
-    heads = sorted(index for index, (value, _) in kept.items()
-                   if value["type"] == "head" and value["gateway"] == gateway and low < value["size"] <= journal.size)
-    chosen: list[int] = []
-    for index in heads:
-        chosen.append(index)
-        if kept[index][0]["size"] > high:
-            break
-    if not chosen:
+    values = {index: value for index, (value, _) in kept.items()}
+    heads = sorted(index for index, value in values.items()
+                   if value["type"] == "head" and value["gateway"] == gateway and value["size"] <= journal.size)
+    if not heads:
         return {}, 0
-    at = kept[chosen[-1]][0]["last"]
-    newest = kept[chosen[-1]][0]["size"]
+    # The newest head of all leads to everything that was said meanwhile, such as a revocation of this log.
+    newest = next((index for index in reversed(heads) if _chain(values, index)[1] is None), None)
+    if newest is None:
+        raise EvidenceError(Problem.of(journal.where, "sealing.chain_missing", index=_chain(values, heads[-1])[1]))
+    chosen = [newest, *_chain(values, newest)[0]]
+    for index in heads[:heads.index(newest) + 1]:
+        size = values[index]["size"]
+        if size > low:
+            chosen.append(index)
+        if size > high:
+            break
+    return {index: (values[index]["type"], kept[index][1]) for index in chosen}, values[newest]["size"]
+
+
+def _chain(kept: Mapping[int, Mapping[str, Any]], head: int) -> tuple[list[int], int | None]:
+    """Return the indexes along `last` from a head, and the first that is not kept, None if none is missing."""
+    chain: list[int] = []
+    at = kept[head]["last"]
     while at >= 0:
         if at not in kept:
-            raise EvidenceError(Problem.of(journal.where, "sealing.chain_missing", index=at))
-        chosen.append(at)
-        at = kept[at][0]["last"]
-    return {index: (kept[index][0]["type"], kept[index][1]) for index in chosen}, newest
+            return chain, at
+        chain.append(at)
+        at = kept[at]["last"]
+    return chain, None

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from gateway.sealing.journal import Journal
 from gateway.sealing.sealer import Event
 from protocols.errors import Problem, VerificationError
-from protocols.evidence import checkpoint, keys, merkle, note, policy, proof, register
+from protocols.evidence import checkpoint, keys, merkle, note, policy, proof, register, signed
 from protocols.evidence.encoding import to_base64
 from protocols.evidence.jcs import INTEGER_MAX
+from protocols.evidence.statement import TYPES
 
 FOLDER = "register"
 KEEP_EVERY_S = 600
@@ -40,12 +42,29 @@ class Trust:
                    policy.parse_quorum(answer["witnesses"], where=where), frozenset(answer["independent"]))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """An auditor's demand about this gateway: devices by slot, raw data by the first second of the hour.
+
+    key: who signed it (64 hex); whether that is an auditor, each checker's policy says.
+    """
+
+    index: int
+    key: str
+    slots: tuple[int, ...]
+    hours: tuple[int, ...]
+    deadline_s: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Head:
+    """repeat: of the size of the head before it, because something was said about the enterprise meanwhile."""
+
     index: int
     size: int
     time_s: int
     kept: bool
+    repeat: bool = False
 
 
 class Receipts:
@@ -64,6 +83,8 @@ class Receipts:
         self._bytes = sum(self._disk.size(_path(index)) for index in self._indexes)
         self._newest: _Head | None = None
         self._complete = 0
+        self._complete_index = -1
+        self._chain: dict[int, dict[str, Any]] = {}  # entries that are no heads, as far as the newest chain led to them
         for index in sorted(self._indexes, reverse=True):
             try:
                 value = register.decode(self._proof(index).extra, where=_path(index))
@@ -73,8 +94,22 @@ class Receipts:
                 continue
             if value["type"] == "head":
                 self._newest = _Head(index, value["size"], 0, True)
-                self._note_complete(value)
+                self._note_complete(index, value)
                 break
+
+    @property
+    def demands(self) -> list[Demand]:
+        """What was demanded of this gateway, in register order."""
+        values = [(index, value["demand"]) for index, value in sorted(self._chain.items())
+                  if self._is_ours(value, "demand")]
+        return [Demand(index=index, key=value["key"], slots=tuple(value["slots"]), hours=tuple(value["hours"]),
+                       deadline_s=value["deadline_s"]) for index, value in values]
+
+    @property
+    def revoked_from(self) -> int | None:
+        """Where the log of this gateway ends, None if nobody revoked its key."""
+        return min((value["revocation"]["from_size"] for value in list(self._chain.values())
+                    if self._is_ours(value, "revocation")), default=None)
 
     @property
     def proven(self) -> int:
@@ -97,8 +132,9 @@ class Receipts:
             except VerificationError as error:
                 self._event("sealing.proof_refused", "register", reason=error.problems[0].code)
         newest = self._newest
-        if newest is not None and self._complete != newest.size:
-            self._note_complete(register.decode(self._proof(newest.index).extra, where=_path(newest.index)))
+        if newest is not None and self._complete_index != newest.index:
+            self._note_complete(newest.index,
+                                register.decode(self._proof(newest.index).extra, where=_path(newest.index)))
 
     def _take_proof(self, data: bytes, now_s: int) -> None:
         where = "register proof"
@@ -121,18 +157,42 @@ class Receipts:
             self._keep_head(parsed.index, value["size"], min(times, default=now_s), data)
         else:
             self._store(parsed.index, data)
+            self._tell(parsed.index, value)
+
+    def _tell(self, index: int, value: Mapping[str, Any]) -> None:
+        """Tell once what somebody said about this gateway that its people have to act on."""
+        if self._is_ours(value, "demand"):
+            demand = value["demand"]
+            self._event("statements.demanded", f"register {index}", slots=len(demand["slots"]),
+                        hours=len(demand["hours"]), deadline=_local(demand["deadline_s"]), key=demand["key"])
+        elif self._is_ours(value, "revocation"):
+            self._event("statements.own_key_revoked", f"register {index}",
+                        from_size=value["revocation"]["from_size"])
+
+    def _is_ours(self, value: Mapping[str, Any], kind: str) -> bool:
+        """Return whether a register entry is a statement of this kind about this gateway, signed by who it says."""
+        said = value.get(kind)
+        if not isinstance(said, dict) or value["type"] != TYPES[kind][0] or said["gateway"] != self._gateway:
+            return False
+        try:
+            signed.verify(kind, said, signers={said["key"]}, where="register")
+        except VerificationError:
+            return False
+        return True
 
     def _keep_head(self, index: int, size: int, time_s: int, data: bytes) -> None:
         newest = self._newest
-        if newest is not None and size <= newest.size:
+        if newest is not None and (size < newest.size or index <= newest.index):
             return
+        repeat = newest is not None and size == newest.size
         kept = newest is None or newest.time_s // KEEP_EVERY_S != time_s // KEEP_EVERY_S or \
             newest.size <= self._journal.history.outage < size
         self._store(index, data)
-        if newest is not None and not newest.kept:
+        # The first head of a size stays beside its repeats: it proves an earlier time.
+        if newest is not None and not newest.kept and (newest.repeat or not repeat):
             self._disk.remove(_path(newest.index))
             self._indexes.discard(newest.index)
-        self._newest = _Head(index, size, time_s, kept)
+        self._newest = _Head(index, size, time_s, kept, repeat)
         self._thin()
 
     def _store(self, index: int, data: bytes) -> None:
@@ -184,20 +244,38 @@ class Receipts:
     def _proof(self, index: int) -> proof.LogProof:
         return proof.parse(self._disk.read(_path(index)) or b"", where=_path(index))
 
-    def _note_complete(self, head: Mapping[str, Any]) -> None:
+    def _note_complete(self, index: int, head: Mapping[str, Any]) -> None:
         """Note the size of `head` if every entry of its chain is kept, and the enrolment of this gateway is in it."""
         enrolled, at = False, head["last"]
         while at >= 0:
-            if at not in self._indexes:
+            value = self._chained(at)
+            if value is None:
                 return
-            value = register.decode(self._proof(at).extra, where=_path(at))
             if value["type"] == "enrol":
                 enrolled |= keys.gateway_id(bytes.fromhex(value["certificate"]["gateway_key"])) == self._gateway
             if value["last"] >= at:
                 return
             at = value["last"]
         if enrolled:
-            self._complete = head["size"]
+            self._complete, self._complete_index = head["size"], index
+
+    def _chained(self, index: int) -> dict[str, Any] | None:
+        """Return an entry of the chain, None if it is not kept, or damaged: then the platform will be asked again."""
+        if index not in self._chain and index in self._indexes:
+            try:
+                self._chain[index] = register.decode(self._proof(index).extra, where=_path(index))
+            except VerificationError as error:
+                self._event("sealing.proof_refused", _path(index), reason=error.problems[0].code)
+                self._indexes.discard(index)
+        return self._chain.get(index)
+
+
+def _local(time_s: int) -> str:
+    """Return a time with its zone; one that no calendar has as its number."""
+    try:
+        return datetime.fromtimestamp(time_s).astimezone().isoformat(sep=" ")
+    except (ValueError, OverflowError, OSError):
+        return f"{time_s} s"
 
 
 def _path(index: int) -> str:

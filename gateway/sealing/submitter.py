@@ -64,6 +64,12 @@ class Submitter:
         """Entries that a co-signed head covers, with proofs that are kept here."""
         return self._receipts.proven
 
+    def said(self) -> dict[str, Any]:
+        """Return what others said about this gateway in the register, for status.json: demands, and a revocation."""
+        return {"revoked_from": self._receipts.revoked_from, "demands": [
+            {"index": demand.index, "key": demand.key, "slots": list(demand.slots), "hours": list(demand.hours),
+             "deadline_s": demand.deadline_s} for demand in self._receipts.demands]}
+
     def limit_receipts(self, bytes_max: int) -> None:
         """Let receipts take no more than this; the oldest heads go with the next one that comes."""
         self._receipts.bytes_max = bytes_max

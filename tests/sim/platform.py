@@ -46,6 +46,7 @@ class Platform:
         self._heads: dict[int, int] = {}  # size -> register index
         self._chain = [0]  # what is no head
         self._note = b""
+        self._chain = [0]  # indexes of what is no head
         self._append({"type": "enrol", "last": -1, "certificate": self.certificate})
 
     # The register
@@ -63,6 +64,15 @@ class Platform:
                                                 "from_size": from_size}, PLATFORM_KEY)
         self._append({"type": "revoke", "last": self._chain[-1], "revocation": revocation})
         self._chain.append(len(self._values) - 1)
+
+    def say(self, value: Mapping[str, Any]) -> int:
+        """Put what somebody says about the enterprise into the register, and a new head behind it."""
+        index = len(self._values)
+        self._append({"last": self._chain[-1], **value})
+        self._chain.append(index)
+        self._heads.pop(self.tree.size, None)
+        self.round()
+        return index
 
     def _append(self, value: Mapping[str, Any]) -> None:
         self._values.append(register.encode(value))

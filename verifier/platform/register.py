@@ -104,6 +104,10 @@ class Register:
             encoded.append(register.encode({**item.value, "last": last}))
             connection.execute("INSERT INTO register (idx, type, uscc, gateway, last) VALUES (?, ?, ?, ?, ?)",
                                (self.size + offset, item.value["type"], item.uscc, item.gateway, last))
+            if item.value["type"] != "head":
+                # What is said reaches a bundle through a head behind it: every gateway of the enterprise gets a new
+                # one, those too that submit nothing any more.
+                connection.execute("UPDATE gateways SET head_size = 0 WHERE uscc = ? AND size > 0", (item.uscc,))
         leaves = tuple(leaf_hash(data) for data in encoded)
         edge, full = self.edge.grow(leaves)
         self._store.append(connection, LOG, self.size, encoded, full)
@@ -120,7 +124,10 @@ class Register:
         self.edge, self.checkpoint = appended.edge, appended.checkpoint
 
     def new_heads(self, connection: sqlite3.Connection) -> list[Entry]:
-        """Return the newest head of every gateway that grew since its last one, within the writer's transaction."""
+        """Return the newest head of every gateway that grew, or was spoken about, since its last one.
+
+        Within the writer's transaction.
+        """
         rows = connection.execute(
             "SELECT id, uscc, size, root FROM gateways WHERE size > head_size ORDER BY received_s, id LIMIT ?",
             (HEADS_PER_ROUND_MAX,)).fetchall()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.sealing import receipts
+from gateway.sealing.export import export_bundle
+from gateway.sealing.journal import Journal
 from gateway.sealing.receipts import KEEP_EVERY_S, Receipts, Trust
-from protocols.evidence import note, proof
+from protocols.evidence import keys, note, proof, signed
+from protocols.evidence.bundle import open_bundle
 from protocols.evidence.encoding import from_base64
+from protocols.evidence.policy import parse
 from tests.sim.disk import FaultyDisk
-from tests.sim.platform import REGISTER, WITNESS, Platform, enrolment
+from tests.sim.platform import POLICY, REGISTER, WITNESS, Platform, enrolment
 from tests.sim.rows import registry
 from tests.sim.world import Gateway, Time, private_key
+from verifier.proof.verify import verify
 
 KEY = private_key(1)
 
@@ -143,6 +150,124 @@ def test_register_that_shows_two_histories_is_told() -> None:
     desk.take(checkpoint=other.platform._note)
     assert desk.receipts.seen == seen
     assert desk.events == [("sealing.proof_refused", {"reason": "sealing.register_split"})]
+
+
+def demand(desk: Desk, *, by: int = 50, **changes: Any) -> dict[str, Any]:
+    return {"type": "demand", "demand": signed.sign("demand", {
+        "gateway": desk.platform.gateway, "slots": [0], "hours": [3600], "deadline_s": 1_900_000_000} | changes,
+        private_key(by))}
+
+
+def revocation(desk: Desk, from_size: int) -> dict[str, Any]:
+    return {"type": "revoke", "revocation": signed.sign("revocation", {
+        "gateway": desk.platform.gateway, "gateway_key": desk.platform.public.hex(), "from_size": from_size},
+        private_key(99))}
+
+
+def everything(desk: Desk) -> list[str]:
+    """What the platform answers when it is asked for the register."""
+    return [desk.platform.proof(i) for i in (*desk.platform._chain, max(desk.platform._heads.values()))]
+
+
+def test_a_demand_is_told_once_and_listed_also_after_a_restart() -> None:
+    desk = Desk()
+    desk.gateway.run(6)
+    desk.take(desk.head(), desk.platform.proof(0))
+    assert desk.receipts.demands == [] and desk.events == []
+    index = desk.platform.say(demand(desk))
+    desk.platform.say(demand(desk, gateway="0" * 32))  # of another gateway of the enterprise
+    for _ in range(2):
+        desk.take(*everything(desk))
+    assert [code for code, _ in desk.events] == ["statements.demanded"]
+    assert desk.events[0][1]["slots"] == 1 and desk.events[0][1]["hours"] == 1
+    for receipts_ in (desk.receipts, desk.opened()):
+        assert [(d.index, d.slots, d.hours, d.deadline_s) for d in receipts_.demands] == [
+            (index, (0,), (3600,), 1_900_000_000)]
+        assert receipts_.demands[0].key == keys.public_bytes(private_key(50)).hex()
+        assert receipts_.revoked_from is None
+    assert [code for code, _ in desk.events] == ["statements.demanded"], "not at the start again"
+
+
+def test_a_demand_that_nobody_signed_is_not_listed() -> None:
+    desk = Desk()
+    desk.gateway.run(6)
+    desk.head()
+    said = demand(desk)
+    said["demand"]["deadline_s"] += 1
+    desk.platform.say(said)
+    desk.take(*everything(desk))
+    assert desk.receipts.demands == [] and desk.events == []
+    assert desk.receipts.proven == desk.gateway.journal.size, "the chain is whole all the same"
+
+
+def test_a_deadline_beyond_every_calendar_is_told() -> None:
+    desk = Desk()
+    desk.gateway.run(6)
+    desk.head()
+    desk.platform.say(demand(desk, deadline_s=2**53 - 1))
+    desk.take(*everything(desk))
+    assert desk.events[0][1]["deadline"] == f"{2**53 - 1} s"
+
+
+def test_a_revocation_of_this_gateway_is_told_and_reaches_its_bundle(tmp_path: Path) -> None:
+    """Nothing grows any more, so the register repeats the head; the first one stays, for its earlier time."""
+    desk = Desk()
+    desk.gateway.run(12)
+    desk.take(desk.head(), desk.platform.proof(0))
+    first = max(desk.platform._heads.values())
+    size = desk.gateway.journal.size
+    for number, from_size in enumerate((size - 1, size - 2)):
+        desk.time.pass_s(1)
+        desk.platform.say(revocation(desk, from_size))
+        desk.take(*everything(desk))
+        assert [code for code, _ in desk.events] == ["statements.own_key_revoked"] * (number + 1)
+        assert desk.receipts.revoked_from == from_size
+        newest = max(desk.platform._heads.values())
+        assert desk.kept() == [0, first, *desk.platform._chain[1:], newest], "of the repeats the newest only"
+    assert desk.opened().revoked_from == size - 2
+    done = export_bundle(Journal(desk.disk, writable=False), out=tmp_path / "x.tally")
+    assert done.heads == 2
+    verdict = verify(open_bundle(tmp_path / "x.tally"), parse(POLICY, where="policy"))
+    assert verdict.valid, verdict.findings
+    told = verdict.summary.as_json()
+    assert "register.revoked" in {f.code for f in verdict.findings}
+    assert told["revocation"]["from_size"] == size - 2
+
+
+def test_a_bundle_of_an_earlier_interval_shows_what_was_said_since(tmp_path: Path) -> None:
+    desk = Desk()
+    desk.gateway.run(700)
+    desk.take(desk.head(), desk.platform.proof(0))
+    middle = desk.time.wall_ns // 10**9
+    desk.gateway.run(700)
+    desk.take(desk.head())
+    index = desk.platform.say(demand(desk))
+    desk.gateway.run(700)
+    desk.take(desk.head())
+    head = max(desk.platform._heads.values())
+    export_bundle(Journal(desk.disk, writable=False), out=tmp_path / "early.tally", end_s=middle)
+    assert index not in open_bundle(tmp_path / "early.tally").numbered["register"], "its chain was not fetched yet"
+    desk.take(*everything(desk))
+    export_bundle(Journal(desk.disk, writable=False), out=tmp_path / "x.tally", end_s=middle)
+    shown = open_bundle(tmp_path / "x.tally").numbered["register"]
+    assert index in shown and head in shown
+    verdict = verify(open_bundle(tmp_path / "x.tally"), parse(POLICY, where="policy"))
+    assert verdict.valid, verdict.findings
+
+
+def test_damage_in_the_chain_is_told_and_asked_for_again() -> None:
+    desk = Desk()
+    desk.gateway.run(6)
+    desk.head()
+    index = desk.platform.say(demand(desk))
+    desk.take(*everything(desk))
+    desk.disk.visible[f"register/{index}.proof"] = b"damaged"
+    desk.events.clear()
+    again = desk.opened()
+    assert again.proven == 0 and [code for code, _ in desk.events] == ["sealing.proof_refused"]
+    desk.receipts = again
+    desk.take(*everything(desk))
+    assert again.proven == desk.gateway.journal.size and len(again.demands) == 1
 
 
 def test_budget_lets_the_oldest_heads_go_and_never_the_chain() -> None:
