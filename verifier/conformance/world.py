@@ -304,6 +304,12 @@ class Gateway:
                               "missing": {"windows": missing, "samples": None}} | changes)
         self.now_s = end_s
 
+    def keep(self, data: bytes, first: int, last: int, **changes: Any) -> int:
+        """Promise a file for the windows among entries [first, last]; return the seq of the promise."""
+        return self.add("keep", **{
+            "from_seq": first, "to_seq": last, "name": f"raw-{first}.parquet", "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(), "retain_until_s": self.now_s + 90 * 86_400} | changes)
+
     def rotate(self, new_name: str, *, signer: str | None = None, **changes: Any) -> None:
         """Change the key of this gateway."""
         seq = len(self.entries)
