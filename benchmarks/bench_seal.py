@@ -69,8 +69,11 @@ class Plant:
                 into += [item for item in self.gateway.windows.tick() if isinstance(item, ClosedWindow)]
 
             self.close_s.append(cpu_s(close))
-            for item in closed:
-                sealed_s += cpu_s(lambda one=item: self.gateway.take(one, self._seen))
+            def seal(these: list[ClosedWindow] = closed) -> None:
+                for item in these:
+                    self.gateway.take(item, self._seen)
+
+            sealed_s += cpu_s(seal)
         return sealed_s / WINDOWS_EACH
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.plant import Case, Plant, column_bytes, day_bytes, hash_tiles_bytes, window_bytes
 from protocols.evidence import column, tiles
-from protocols.evidence.entry import ENTRY_BYTES_MAX
+from protocols.evidence.tiles import ENTRY_BYTES_MAX
 
 
 @pytest.mark.parametrize("slots", [1, 7, 8, 9, 40, 1_000, 10_000, 100_000])
