@@ -326,7 +326,7 @@ def status_command(args: argparse.Namespace, say: Say) -> int:
     import time
 
     from gateway.commissioning.state import State
-    from gateway.commissioning.status import folder_bytes, read_status
+    from gateway.commissioning.status import read_status
     from protocols.errors import EvidenceError, Problem
 
     config = _load(args)
@@ -337,11 +337,27 @@ def status_command(args: argparse.Namespace, say: Say) -> int:
         _print_json({**status.body, "running": status.running})
     else:
         print("\n".join(_status_lines(status, say)))
-        used_mb = folder_bytes(config.state_dir) / 2**20
-        budget_mb = config.limits.disk_budget_mb
-        print(say("commissioning.disk" if used_mb <= budget_mb else "commissioning.disk_over", budget_mb=budget_mb,
-                  used_mb=f"{used_mb:.1f}"))
+        print("\n".join(_disk_lines(config, status, say)))
     return 0 if status.running else 1
+
+
+def _disk_lines(config: GatewayConfig, status: Status, say: Say) -> list[str]:
+    """Return what the state folder takes now, by kind, and what is kept of raw data."""
+    from gateway.commissioning.state import State
+    from gateway.keeping.retention import log_in_force, use_of
+
+    state = State(config.state_dir)
+    use = use_of(config.state_dir, log_in_force(state.journal_dir))
+    used_mb, budget_mb = sum(use.values()) / 2**20, config.limits.disk_budget_mb
+    lines = [say("commissioning.disk" if used_mb <= budget_mb else "commissioning.disk_over", budget_mb=budget_mb,
+                 used_mb=f"{used_mb:.1f}"),
+             "  " + say("keep.use", **{kind: f"{size / 2**20:.1f}" for kind, size in use.items()})]
+    keep = status.body.get("keep")
+    if keep is not None:
+        lines.append(say("keep.status_full" if keep["full"] else "keep.status", files=keep["files"],
+                         megabytes=f"{keep['bytes'] / 2**20:.1f}", budget_mb=config.keep.budget_mb,
+                         days=config.keep.retain_days, kept=keep["windows_kept"], lost=keep["windows_not_kept"]))
+    return lines
 
 
 def _status_lines(status: Status, say: Say) -> list[str]:

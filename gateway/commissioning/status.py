@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gateway.commissioning.state import State
@@ -65,12 +63,3 @@ def read_status(state: State, *, now_s: int) -> Status | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise EvidenceError(Problem.of(str(path), "commissioning.state_broken", reason=error)) from error
     return status
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return what the files below a folder take. A file that goes meanwhile counts nothing."""
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.lstat().st_size
-    return total

@@ -12,13 +12,14 @@ Room for raw data is what the budget leaves after the evidence that will be seal
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.sealing.disk import Disk
-from gateway.sealing.journal import Branch
+from gateway.sealing.journal import CURRENT, FIRST_LOG, Branch
 
 if TYPE_CHECKING:
     from gateway.keeping.keeper import Keeper  # it brings pyarrow, which nobody needs who keeps no raw data
@@ -46,6 +47,14 @@ def kind_of(path: str, log: str) -> str:
     if folder == "register":
         return "receipts"
     return "superseded" if folder.startswith("log-") and folder != log else "evidence"
+
+
+def log_in_force(journal_dir: Path) -> str:
+    """Return the name of the log in force, read beside a gateway that may run."""
+    try:
+        return str(json.loads((journal_dir / CURRENT).read_bytes())["log"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return FIRST_LOG
 
 
 def use_of(folder: Path, log: str) -> dict[str, int]:
