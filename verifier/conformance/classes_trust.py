@@ -300,12 +300,13 @@ def a_stranger_under_the_name_of_a_witness(rng: random.Random) -> Instance:
     draw = _with_quorum(rng)
     world = draw.world
     few = _too_few(rng, draw)
+    missing = [w for w in world.witnesses if w not in few]
     size = len(world.entries)
     claims = rng.random() < 0.5
 
     def change(parsed: note.Note) -> tuple[str, list[note.Signature]]:
         lines = list(parsed.signatures)
-        for w in set(world.witnesses) - set(few):
+        for w in missing:
             line = note.cosign(parsed.text, key_of(f"false {w}"), name=f"{w}.example", time_s=world.time_s)
             key = note.VerifierKey(line.name, note.COSIGNATURE_V1, public(w))
             lines.append(note.Signature(line.name, key.key_id if claims else line.key_id, line.blob))
@@ -781,10 +782,11 @@ def a_witness_signs_as_a_log(rng: random.Random) -> Instance:
     draw = _with_quorum(rng)
     world = draw.world
     few = _too_few(rng, draw)
+    missing = [w for w in world.witnesses if w not in few]
 
     def change(parsed: note.Note) -> tuple[str, list[note.Signature]]:
         lines = list(parsed.signatures)
-        for w in set(world.witnesses) - set(few):
+        for w in missing:
             line = note.sign(parsed.text, key_of(w), name=f"{w}.example")
             known = note.VerifierKey(line.name, note.COSIGNATURE_V1, public(w))
             lines.append(note.Signature(line.name, rng.choice([line.key_id, known.key_id]), line.blob))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -160,9 +160,10 @@ def _handmade() -> Iterator[Case]:
         yield _of_exhibit(name, step, code, build())
 
 
-def _drawn() -> Iterator[Case]:
-    """One instance of every mode of every class that is a fault."""
-    for number, kind in sorted(KINDS.items()):
+def _drawn(numbers: Iterable[int] = ()) -> Iterator[Case]:
+    """One instance of every mode that is a fault, of these classes or of all."""
+    for number in numbers or sorted(KINDS):
+        kind = KINDS[number]
         for place in range(len(kind.modes)):
             instance = classes.make(number, f"corpus/{number}/{place}")
             case = _of_instance(f"class-{number}-{instance.mode}", instance)
