@@ -200,7 +200,7 @@ async def test_a_window_is_drawn_and_read_at_its_milliseconds() -> None:
         active = {i for i, _, _ in found.active}
         assert active and len(active) < 12
         for row in found.rows:
-            if row["i"] in active and row["asked_ms"] is not None:  # the last moments may be too late for a busy machine
+            if row["i"] in active and row["answered_ms"] is not None:  # a busy machine may be late at the end
                 assert 0 <= row["asked_ms"] - row["at_ms"] < 1500 and row["value"] == str(row["point"])
             elif row["i"] not in active and row["at_ms"] < 1000:
                 assert row["value"] == str(row["point"]) and row["asked_ms"] is None
