@@ -102,7 +102,7 @@ class KeepTable(Section):
     """
 
     raw: bool = False
-    retain_days: int = Field(default=90, ge=1, le=3660)
+    retain_days: int = Field(default=30, ge=1, le=3660)
     budget_mb: int = Field(default=1024, ge=1)
     memory_mb: int = Field(default=256, ge=16, le=65_536)
     transcripts_days: int = Field(default=400, ge=1, le=3660)
