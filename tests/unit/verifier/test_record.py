@@ -22,10 +22,7 @@ EXAMPLE = ROOT / "docs" / "examples" / "evidence" / "example.tally"
 
 def paths(shape: Shape, path: str = "") -> Iterator[str]:
     """Every path that a value of this shape may show: a null or an empty list ends where it stands."""
-    if isinstance(shape, Nullable):
-        yield path
-        yield from paths(shape.shape, path)
-    elif isinstance(shape, ListOf) and isinstance(shape.shape, Object):
+    if isinstance(shape, Nullable) or (isinstance(shape, ListOf) and isinstance(shape.shape, Object)):
         yield path
         yield from paths(shape.shape, path)
     elif isinstance(shape, Object):
