@@ -256,14 +256,19 @@ def gateway_lines(told: Mapping[str, Any], say: Say) -> list[str]:
     lines = []
     if told["enrolled"] is not None:
         lines.append(say("verify.gateways", enrolled=told["enrolled"], shown=told["shown"]))
-    lines += [f"  {say('verify.gateway_hidden', gateway=g['gateway'], site=g['site'], state=state)}"
-              for g in told["others"] for state in [gateway_state(g, say)]]
+    lines += hidden_lines(told["others"], say)
     if told["supersedes"] is not None:
         lines.append(say("verify.supersedes", gateway=told["supersedes"]))
     return lines
 
 
-def gateway_state(told: Mapping[str, Any], say: Say) -> str:
+def hidden_lines(others: Sequence[Mapping[str, Any]], say: Say) -> list[str]:
+    """Return a line for each gateway that is not shown."""
+    return [f"  {say('verify.gateway_hidden', gateway=g['gateway'], site=g['site'], state=_state(g, say))}"
+            for g in others]
+
+
+def _state(told: Mapping[str, Any], say: Say) -> str:
     """Return what the register says of a gateway that is not shown: in use, superseded by another, revoked."""
     states = [say("verify.state.superseded", gateway=name) for name in told["superseded_by"]]
     if told["revoked_from"] is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from config.programme import metrics
 from protocols.terms.say import Say
-from verifier.commands import gateway_lines, local_time, summary_lines
+from verifier.commands import hidden_lines, local_time, summary_lines
 
 Json = Mapping[str, Any]
 ABSENT = "—"
@@ -151,8 +151,9 @@ def bundle_lines(bundle: Json, say: Say) -> list[str]:
 
 def enterprise_lines(enterprise: Json, say: Say) -> list[str]:
     """Return how many gateways exist for an enterprise, how many are shown, and each that is not."""
-    return [say("count.pair", name=enterprise["uscc"], value=line) if i == 0 else line
-            for i, line in enumerate(gateway_lines({**enterprise, "supersedes": None}, say))]
+    lines = [] if enterprise["enrolled"] is None else [
+        say("count.enterprise", uscc=enterprise["uscc"], enrolled=enterprise["enrolled"], shown=enterprise["shown"])]
+    return lines + hidden_lines(enterprise["others"], say)
 
 
 def presence_lines(told: Json, say: Say) -> list[str]:

@@ -89,11 +89,11 @@ def test_k_gateways_exist_and_j_are_shown(files: tuple[Files, dict[str, Gateway]
     assert codes["count.gateways_hidden"] == {"enrolled": "4", "shown": "2", "uscc": one["uscc"]}
     assert codes["count.predecessor_hidden"]["gateway"] == found["stolen"].id
     told = run.text(*shown)
-    assert "4 enrolled, 2 shown here" in told
+    assert "4 gateways exist, 2 shown here" in told
     assert f"{found['stolen'].id} at stolen (superseded by {found['next'].id}; revoked from entry 4 on)" in told
     assert f"continues {found['stolen'].id}, whose evidence is not shown" in told
     assert found["stranger"].id not in told
-    assert "登记" in run.text(*shown, lang="zh")
+    assert "共有网关 4 个，此处出示 2 个" in run.text(*shown, lang="zh")
 
 
 def test_all_shown_is_said_and_nothing_is_missing(files: tuple[Files, dict[str, Gateway]]) -> None:

@@ -72,7 +72,8 @@ def test_refused(tmp_path: Path, data: bytes, code: str) -> None:
     assert [problem.code for problem in caught.value.problems] == [code]
 
 
-def test_every_bad_file_is_named_and_a_bad_file_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_bad_file_is_named_and_a_bad_file_ends_the_run(tmp_path: Path,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
     world, gateway = small()
     write_bundle(tmp_path / "x.tally", gateway.members())
     (tmp_path / "policy.json").write_bytes(world.policy_json())

@@ -139,7 +139,8 @@ def test_gateways_enrolled_and_shown(shown: Printed) -> None:
     (one,) = shown.count["enterprises"]
     assert (one["enrolled"], one["shown"], one["others"][0]["site"]) == (2, 1, "shed")
     hidden = one["others"][0]["gateway"]
-    shown.everywhere("2 enrolled, 1 shown here", "2")
+    shown.everywhere("2 gateways exist, 1 shown here", "共有网关 2 个，此处出示 1 个", but=("verify",))
+    assert "2 enrolled, 1 shown here" in shown.texts["verify en"]
     shown.everywhere(f"{hidden} at shed (enrolled)", f"{hidden}，位于 shed（已登记）")
 
 
