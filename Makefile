@@ -6,6 +6,7 @@
 #   make bench                                                 every benchmark in benchmarks/
 #   make fuzz [FUZZ_S=300]                                    every parser of outside bytes, so many seconds each
 #   make interop                                               our logs under the eyes of Go's notes and trees (docs/interop.md)
+#   make tamper [SEED=N]                                      every class of tampering, and 10 000 honest bundles (docs/tampering.md)
 #   make lock                                                  pin the newest libraries that pyproject.toml allows
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ LANG_ ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench fuzz interop lock
+.PHONY: help demo test check bench fuzz interop tamper lock
 
 help:
 	@sed -n '/^#   make/s/^# //p' Makefile
@@ -43,6 +44,9 @@ fuzz: $(VENV)/.dev
 
 interop: $(VENV)/.dev
 	$(BIN)/python -m tests.interop.reading
+
+tamper: $(VENV)/.dev
+	$(BIN)/python -m verifier.conformance.tamper $(if $(SEED),--seed $(SEED))
 
 # The environment. A stamp says which libraries stand in it; dev holds all of demo, so that one serves both.
 # --no-build-isolation: the builder is locked like the rest, and nothing is fetched that has no hash.

@@ -8,14 +8,15 @@ none at all, is not a detection.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from protocols.errors import TallystickError
+from protocols.errors import TallystickError, VerificationError
 from protocols.evidence import entry, jcs, keys, merkle, note, policy, proof, tiles
 from protocols.evidence.bundle import open_bundle
 from protocols.evidence.jcs import parse as parse_json
@@ -99,40 +100,40 @@ class Judgement:
         return self.faults | self.refused_before | ({self.uncounted} if self.uncounted else frozenset())
 
 
-def sorted_also(files: Mapping[str, bytes]) -> also.Also:
-    """Return files as `--also` sorts them. Raises ConfigError."""
+@contextmanager
+def beside(files: Mapping[str, bytes]) -> Iterator[also.Also]:
+    """Give files as `--also` sorts them, for as long as they are needed. Raises ConfigError."""
     if not files:
-        return also.NOTHING
+        yield also.NOTHING
+        return
     with TemporaryDirectory() as folder:
         paths = [Path(folder, name) for name in files]
         for path, data in zip(paths, files.values(), strict=True):
             path.write_bytes(data)
-        return also.sort(paths)
+        yield also.sort(paths)
 
 
 def judge_verdict(instance: Instance) -> Verdict:
     """Verify an instance. Raises TallystickError if policy, zip or files beside it are refused before."""
     trusted = policy.parse(instance.policy, where="policy")
-    beside = sorted_also(instance.also)
-    return verify(open_bundle(instance.data()), trusted, anchor=instance.anchor, also=beside)
+    with beside(instance.also) as files:
+        return verify(open_bundle(instance.data()), trusted, anchor=instance.anchor, also=files)
 
 
 def judge(instance: Instance) -> Judgement:
     """Verify an instance and say what refused it."""
     try:
-        trusted = policy.parse(instance.policy, where="policy")
-        beside = sorted_also(instance.also)
-    except TallystickError as error:
-        return Judgement(frozenset(), frozenset(p.code for p in error.problems))
-    try:
-        opened = open_bundle(instance.data())
-    except TallystickError as error:
-        verdict = refused(error) if hasattr(error, "problems") else None  # type: ignore[arg-type] # VerificationError
-        assert verdict is not None
+        open_bundle(instance.data())
+    except VerificationError as error:
+        verdict = refused(error)
     else:
-        verdict = verify(opened, trusted, anchor=instance.anchor, also=beside)
+        try:
+            verdict = judge_verdict(instance)
+        except TallystickError as error:
+            return Judgement(frozenset(), frozenset(p.code for p in error.problems))
     faults = frozenset(f.code for f in verdict.findings if f.severity == "fault")
-    assert verdict.valid == (not faults)
+    if verdict.valid == bool(faults):
+        raise AssertionError(f"a verdict that contradicts its findings: {sorted(faults)}")
     uncounted = instance.uncounted(verdict) if instance.uncounted is not None and verdict.valid else None
     return Judgement(faults, uncounted=uncounted)
 

@@ -46,6 +46,7 @@ from verifier.conformance.world import (
     private_part,
     public,
 )
+from verifier.proof.also import EQUIVOCATION
 from verifier.proof.figures import figures
 from verifier.proof.history import COUNTED, UNKNOWN
 from verifier.proof.verify import Verdict
@@ -244,6 +245,33 @@ def a_window_that_saw_another_register(rng: random.Random) -> Instance:
     draw.gateway.window(seen=world.seen())
     draw.gateway.window(seen=seen)
     return handed_in(draw.close())
+
+
+def _proof_of(one: bytes, two: bytes) -> dict[str, bytes]:
+    return {"equivocation.json": jcs.encode({"type": EQUIVOCATION, "a": one.decode(), "b": two.decode()})}
+
+
+@mode(23)
+def two_faces_of_the_register_in_one_file(rng: random.Random) -> Instance:
+    """The bundle is whole; somebody else was shown another register of the same size."""
+    draw = base(rng, mode=with_register(rng))
+    world = draw.world
+    size = world.rounds[-1][0]
+    other = world.cosigned(size, time_s=world.time_s + rng.randrange(99), root=rng.randbytes(32))
+    pair = [world.rounds[-1][1], other]
+    rng.shuffle(pair)
+    return handed_in(draw, also=_proof_of(*pair) if rng.random() < 0.7 else {"shown-to-somebody-else": other})
+
+
+@mode(23)
+def two_histories_of_a_gateway_in_one_file(rng: random.Random) -> Instance:
+    """Without a register no history was first: a gateway that signed two proves neither."""
+    draw = base(rng, mode="alone")
+    gateway = draw.gateway
+    first = draw.keys[-1][0]
+    size = rng.randrange(max(first, 3), len(gateway.entries) + 1)
+    pair = [gateway.checkpoint(size=size), gateway.checkpoint(size=size, root=rng.randbytes(32))]
+    return handed_in(draw, also=_proof_of(*pair) if rng.random() < 0.7 else {"kept": pair[1]})
 
 
 # --- 24 witness lines, 25 cosignatures moved, 26 the log as its own witness

@@ -47,7 +47,8 @@ VALID_FEATURES = (
     "revocation elsewhere", "windows taken back", "window length changed", "outage: rollback", "clock far behind",
     "offline for days", "opening", "anchor: checkpoint", "anchor: head", "signature of a stranger",
     "proofs under a later checkpoint", "transcript of reads", "chain of a server",
-    "probe of an unknown security policy",
+    "probe of an unknown security policy", "beside it: a proof about another log",
+    "beside it: another bundle of this log",
 )
 """Each valid case but the first shows one of these."""
 

@@ -39,7 +39,9 @@ from verifier.conformance.world import (
     point_row,
     private_part,
     public,
+    zipped,
 )
+from verifier.proof.also import EQUIVOCATION
 
 WITNESSES = ("bureau", "vendor", "association", "city", "union")
 HOUR_S, DAY_S = 3600, 86_400
@@ -140,9 +142,10 @@ class Draw:
             self._anchor()
         if rng.random() < 0.15:
             self.members["checkpoint"] = self._strange_line(self.members["checkpoint"])
+        if rng.random() < 0.15:
+            self._beside()
         self.compressed = rng.random() < 0.5
-        self.features |= {"chain of a server" if name.startswith("chain") else "transcript of reads"
-                          for name in self.also}
+        self.features |= {_BESIDE[name.partition("-")[0]] for name in self.also}
         return self
 
     def heads(self) -> list[int]:
@@ -187,6 +190,20 @@ class Draw:
             self.anchor = self.world.proof(rng.choice(heads))
             self.features.add("anchor: head")
 
+    def _beside(self) -> None:
+        """What a checker may hold beside the bundle without harm: an older state of this log, lies of another one."""
+        rng, gateway = self.rng, self.gateway
+        kind = rng.choice(["kept", "older", "other"])
+        if kind == "kept" and self.kept:
+            self.also["kept-checkpoint"] = rng.choice(self.kept)
+        elif kind == "older":
+            self.also["older-bundle.tally"] = zipped(self.members)
+        else:
+            stranger = Gateway(self.world, f"stranger {rng.randrange(1000)}", gateway.uscc, {})
+            stranger.add("enrolment", certificate=stranger.certificate)
+            pair = [stranger.checkpoint().decode(), stranger.checkpoint(root=rng.randbytes(32)).decode()]
+            self.also["other-equivocation.json"] = jcs.encode({"type": EQUIVOCATION, "a": pair[0], "b": pair[1]})
+
     def _strange_line(self, data: bytes) -> bytes:
         parsed = note.parse(data, where="")
         stranger = note.Signature("stranger.example", self.rng.randbytes(4), self.rng.randbytes(64))
@@ -194,6 +211,11 @@ class Draw:
         self.rng.shuffle(lines)
         self.features.add("signature of a stranger")
         return note.format_note(parsed.text, lines)
+
+
+_BESIDE = {"chain": "chain of a server", "reads": "transcript of reads", "kept": "beside it: an older checkpoint",
+           "older": "beside it: another bundle of this log", "other": "beside it: a proof about another log"}
+"""First word of a file's name -> feature."""
 
 
 def _quorum(rng: random.Random, names: Sequence[str]) -> tuple[list[str], str | None, str]:
@@ -609,7 +631,7 @@ EVENTS: dict[str, tuple[int, Callable[[Draw], None]]] = {
 
 FEATURES = frozenset({
     "1 witness", "2 witnesses", "3 witnesses", "4 witnesses", "a second gateway", "anchor: checkpoint",
-    "anchor: head", "another enterprise", "attestation of a server", "chain of a server", "clock far ahead",
+    "anchor: head", "another enterprise", *_BESIDE.values(), "attestation of a server", "clock far ahead",
     "clock far behind", "entry of an unknown type", "heads thinned out", "independent witness", "interval", "keep",
     "more than one tile", "no witness is independent", "offline", "offline for days", "opening",
     *(f"outage: {reason}" for reason in OUTAGE_REASONS), "plant without a platform", "probe",
@@ -618,7 +640,7 @@ FEATURES = frozenset({
     "re-enrolment", "reads", "register without witnesses", "register: attest", "register: demand",
     "register: unknown", "restart without a hole", "revocation elsewhere", "revoked",
     *(f"roster: {what}" for what in ("grow", "retire", "replace", "rename", "tag", "points", "class", "parent")),
-    "rotation", "several rotations", "signature of a stranger", "transcript of reads", "window length changed",
+    "rotation", "several rotations", "signature of a stranger", "window length changed",
     "window without a sign of life", "windows taken back", "windows with gaps in the columns", "witness down",
 })
 """What a draw may hold; a run that is long enough shows each."""

@@ -108,8 +108,9 @@ def be_honest(seed: int, first: int, count: int) -> Alarms:
         draw = honest(f"{seed}/honest/{place}")
         codes: tuple[str, ...]
         try:
-            verdict = verify(open_bundle(zipped(draw.members, compress=draw.compressed)), draw.parsed_policy(),
-                             anchor=draw.anchor, also=classes.sorted_also(draw.also))
+            with classes.beside(draw.also) as files:
+                verdict = verify(open_bundle(zipped(draw.members, compress=draw.compressed)), draw.parsed_policy(),
+                                 anchor=draw.anchor, also=files)
             codes = tuple(sorted({f.code for f in verdict.findings if f.severity == "fault"}))
             if not verdict.valid and not codes:
                 codes = ("invalid",)
