@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocols.evidence import entry, opening, policy, probe, reads, register, roster, signed
+from protocols.evidence import entry, equivocation, opening, policy, probe, reads, register, roster, signed
 from protocols.evidence.shape import Object
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -17,7 +17,7 @@ def all_schemas() -> dict[str, dict[str, Any]]:
     shapes |= {f"signed-{kind}": shape for kind, shape in signed.SHAPES.items()}
     shapes |= {"row-device": roster.DEVICE_ROW, "row-point": roster.POINT_ROW, "row-private": roster.PRIVATE,
                "opening": roster.OPENING, "opening-file": opening.FILE, "seen": entry.SEEN, "chain": probe.CHAIN,
-               "transcript": reads.TRANSCRIPT}
+               "transcript": reads.TRANSCRIPT, "equivocation": equivocation.EQUIVOCATION}
     schemas = {f"{name}.schema.json": {"$schema": DIALECT, "title": name, **shape.schema()}
                for name, shape in shapes.items()}
     # A policy may leave out what it does not trust.
