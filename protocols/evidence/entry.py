@@ -6,13 +6,16 @@ Every entry names its type, its gateway, its index (`seq`) and the last entry be
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import column, jcs
 from protocols.evidence.encoding import is_base64
-from protocols.evidence.reader import Reader, TypedReader
+from protocols.evidence.reader import TypedReader, grouped
 from protocols.evidence.shape import Base64, Hex, Integer, ListOf, Nullable, Object, OneOf, Shape, Text, require
 from protocols.evidence.signed import CERTIFICATE, GATEWAY, ROTATION
 from protocols.evidence.tiles import ENTRY_BYTES_MAX
@@ -95,10 +98,9 @@ SHAPES: Mapping[str, Object] = {
 }
 
 _READER = TypedReader(SHAPES, _HEADER, bytes_max=ENTRY_BYTES_MAX)
-_WINDOWS = Reader(WINDOW)
 _COLUMNS_AT = slice(15, 28, 4)
 """Where the columns of a window stand when it is cut at its quotes: `columns` is the second of its keys."""
-_COLUMN_NAMES = sorted(column.NAMES)
+_REASONS = sorted(DISCARD_REASONS)
 _CUT_BYTES = 4096
 """Shorter entries are read whole: cutting would take longer than it saves."""
 
@@ -123,7 +125,7 @@ def decode(data: bytes, *, seq: int) -> dict[str, Any]:
 
     Raises: VerificationError of JSON, of the shape, or `entry.misplaced` when the entry names another index.
     """
-    value = _take_window(data) if len(data) > _CUT_BYTES else _READER.take(data)
+    value = _take_window(data) or _READER.take(data)
     if value is None:
         value = _READER.decode_slowly(data, where=name(seq))
     if value["seq"] != seq:
@@ -132,19 +134,44 @@ def decode(data: bytes, *, seq: int) -> dict[str, Any]:
 
 
 def _take_window(data: bytes) -> dict[str, Any] | None:
-    """Parse a window the fast way. None says nothing but that another way must look at it.
+    """Parse a window the fast way: nearly all entries are windows. None says that another way must look at it.
 
     Most bytes of a large window are columns: these are looked at apart, and what is left must be a window with four
     empty columns in the same places.
     """
-    parts = data.split(b'"')
-    texts = parts[_COLUMNS_AT]
-    if len(texts) != 4 or max(map(len, texts)) > column.TEXT_MAX or not all(map(is_base64, texts)):
+    texts = None
+    if len(data) > _CUT_BYTES:
+        parts = data.split(b'"')
+        texts = parts[_COLUMNS_AT]
+        if len(data) > ENTRY_BYTES_MAX or len(texts) != 4 or max(map(len, texts)) > column.TEXT_MAX or \
+                not all(map(is_base64, texts)):
+            return None
+        parts[_COLUMNS_AT] = [b""] * 4
+        data = b'"'.join(parts)
+    match = _window_fields().fullmatch(data.decode("latin-1"))
+    if match is None:
         return None
-    parts[_COLUMNS_AT] = [b""] * 4
-    if len(data) > ENTRY_BYTES_MAX:
-        return None
-    value: dict[str, Any] | None = _WINDOWS.take(b'"'.join(parts), bytes_max=ENTRY_BYTES_MAX)
-    if value is not None:
-        value["columns"] = {name: text.decode("ascii") for name, text in zip(_COLUMN_NAMES, texts, strict=True)}
+    (offset_ms, source, step_ms, changing, connected, producing, sampled, gateway, len_s, life, roster, counted,
+     *discarded, received, seen, seq, start_s, kind) = match.groups()
+    if texts is not None:
+        changing, connected, producing, sampled = [text.decode("ascii") for text in texts]
+    return {
+        "type": kind, "gateway": gateway, "seq": int(seq), "life": int(life), "start_s": int(start_s),
+        "len_s": int(len_s), "roster": int(roster), "seen": _seen(seen),
+        "clock": {"source": source, "offset_ms": int(offset_ms), "step_ms": int(step_ms)},
+        "samples": {"received": int(received), "counted": int(counted),
+                    "discarded": dict(zip(_REASONS, map(int, discarded), strict=True))},
+        "columns": {"connected": connected, "sampled": sampled, "producing": producing, "changing": changing}}
+
+
+@lru_cache(maxsize=1)
+def _window_fields() -> re.Pattern[str]:
+    """Return the expression of a window with a group for each field, in the order of its sorted keys."""
+    return re.compile(grouped(WINDOW))
+
+
+@lru_cache(maxsize=16)
+def _seen(text: str) -> dict[str, Any] | None:
+    """Return what a window names as seen; neighbours name the same, and share it."""
+    value: dict[str, Any] | None = json.loads(text)
     return value

@@ -50,6 +50,19 @@ class Reader:
         return value
 
 
+def grouped(shape: Shape) -> str:
+    """Return the expression of a shape with a group for each value that is no closed object, in sorted order of keys.
+
+    A group of text, base64 or hex holds what stands between the quotes; the shapes inside must have no list.
+    """
+    if isinstance(shape, Object):
+        return rf"\{{{','.join(f'{json.dumps(name)}:{grouped(one)}' for name, one in sorted(shape.fields.items()))}\}}"
+    whole = shape.canonical()
+    if whole.startswith('"'):
+        return f'"({whole[1:-1]})"'
+    return f"({whole})"
+
+
 _TYPE = b'"type":"'
 
 
