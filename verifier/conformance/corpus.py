@@ -253,7 +253,7 @@ def _unusable() -> Iterator[Case]:
     yield case("policy_without_quorum", "policy.quorum_lines", raw | {"witnesses": "\n".join(lines[:-1])})
     yield case("policy_two_quorums", "policy.quorum_lines", raw | {"witnesses": "\n".join([*lines, "quorum none"])})
     yield case("policy_of_another_log", "policy.log_differs", raw | {
-        "register": str(note.VerifierKey("register.other", note.ED25519, public("register")))})
+        "register": str(note.VerifierKey("another-register", note.ED25519, public("register")))})
     yield case("policy_unknown_independent", "policy.unknown_name", raw | {"independent": ["nobody"]})
     yield case("policy_unknown_member", "policy.unknown_name", raw | {
         "witnesses": raw["witnesses"].replace("all bureau", "all nobody")})
