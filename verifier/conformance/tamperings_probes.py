@@ -184,12 +184,23 @@ def a_probe_whose_checkpoint_nobody_cosigned() -> Exhibit:
 
 @case(10, "seen.split_view")
 def a_probe_under_another_face_of_the_register() -> Exhibit:
-    def split(gateway: Gateway) -> None:
-        seen = dict(gateway.world.seen() or {})
-        text = Checkpoint(REGISTER, seen["size"], bytes(32)).text
-        signature = key_of(seen["witness"]).sign(note.cosigned_message(text, seen["time_s"]))
-        seal_probe(gateway, seen=seen | {"root": bytes(32).hex(), "signature": to_base64(signature)})
-    return sealed(split)
+    return sealed(lambda gateway: _split(gateway, dict(gateway.world.seen() or {})))
+
+
+@case(10, "seen.split_view")
+def a_probe_under_an_older_face_of_the_register() -> Exhibit:
+    """Of a size that other proofs in the bundle show, not of the one that the windows name."""
+    def older(gateway: Gateway) -> None:
+        earlier = other_seen(gateway)
+        gateway.window()
+        _split(gateway, earlier)
+    return sealed(older)
+
+
+def _split(gateway: Gateway, seen: dict[str, Any]) -> None:
+    text = Checkpoint(REGISTER, seen["size"], bytes(32)).text
+    signature = key_of(seen["witness"]).sign(note.cosigned_message(text, seen["time_s"]))
+    seal_probe(gateway, seen=seen | {"root": bytes(32).hex(), "signature": to_base64(signature)})
 
 
 @case(10, "probe.window")

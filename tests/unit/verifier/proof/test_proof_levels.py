@@ -251,6 +251,20 @@ def test_honest_places_of_a_probe(place: str) -> None:
     assert judge(gateway).summary.probes == (1, 0, 0, 0)
 
 
+def test_a_probe_at_the_beginning_of_a_bundle_for_an_interval() -> None:
+    """What stood before it is not shipped; the outage behind it says where it belongs."""
+    world, gateway = behind_servers()
+    while len(gateway.entries) < 256:
+        gateway.window()
+    seal_probe(gateway)
+    gateway.start()
+    gateway.outage(gateway.now_s + 7200)
+    gateway.window()
+    world.round(time_s=gateway.now_s + 10)
+    verdict = verify(open_bundle(zipped(gateway.members(first_tile=1))), world.policy())
+    assert verdict.valid and verdict.summary.probes == (1, 0, 0, 0)
+
+
 def test_a_probe_at_the_end_of_a_bundle_needs_no_window_behind_it() -> None:
     world, gateway = behind_servers()
     seal_probe(gateway)
@@ -447,6 +461,22 @@ def test_an_empty_serial_names_no_device() -> None:
     ({"not_after": datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)}, 3)])
 def test_a_chain_must_be_valid_when_the_key_answered(leaf: dict[str, Any], expected: int) -> None:
     assert levels(chained(opened_press(), leaf=leaf))[0] == expected
+
+
+def test_an_opening_speaks_for_the_row_that_it_opens_only() -> None:
+    """The serial was learnt later: the opening is of the newest row, and says nothing of the one before."""
+    world, gateway = behind_servers()
+    early = private_part("device 3", asset="A-1")
+    late = private_part("device 3", asset="A-1", serial="S-3")
+    gateway.roster([*gateway.devices, device_row(3, private=early, server=server("mill"))], gateway.points)
+    seal_probe(gateway, "mill")
+    gateway.window()
+    world.round(time_s=gateway.now_s + 10)
+    gateway.roster([*gateway.devices[:3], device_row(3, private=late, server=server("mill"))], gateway.points)
+    gateway.window()
+    world.round(time_s=gateway.now_s + 10)
+    verdict = chained(gateway, name="mill", serial="S-3", opened={3: late})
+    assert [levels(verdict, at_s=at_s)[3] for at_s in (START_S + 180, START_S + 240)] == [1, 3]
 
 
 def test_a_chain_without_an_answer_raises_nobody() -> None:
