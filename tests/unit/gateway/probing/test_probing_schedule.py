@@ -93,6 +93,12 @@ def test_a_short_interval_is_still_bounded_by_the_hour() -> None:
     assert 6 * 20 <= len(times) <= 7 * 20
 
 
+def test_a_server_that_takes_longer_than_its_interval_has_one_challenge_in_flight() -> None:
+    plant = Plant(2, Pace(every_s=5, max_per_hour=720), seed=4, answer_s=60.0)
+    plant.run(HOUR_S, tick_s=1.0)  # `run` asserts it at each challenge
+    assert all(55 <= len(times) <= 61 for times in plant.asked.values())
+
+
 def test_the_first_challenges_of_many_servers_are_spread_and_few_at_a_time() -> None:
     plant = Plant(60, Pace(every_s=3600, max_per_hour=6), seed=5, answer_s=2.0)
     plant.run(120.0, tick_s=0.5)
