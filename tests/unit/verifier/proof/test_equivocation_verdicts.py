@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,47 @@ def test_one_register_contradicts_itself_nowhere(tmp_path: Path) -> None:
         assert verdict.valid and codes(verdict, "remark") == ["also.consistent"]
         assert dict(verdict.findings[0].args)["compared"] == str(len([n for n in b.members() if "register/" in n]))
         assert verdict.equivocations == ()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_honest_bundles_never_contradict_each_other(seed: int, tmp_path: Path) -> None:
+    """Drawn lives under one register: two gateways, bundles of several ages, kept heads and checkpoints."""
+    rng = random.Random(seed)
+    world = World(witnesses=("bureau", "vendor", "city")[: rng.randint(0, 3)])
+    gateways = [world.gateway(name, uscc=rng.choice((USCC, OTHER_USCC))) for name in ("one", "two")]
+    world.round(time_s=START_S - 10)
+    files: list[Path] = []
+    for gateway in gateways:
+        gateway.begin()
+        gateway.roster(*two_devices(gateway))
+    for step in range(rng.randint(5, 40)):
+        for gateway in rng.sample(gateways, rng.randint(1, 2)):
+            if rng.random() < 0.1:
+                gateway.start()
+                gateway.outage(gateway.now_s + 60 * rng.randint(1, 5))
+            if rng.random() < 0.05:
+                gateway.rotate(f"{gateway.name} {step}")
+            gateway.window()
+        if rng.random() < 0.5:
+            world.round(time_s=max(g.now_s for g in gateways) + 10)
+        if rng.random() < 0.2:
+            files.append(tmp_path / f"{len(files)}")
+            files[-1].write_bytes(rng.choice(gateways).checkpoint())
+        if rng.random() < 0.2 and world.rounds[-1][0] > 2:
+            files.append(tmp_path / f"{len(files)}")
+            files[-1].write_bytes(world.proof(rng.randrange(world.rounds[-1][0])))
+        if rng.random() < 0.1:
+            files.append(tmp_path / f"{len(files)}")
+            write_bundle(files[-1], rng.choice(gateways).members())
+    world.round(time_s=max(g.now_s for g in gateways) + 10)
+    for gateway in gateways:
+        verdict = judged(gateway, sort(files))
+        assert codes(verdict) == [] and verdict.equivocations == ()
+        told = {f.where: f.code for f in verdict.findings if f.where.startswith("also/")}
+        assert set(told.values()) <= {"also.consistent", "also.unrelated", "also.newer", "also.not_proven"}
+        # A checkpoint that no witness has seen yet is the only thing that proves nothing.
+        assert all(f.code != "also.not_proven" or dict(f.args)["reason"] == "equivocation.unwitnessed"
+                   for f in verdict.findings)
 
 
 def test_a_kept_register_checkpoint_convicts() -> None:
