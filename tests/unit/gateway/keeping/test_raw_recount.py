@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap, Windows
+from gateway.keeping import segment
 from protocols.samples import Block, PollBatch, SampleBatch
 from tests.sim.rows import registry
 from tests.sim.world import NS, START_S, Time
 from tests.unit.gateway.counting import slow_recount as slow
-from tests.unit.gateway.keeping.raw_windows import assert_equal, recounted, segments, spooled
+from tests.unit.gateway.keeping.raw_windows import assert_equal, frames_of, recounted, segments, spooled
 
 LEN_S = 5
 ROSTER = registry(4, 2, gone=frozenset({2}))
@@ -30,7 +31,7 @@ sample = st.tuples(
     st.integers(-1, 9), offsets_ns, st.sampled_from([0, 0, 1, START_S * NS, -(2**63), 2**63 - 1]),
     st.sampled_from([0.0, -0.0, 1.0, 2.5, math.nan, -math.nan, math.inf]),
     st.sampled_from([0, 0, 0, 1, 2, 3, 0x80, 0x81]))
-devices = st.lists(st.integers(-1, 6), min_size=1, max_size=3)
+devices = st.lists(st.sampled_from([0, 0, 0, 1, 2, -1, 6]), min_size=1, max_size=2)
 step = st.one_of(
     st.tuples(st.just("samples"), st.lists(sample, max_size=6)),
     st.tuples(st.just("poll"), offsets_ns, st.lists(st.sampled_from([0.0, 1.0, math.nan]), min_size=3, max_size=3),
@@ -100,6 +101,9 @@ def test_a_recount_from_the_file_equals_the_kernel(steps: list[Any], grace_ms: i
     with tempfile.TemporaryDirectory() as folder:
         for run, data in runs:
             assert_equal(run, recounted(run, data, rule, Path(folder)))
+            for window in run[1:6]:  # each may be the first of a file: its state then stands for all before it
+                alone = segment.write_segment(frames_of(window.raw, first=True))  # type: ignore[arg-type]
+                assert_equal([window], recounted([window], alone, rule, Path(folder)))
             for window in run:
                 spool.release(window.raw)  # type: ignore[arg-type]
     assert 0 <= spool.held_bytes < 100_000  # of the windows that are still open
@@ -134,3 +138,23 @@ def test_three_counts_agree(rows: list[Any]) -> None:
         assert again.connected == slow.bits_of(slowly.connected)
         assert (again.received, again.counted, again.discarded) == (
             slowly.received, slowly.counted, slowly.discarded)
+
+
+def test_what_was_known_before_a_file_is_in_it(tmp_path: Path) -> None:
+    """After a gap a new file begins: the last value of a point, who was online, and who had answered ahead of time."""
+    rule = Rule(len_s=LEN_S, grace_ms=2000)
+    time = Time(START_S)
+    windows, _ = spooled(ROSTER, rule, time)
+    steps = [("samples", [(0, 0, 0, 1.0, 0)]), ("online", [1], 0), ("pass", 6.0), ("sleep", 11.0),
+             ("samples", [(0, 0, 0, 2.0, 0)]), ("pass", 5.0)]
+    runs = segments(play(windows, time, steps))
+    assert len(runs) == 2
+    for run, data in runs:
+        assert_equal(run, recounted(run, data, rule, tmp_path))
+    first = runs[1][0][0]
+    assert any(window.columns.changing & 1 for window in runs[1][0]) and first.columns.connected >> 1 & 1
+
+    windows, _ = spooled(ROSTER, rule, time)
+    ahead = [("pass", 4.0), ("sleep", 11.0), ("answered", [0], 0), ("answered", [3], 4 * NS), ("pass", 5.0)]
+    for run, data in segments(play(windows, time, ahead)):
+        assert_equal(run, recounted(run, data, rule, tmp_path))
