@@ -22,6 +22,8 @@ from protocols.evidence import keys, note
 
 NS_PER_S = 1_000_000_000
 COMPARE_WAIT_S = 5.0
+REVOKED = "platform.revoked"
+"""How a platform refuses entries behind a revocation."""
 
 
 class Submitter:
@@ -102,6 +104,8 @@ class Submitter:
             following: tuple[box.Effect, ...] = ()
             for effect in effects:
                 if isinstance(effect, box.Halt):
+                    if effect.why == "fork":
+                        await self._show_fork(effect.size)
                     code = "sealing.platform_ahead" if effect.why == "ahead" else "sealing.fork"
                     raise EvidenceError(Problem.of("platform", code, ours=self._journal.size, theirs=effect.size))
                 following += await self._try(effect)
@@ -142,6 +146,7 @@ class Submitter:
             self._tell_lost(error)
             return None
         if agrees is False:
+            await self._show_fork(size)
             raise EvidenceError(Problem.of("platform", "sealing.fork", ours=self._journal.size, theirs=size))
         return size, agrees is True
 
@@ -162,12 +167,22 @@ class Submitter:
             event = await self._do(effect)
         except (DeviceError, OSError) as error:  # OSError: the disk did not take a receipt; ask for it again
             self._tell_lost(error)
+            if isinstance(error, DeviceError) and dict(error.problems[0].args).get("refusal") == REVOKED:
+                await self._learn()
             return self._step(box.Failed(self._rng.random()))
         following = self._step(event)
         if self._lost and not self.outbox.tries:  # an answer that makes no progress is not its coming back
             self._lost = False
             self._event("sealing.platform_back", "platform", size=self._journal.size)
         return following
+
+    async def _learn(self) -> None:
+        """Fetch who revoked this log: what refuses its entries is no word of the platform's alone."""
+        if self._receipts.revoked_from is not None:
+            return
+        with contextlib.suppress(DeviceError, OSError):
+            answer = await self._link.register(self._gateway)
+            await self._keep(answer["proofs"], answer["register_checkpoint"])
 
     async def _do(self, effect: box.Effect) -> box.Event:
         match effect:
@@ -215,6 +230,19 @@ class Submitter:
                 rosters.append({"seq": seq, "rows": rows.decode()})
         checkpoint = self._sealer.checkpoint_at(first + len(entries))
         return {"first": first, "entries": entries, "checkpoint": checkpoint.decode(), "rosters": rosters}
+
+    async def _show_fork(self, size: int) -> None:
+        """Show the platform our checkpoint of the size of its own: both, signed by one key, enter the register.
+
+        It takes nothing of it over. Whether it can be shown changes nothing here: sealing stops.
+        """
+        try:
+            body = {"first": size - 1, "entries": [self._journal.encoded(size - 1, size)[0].decode()],
+                    "checkpoint": self._sealer.checkpoint_at(size).decode(), "rosters": []}
+            async with asyncio.timeout(COMPARE_WAIT_S):
+                await self._link.submit(self._gateway, body)
+        except (DeviceError, TimeoutError) as error:
+            self._tell_lost(error)
 
     def _agrees(self, answer: Mapping[str, Any]) -> bool | None:
         """Return whether a SIZE_ANSWER's root is ours; None if the platform is ahead.

@@ -37,6 +37,9 @@ class Stated:
 
 def check_signature(statement: Statement, *, signers: Collection[str]) -> None:
     """Check the signature under `signers`. Raises RefusalError 403, or 422 for a key that is no key."""
+    key = statement.value["key"]
+    if statement.kind != "revocation" and key not in signers:
+        raise RefusalError.of(403, "key", "statements.not_listed", kind=statement.kind, key=key)
     try:
         signed.verify(statement.kind, dict(statement.value), signers=signers, where=statement.kind)
     except TallystickError as error:

@@ -130,8 +130,8 @@ async def test_the_platforms_own_revocation_and_that_of_the_recovery_key(world: 
 # What is refused.
 
 CASES: dict[str, tuple[Callable[[ScriptedGateway], Statement], int, str]] = {
-    "attest by an auditor": (lambda g: attestation(g, signer="auditor"), 403, "signed.wrong_signer"),
-    "attest by the gateway": (lambda g: attestation(g, signer="gateway one"), 403, "signed.wrong_signer"),
+    "attest by an auditor": (lambda g: attestation(g, signer="auditor"), 403, "statements.not_listed"),
+    "attest by the gateway": (lambda g: attestation(g, signer="gateway one"), 403, "statements.not_listed"),
     "attest of no slot": (lambda g: attestation(g, slot=2), 422, "statements.no_slot"),
     "attest of another kind": (lambda g: attestation(g, kind="00" * 32), 422, "statements.row_differs"),
     "attest of a tag too many": (lambda g: attestation(g, tags=[*g.devices[0]["tags"], g.devices[1]["tags"][0]]), 422,
@@ -143,8 +143,8 @@ CASES: dict[str, tuple[Callable[[ScriptedGateway], Statement], int, str]] = {
         lambda g: attestation(g, slot=1, tags=g.devices[1]["tags"], kind=g.devices[1]["kind"]), 422,
         "statements.row_differs"),
     "attest of an unknown gateway": (lambda g: attestation(g, gateway="0" * 32), 404, "platform.unknown_gateway"),
-    "demand by a supervisor": (lambda g: demand(g, signer="bureau"), 403, "signed.wrong_signer"),
-    "demand by the platform": (lambda g: demand(g, signer="platform"), 403, "signed.wrong_signer"),
+    "demand by a supervisor": (lambda g: demand(g, signer="bureau"), 403, "statements.not_listed"),
+    "demand by the platform": (lambda g: demand(g, signer="platform"), 403, "statements.not_listed"),
     "demand of nothing": (lambda g: demand(g, slots=[], hours=[]), 422, "statements.nothing_demanded"),
     "demand of a slot twice": (lambda g: demand(g, slots=[1, 1]), 422, "statements.not_ascending"),
     "demand of hours backwards": (lambda g: demand(g, hours=[HOUR_S, HOUR_S - 3600]), 422, "statements.not_ascending"),
