@@ -187,6 +187,31 @@ def test_levels_are_never_one_number_alone(shown: Printed) -> None:
     assert sum(shown.count["levels"]["devices"].values()) == shown.count["figures"]["devices"]["counted"]
 
 
+def test_a_revocation_and_a_wrong_clock_are_printed_everywhere(tmp_path: Path,
+                                                              run_command: Callable[[list[str]], str]) -> None:
+    plant = Plant(tmp_path)
+    plant.device()
+    gateway = plant.gateway
+    plant.begin()
+    gateway.window(clock={"source": "system", "offset_ms": 0, "step_ms": -5000})
+    gateway.window()
+    plant.cosign()
+    at_s = gateway.now_s
+    size = len(gateway.entries)
+    gateway.window()
+    revocation = signed.sign("revocation", {"gateway": gateway.id, "gateway_key": public(gateway.name).hex(),
+                                            "from_size": size}, key_of(f"recovery {gateway.name}"))
+    plant.world.add({"type": "revoke", "revocation": revocation})
+    plant.cosign(300)
+    shown = printed(tmp_path, plant.write(), plant.policy(), at_s, run_command)
+    shown.everywhere(f"Revoked from entry {size} on: 2 windows before that stand with their brackets, 1 entries behind",
+                     f"自第 {size} 条起已吊销：此前 2 个窗口")
+    shown.everywhere("2 of these windows were co-signed before that", "其中 2 个窗口在此之前已被联署")
+    shown.everywhere("The gateway's clock was set in 1 windows, by up to 5000 ms", "最多 5000 毫秒")
+    assert shown.audit["count"]["bundles"][0]["summary"]["revocation"]["windows"] == {
+        "standing": 2, "cosigned_before": 2}
+
+
 def test_a_self_made_certificate(tmp_path: Path, run_command: Callable[[list[str]], str]) -> None:
     """A plant without a platform: its own recovery key signed. With a platform nothing of the kind is said."""
     world = World(witnesses=())
