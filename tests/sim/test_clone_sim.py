@@ -11,14 +11,15 @@ import pytest
 
 from gateway.sealing.export import export_bundle
 from gateway.sealing.journal import Journal
-from protocols.errors import EvidenceError
+from protocols.errors import DeviceError, EvidenceError, Problem
+from protocols.evidence import signed
 from protocols.evidence.bundle import open_bundle
 from protocols.evidence.policy import parse
 from tests.sim.oracle import check_log
 from tests.sim.platform import POLICY
 from tests.sim.rows import registry
 from tests.sim.test_network_sim import World
-from tests.sim.world import NS, Time
+from tests.sim.world import NS, Time, private_key
 from verifier.proof.verify import Verdict, verify
 
 
@@ -171,10 +172,19 @@ def test_the_same_size_with_another_root_stops_both_sides_and_nothing_is_overwri
         clone.run(1, online=False)
     assert clone.gateway.journal.size == world.gateway.journal.size
     before = list(clone.log())
+    shown: list[tuple[int, str]] = []
+    take = world.platform._submit
+
+    def submitted(body: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+        shown.append((body["first"] + len(body["entries"]), body["checkpoint"]))
+        return take(body)
+    world.platform._submit = submitted  # type: ignore[method-assign] # to see what the clone shows
     with pytest.raises(EvidenceError) as caught:
         clone.loop.run_until_complete(clone.submitter.work())
     assert caught.value.problems[0].code == "sealing.fork"
     assert clone.log() == before and world.platform.entries == world.log()
+    size = len(world.platform.entries)
+    assert shown == [(size, clone.gateway.sealer.checkpoint_at(size).decode())], "both checkpoints can be registered"
     clone.stop()
     with pytest.raises(EvidenceError):  # and at every start: it seals nothing more
         clone.start()
@@ -191,6 +201,33 @@ def test_the_same_size_with_another_root_stops_both_sides_and_nothing_is_overwri
     export_bundle(Journal(clone.disk, writable=False), out=tmp_path / "second.tally")
     second = verify(open_bundle(tmp_path / "second.tally"), parse(POLICY, where="policy"))
     assert not second.valid and "head.differs" in codes(second)
+    world.loop.close()
+
+
+def test_a_gateway_whose_entries_are_refused_as_revoked_looks_for_the_revocation_itself() -> None:
+    """The platform's word is not enough: the signed revocation is fetched, and stays with the receipts."""
+    world = World(6)
+    world.start()
+    world.run(40)
+    size = world.platform.tree.size
+    asked = []
+
+    def refuse(body: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+        asked.append(body["first"])
+        raise DeviceError(Problem.of("sim", "sealing.platform_refused", status=403, refusal="platform.revoked",
+                                     place="", message=""))
+    world.platform._submit = refuse  # type: ignore[method-assign] # the rest is answered as ever
+    world.run(30)
+    assert asked and world.submitter.said()["revoked_from"] is None, "nobody has signed it"
+    world.platform.say({"type": "revoke", "revocation": signed.sign("revocation", {
+        "gateway": world.platform.gateway, "gateway_key": world.platform.public.hex(), "from_size": size},
+        private_key(99))})
+    world.run(60)
+    assert world.submitter.said()["revoked_from"] == size
+    assert world.events.count("statements.own_key_revoked") == 1
+    taken = len(world.gateway.taken)
+    world.run(10)
+    assert len(world.gateway.taken) > taken, "it seals on: whoever reads the log decides"
     world.loop.close()
 
 
