@@ -176,7 +176,7 @@ def attest(world: World, gateway: Gateway, slot: int, server_name: str = "press"
 
 def maker_ca(name: str = "maker", **changes: Any) -> bytes:
     """Return the DER of a maker's CA certificate."""
-    return _certificate(name, name, key_of(f"ca {name}").public_key(), ca=True, **changes)
+    return certificate_of(name, name, key_of(f"ca {name}").public_key(), ca=True, **changes)
 
 
 def chain(gateway: Gateway, /, name: str = "press", *, maker: str = "maker", serial: str | None = None,
@@ -187,24 +187,25 @@ def chain(gateway: Gateway, /, name: str = "press", *, maker: str = "maker", ser
     leaf: changes of the leaf certificate (`_certificate`); lies: of fields of the file.
     """
     path = [maker, *through]
-    certificates = [_certificate(child, parent, key_of(f"ca {child}").public_key(), ca=True)
+    certificates = [certificate_of(child, parent, key_of(f"ca {child}").public_key(), ca=True)
                     for parent, child in pairwise(path)]
-    certificates.append(_certificate(f"server {name}", path[-1], rsa_key(name).public_key(), **{
+    certificates.append(certificate_of(f"server {name}", path[-1], rsa_key(name).public_key(), **{
         "serial": serial, "uri": uri} | dict(leaf or {})))
     return {"type": CHAIN, "gateway": gateway.id, "spki_sha256": probe.spki_sha256(spki(name)),
             "certificates": [to_base64(der) for der in certificates[::-1]]} | lies
 
 
-def _certificate(subject: str, issuer: str, key: Any, *, ca: bool = False, serial: str | None = None,
-                 uri: str | None = None, not_before: datetime = NOT_BEFORE, not_after: datetime = NOT_AFTER,
-                 signer: Ed25519PrivateKey | None = None, path_length: int | None = None,
-                 critical: x509.ExtensionType | None = None) -> bytes:
+def certificate_of(subject: str, issuer: str, key: Any, *, ca: bool = False, serial: str | None = None,
+                   uri: str | None = None, not_before: datetime = NOT_BEFORE, not_after: datetime = NOT_AFTER,
+                   signer: Ed25519PrivateKey | rsa.RSAPrivateKey | None = None, path_length: int | None = None,
+                   key_cert_sign: bool | None = None, critical: x509.ExtensionType | None = None) -> bytes:
     """Return a certificate that the CA `issuer` signed."""
     names = [x509.NameAttribute(NameOID.COMMON_NAME, subject)]
     if serial is not None:
         names.append(x509.NameAttribute(NameOID.SERIAL_NUMBER, serial))
     usage = x509.KeyUsage(digital_signature=not ca, content_commitment=False, key_encipherment=False,
-                          data_encipherment=False, key_agreement=False, key_cert_sign=ca, crl_sign=ca,
+                          data_encipherment=False, key_agreement=False, crl_sign=ca,
+                          key_cert_sign=ca if key_cert_sign is None else key_cert_sign,
                           encipher_only=False, decipher_only=False)
     builder = x509.CertificateBuilder(
         subject_name=x509.Name(names), issuer_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]),
@@ -216,4 +217,6 @@ def _certificate(subject: str, issuer: str, key: Any, *, ca: bool = False, seria
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
     if critical is not None:
         builder = builder.add_extension(critical, critical=True)
-    return builder.sign(signer or key_of(f"ca {issuer}"), None).public_bytes(Encoding.DER)
+    signer = signer or key_of(f"ca {issuer}")
+    return builder.sign(signer, hashes.SHA256() if isinstance(signer, rsa.RSAPrivateKey) else None).public_bytes(
+        Encoding.DER)

@@ -442,6 +442,20 @@ def test_a_chain_that_proves_too_little_raises_nobody_and_says_why(lies: dict[st
     assert (levels(verdict), remarks(verdict)) == ([1, 1, 0], [code])
 
 
+WEAK = servers.rsa_key("weak", 1024)
+
+
+def test_a_chain_from_a_key_that_can_be_broken_raises_nobody() -> None:
+    weak = servers.certificate_of("maker", "maker", WEAK.public_key(), ca=True, signer=WEAK)
+    verdict = chained(opened_press(), cas=(weak,), leaf={"signer": WEAK})
+    assert (levels(verdict), remarks(verdict)) == ([1, 1, 0], ["chain.weak"])
+
+
+def test_a_ca_that_may_not_sign_certificates_raises_nobody() -> None:
+    verdict = chained(opened_press(), cas=(servers.maker_ca(key_cert_sign=False),))
+    assert (levels(verdict), remarks(verdict)) == ([1, 1, 0], ["chain.constraint"])
+
+
 def test_an_empty_serial_names_no_device() -> None:
     private = private_part("device 0", asset="A-1")
     world, gateway = behind_servers()
