@@ -26,6 +26,7 @@ from verifier.conformance import (  # noqa: F401 - fill KINDS  # noqa: F401 - fi
     classes_content,
     classes_probes,
     classes_trust,
+    tamperings_equivocation,
     tamperings_probes,
     tamperings_sealed,
 )
