@@ -1,6 +1,7 @@
 """`make tamper`: every class of tampering against the verifier, and honest bundles that it must not refuse.
 
     python -m verifier.conformance.tamper [--seed N] [--instances N] [--honest N] [--class N]... [--jobs N]
+    python -m verifier.conformance.tamper --markdown
 
 Nothing is called detected that was not: an instance that passes, or is refused for a reason that is none of its
 class, is printed with its seed. Exit status 1 if that happens, or if an honest bundle is refused.
@@ -185,6 +186,25 @@ def class_lines(results: dict[int, Result], wanted: int) -> list[str]:
     return lines
 
 
+def markdown_lines() -> list[str]:
+    """Return the table of docs/tampering.md: each class, the ways to do it, and what may refuse it."""
+    lines = ["| class | ways to do it here | causes |", "| --- | --- | --- |"]
+    for number in range(1, CLASSES + 1):
+        head = f"| {number} {NAMES[number]} |"
+        if number in NO_OBJECT:
+            lines.append(f"{head} no object: {NO_OBJECT[number]} | |")
+        elif number in PENDING:
+            lines.append(f"{head} pending: needs {PENDING[number]} | |")
+        else:
+            kind = KINDS[number]
+            ways = "; ".join(name.replace("_", " ") for name, _ in kind.modes)
+            ways += f". In part {PARTLY[number]}" if number in PARTLY else ""
+            causes = " ".join(f"`{c}*`" if c.endswith(".") else f"`{c}`" if "." in c else f"({c.replace('_', ' ')})"
+                              for c in kind.causes)
+            lines.append(f"{head} {ways} | {causes} |")
+    return lines
+
+
 def coverage_lines(alarms: Alarms) -> list[str]:
     """Return the table of what the honest bundles were like."""
     width = max(map(len, FEATURES)) + 2
@@ -226,7 +246,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--honest", type=int, default=HONEST, metavar="N", help="honest bundles (10000)")
     parser.add_argument("--class", type=int, action="append", dest="classes", metavar="N", help="only this class")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/tampering.md, judge nothing")
     args = parser.parse_args(argv)
+    if args.markdown:
+        print("\n".join(markdown_lines()))
+        return 0
     numbers = args.classes or sorted(KINDS)
     unknown = [n for n in numbers if n not in KINDS]
     if unknown:

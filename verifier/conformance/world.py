@@ -393,8 +393,9 @@ def zipped(members: Mapping[str, bytes], *, compress: bool = False) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED) as archive:
         for name, data in {"README.txt": README.encode(), **members}.items():
-            archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data,
-                             zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED)
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.create_system = 3  # the same bytes on every system
+            archive.writestr(info, data, zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED)
     return buffer.getvalue()
 
 

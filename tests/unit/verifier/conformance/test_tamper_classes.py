@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tests.support.source import ROOT
 from verifier.conformance import classes, tamper
 from verifier.conformance.classes import CLASSES, KINDS, NAMES, NO_OBJECT, PENDING, Instance, Judgement
 from verifier.conformance.draw import FEATURES, honest
@@ -104,3 +105,9 @@ def test_pending_classes_say_what_they_need(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         tamper.main(["--class", "30"])
     assert "time-stamp tokens" in capsys.readouterr().err
+
+
+def test_the_page_tells_the_classes_as_they_are() -> None:
+    """If this fails: python -m verifier.conformance.tamper --markdown, into docs/tampering.md."""
+    page = (ROOT / "docs/tampering.md").read_text(encoding="utf-8")
+    assert "\n".join(tamper.markdown_lines()) in page
