@@ -228,7 +228,7 @@ def as_text(verdict: Verdict, say: Say) -> list[str]:
         lines += summary_lines(summary.as_json(), say)
         if summary.demanded:
             lines.append(say("verify.openings", demanded=summary.demanded, answered=summary.opened))
-        lines += _kept(summary, say)
+        lines += kept_lines(summary.as_json(), say)
         lines += _levels(summary, say)
     for heading, findings in (("verify.faults", faults), ("verify.remarks", remarks)):
         if findings:
@@ -309,18 +309,18 @@ def level_lines(told: Mapping[str, Any] | None, say: Say) -> list[str]:
             say("levels.behind", devices=told["behind_servers"], servers=told["servers"]), say("levels.assessor")]
 
 
-def _kept(summary: Summary, say: Say) -> list[str]:
-    """Return what is said of raw data and demands, where there is any."""
+def kept_lines(told: Mapping[str, Any], say: Say) -> list[str]:
+    """Return what a summary, as JSON, says of raw data and of demands, where there is any."""
     lines = []
-    kept = summary.kept
-    if kept.entries:
-        lines.append(say("verify.kept", entries=kept.entries, megabytes=f"{kept.bytes / 2**20:.1f}",
-                         opened=kept.opened, recounted=kept.recounted))
-    for answer in summary.demands:
-        missing = say("verify.demand_missing", slots=len(answer.slots), hours=len(answer.hours))
-        lines.append(say(DEMANDS[answer.state], index=answer.demand.index,
-                         slots=len(answer.demand.slots), hours=len(answer.demand.hours),
-                         deadline=local_time(answer.demand.deadline_s), missing=missing))
+    kept = told["kept"]
+    if kept["entries"]:
+        lines.append(say("verify.kept", entries=kept["entries"], megabytes=f"{kept['bytes'] / 2**20:.1f}",
+                         opened=kept["opened"], recounted=kept["recounted"]))
+    for demand in told["demands"]:
+        slots, hours = demand["slots"], demand["hours"]
+        missing = say("verify.demand_missing", slots=len(slots["missing"]), hours=len(hours["missing"]))
+        lines.append(say(DEMANDS[demand["state"]], index=demand["index"], slots=slots["demanded"],
+                         hours=hours["demanded"], deadline=local_time(demand["deadline_s"]), missing=missing))
     return lines
 
 

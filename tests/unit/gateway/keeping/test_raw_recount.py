@@ -158,3 +158,24 @@ def test_what_was_known_before_a_file_is_in_it(tmp_path: Path) -> None:
     ahead = [("pass", 4.0), ("sleep", 11.0), ("answered", [0], 0), ("answered", [3], 4 * NS), ("pass", 5.0)]
     for run, data in segments(play(windows, time, ahead)):
         assert_equal(run, recounted(run, data, rule, tmp_path))
+
+
+births = st.lists(st.one_of(
+    st.tuples(st.sampled_from(["online", "offline"]), st.just([0]),
+              st.sampled_from([-11 * NS, -6 * NS, -4 * NS, -2 * NS, -1, 0, 0, 3 * NS, 7 * NS])),
+    st.tuples(st.just("pass"), st.sampled_from([0.3, 1.0, 3.0, 5.0]))), min_size=6, max_size=24)
+
+
+@settings(max_examples=120, deadline=None)
+@given(steps=births, grace_ms=st.sampled_from([0, 3000, 4900]))
+def test_births_and_deaths_out_of_order_and_across_windows(steps: list[Any], grace_ms: int) -> None:
+    """One device, nothing but births and deaths, late and ahead of time; each window also as the first of a file."""
+    rule = Rule(len_s=LEN_S, grace_ms=grace_ms)
+    windows, _ = spooled(ROSTER, rule, time := Time(START_S))
+    items = play(windows, time, [("pass", 5.0), *steps])
+    with tempfile.TemporaryDirectory() as folder:
+        for run, data in segments(items):
+            assert_equal(run, recounted(run, data, rule, Path(folder)))
+            for window in run:
+                alone = segment.write_segment(frames_of(window.raw, first=True))  # type: ignore[arg-type]
+                assert_equal([window], recounted([window], alone, rule, Path(folder)))
