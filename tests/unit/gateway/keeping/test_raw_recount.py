@@ -86,7 +86,7 @@ def play(windows: Windows, time: Time, steps: list[Any]) -> list[ClosedWindow | 
     return items
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(steps=st.lists(step, min_size=4, max_size=30), grace_ms=st.sampled_from([0, 2000, 4000]),
        usable=st.sampled_from([("good",), ("good", "uncertain"), ("uncertain",)]), age_s=st.sampled_from([0, 60]))
 def test_a_recount_from_the_file_equals_the_kernel(steps: list[Any], grace_ms: int, usable: tuple[str, ...],
@@ -109,7 +109,7 @@ def test_a_recount_from_the_file_equals_the_kernel(steps: list[Any], grace_ms: i
     assert 0 <= spool.held_bytes < 100_000  # of the windows that are still open
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=st.lists(st.tuples(
     st.integers(-1, 9), st.integers(0, 3 * LEN_S * NS - 1), st.sampled_from([0, 1, START_S * NS]),
     st.sampled_from([0.0, -0.0, 1.0, math.nan]), st.sampled_from([0, 0, 1, 2, 0x80])), max_size=50))
@@ -166,7 +166,7 @@ births = st.lists(st.one_of(
     st.tuples(st.just("pass"), st.sampled_from([0.3, 1.0, 3.0, 5.0]))), min_size=6, max_size=24)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(steps=births, grace_ms=st.sampled_from([0, 3000, 4900]))
 def test_births_and_deaths_out_of_order_and_across_windows(steps: list[Any], grace_ms: int) -> None:
     """One device, nothing but births and deaths, late and ahead of time; each window also as the first of a file."""
