@@ -1,6 +1,7 @@
 """Bodies of requests to platform and witness, and of the platform's answers to a gateway.
 
-The first byte chooses: `e` enrolment, `s` entries, `w` add-checkpoint, `a` answers, `c` a witness's answer.
+The first byte chooses: `e` enrolment, `s` entries, `t` statements, `w` add-checkpoint, `a` answers, `c` a witness's
+answer.
 """
 
 from fuzz.harness import only, start, watched
@@ -9,13 +10,15 @@ with watched("protocols.evidence", "protocols.exchange", "verifier.platform", "v
     from gateway.sealing.link import _checked
     from protocols import exchange
     from protocols.errors import DeviceError, EvidenceError, VerificationError
-    from protocols.evidence import note
+    from protocols.evidence import note, statement
     from verifier.conformance import world
     from verifier.platform.enrolment import check_request
     from verifier.platform.intake import accept, first_state
     from verifier.platform.refusal import RefusalError
+    from verifier.platform.roster import Roster, apply_rows
     from verifier.platform.rounds import _cosignature, _size
     from verifier.platform.service import _unpack
+    from verifier.platform.statements import check_attestation, check_demand, check_signature
     from verifier.platform.web import _parse
     from verifier.witness.state import judge, parse_request
 
@@ -24,7 +27,9 @@ LOG = note.VerifierKey(world.REGISTER, note.ED25519, world.public("register"))
 WITNESS = note.VerifierKey("w1.example", note.COSIGNATURE_V1, world.public("w1"))
 OWN = note.Note(f"{world.REGISTER}\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n", ())
 ANSWERS = (exchange.ENROL_ANSWER, exchange.SIZE_ANSWER, exchange.SUBMIT_ANSWER, exchange.TAIL_ANSWER,
-           exchange.REGISTER_ANSWER, exchange.REFUSAL)
+           exchange.REGISTER_ANSWER, exchange.STATEMENT_ANSWER, exchange.REFUSAL)
+ROWS = [row for rows in world.two_devices(world.World().gateway("plant")) for row in rows]
+ROSTER, _ = apply_rows(Roster(), world.lines(ROWS).decode(), where="roster")
 
 
 def check(data: bytes) -> None:
@@ -45,10 +50,23 @@ def check(data: bytes) -> None:
     else:
         with only(RefusalError, VerificationError):
             value = _parse(body)
-            if kind == b"e":
+            if kind == b"t":
+                _state(statement.of(value, where="statement"))
+            elif kind == b"e":
                 check_request(value)
             else:
                 accept(first_state(CERTIFICATE), *_unpack(value))
+
+
+def _state(said: statement.Statement) -> None:
+    """Every check of a statement, also behind a signature that does not hold."""
+    with only(RefusalError):
+        check_signature(said, signers={said.value["key"]})
+    if said.kind == "attestation":
+        check_attestation(said.value, ROSTER)
+    elif said.kind == "demand":
+        check_demand(said.value, ROSTER, now_s=world.START_S)
+    said.encode()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from fuzz.fuzz_modbus import FRAMES
 from fuzz.running import CORPUS
 from protocols import exchange
-from protocols.evidence import column, jcs, keys, merkle, note, roster, signed, tiles
+from protocols.evidence import column, jcs, keys, merkle, note, roster, signed, statement, tiles
 from protocols.evidence.checkpoint import Checkpoint
 from protocols.evidence.encoding import to_base64
 from protocols.mqtt import codec
@@ -162,15 +162,24 @@ def _http() -> Seeds:
             "rosters": [{"seq": seq, "rows": rows.decode()} for seq, rows in plant.rows.items()]}
     yield "entries", b"s" + jcs.encode(body)
     honest = world.small()[0]
-    signed = honest.cosigned(1, time_s=world.START_S)
-    yield "add_checkpoint", b"wold 0\n\n" + signed
-    yield "add_checkpoint_proof", b"wold 1\n" + b"A" * 43 + b"=\n\n" + signed
+    head = honest.cosigned(1, time_s=world.START_S)
+    yield "add_checkpoint", b"wold 0\n\n" + head
+    yield "add_checkpoint_proof", b"wold 1\n" + b"A" * 43 + b"=\n\n" + head
     yield "size", b"a" + jcs.encode({"size": 3, "root": "0" * 64, "checkpoint": None})
-    yield "submitted", b"a" + jcs.encode({"size": 3, "proof": None, "register_checkpoint": signed.decode()})
+    yield "submitted", b"a" + jcs.encode({"size": 3, "proof": None, "register_checkpoint": head.decode()})
     yield "tail", b"a" + jcs.encode(body)
     yield "refusal", b"a" + jcs.encode({"code": "a.b", "args": ["x=1"], "where": "w", "message": "m"})
+    spki = "3" * 64
+    row = {**world.two_devices(plant)[0][0], "server": {"spki_sha256": spki, "via": None}}
+    for kind, fields in (
+            ("revocation", {"gateway_key": world.public("plant").hex(), "from_size": 3}),
+            ("attestation", {"slot": 0, "kind": row["kind"], "tags": row["tags"], "server_spki_sha256": spki}),
+            ("demand", {"slots": [0, 1], "hours": [1_789_996_800], "deadline_s": 1_790_090_000})):
+        made = signed.sign(kind, {"gateway": plant.id, **fields}, world.key_of("recovery plant"))
+        yield kind, b"t" + statement.Statement(kind, made).encode()
+    yield "stated", b"a" + jcs.encode({"index": 7})
     yield "witness_size", b"c17\n"
-    yield "witness_line", b"c" + signed.rpartition(b"\n\n")[2].splitlines(keepends=True)[-1]
+    yield "witness_line", b"c" + head.rpartition(b"\n\n")[2].splitlines(keepends=True)[-1]
 
 
 def _csv() -> Seeds:

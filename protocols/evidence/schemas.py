@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocols.evidence import entry, equivocation, opening, policy, probe, reads, register, roster, signed
+from protocols.evidence import entry, equivocation, opening, policy, probe, reads, register, roster, signed, statement
 from protocols.evidence.shape import Object
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -15,6 +15,7 @@ def all_schemas() -> dict[str, dict[str, Any]]:
     shapes: dict[str, Object] = {f"entry-{kind}": shape for kind, shape in entry.SHAPES.items()}
     shapes |= {f"register-{kind}": shape for kind, shape in register.SHAPES.items()}
     shapes |= {f"signed-{kind}": shape for kind, shape in signed.SHAPES.items()}
+    shapes |= {f"statement-{kind}": statement.shape(kind) for kind in statement.TYPES}
     shapes |= {"row-device": roster.DEVICE_ROW, "row-point": roster.POINT_ROW, "row-private": roster.PRIVATE,
                "opening": roster.OPENING, "opening-file": opening.FILE, "seen": entry.SEEN, "chain": probe.CHAIN,
                "transcript": reads.TRANSCRIPT, "equivocation": equivocation.EQUIVOCATION}

@@ -52,6 +52,11 @@ class Statement:
         return data
 
 
+def shape(kind: str) -> Object:
+    """Return what a file of this kind holds."""
+    return Object({"type": OneOf((domain(kind),)), "statement": TYPES[kind][1]})
+
+
 def domain(kind: str) -> str:
     """Return the name under which objects of this kind are signed."""
     return f"tallystick/{kind}/v1"
@@ -70,5 +75,9 @@ def of(value: Any, *, where: str) -> Statement:
         require(Object({"type": OneOf(tuple(kinds))}),
                 {"type": value.get("type")} if isinstance(value, dict) else value, where=where)
         raise AssertionError("no other type fits")
-    require(Object({"type": OneOf((domain(kind),)), "statement": TYPES[kind][1]}), value, where=where)
+    require(shape(kind), value, where=where)
+    try:
+        jcs.encode(value)
+    except ValueError as error:  # half a character: nobody can have signed it
+        raise VerificationError(Problem.of(where, "json.unreadable", reason=str(error)[:200])) from None
     return Statement(kind, value["statement"])

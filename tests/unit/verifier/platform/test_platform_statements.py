@@ -244,6 +244,15 @@ def test_a_file_of_a_statement_is_read_strictly() -> None:
             statement.parse(data, where="t")
 
 
+def test_half_a_character_is_refused_before_anything_is_hashed() -> None:
+    gateway = ScriptedGateway()
+    gateway.devices = [device_row(0)]
+    data = attestation(gateway).encode().replace(b'"scheme":"serial"', b'"scheme":"\\ud800"')
+    assert b"ud800" in data
+    with pytest.raises(VerificationError, match="unreadable"):
+        statement.parse(data, where="t")
+
+
 def test_keys_of_the_configuration_are_checked_all_at_once(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     config.file.write_text(f'{config.file.read_text()}[statements]\nsupervisors = ["x", "{"0" * 64}"]\n'
