@@ -58,10 +58,11 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """repeat: of the size of the head before it, because something was said about the enterprise meanwhile."""
+    """last: as the entry says. repeat: of the size of the head before it, as something was said meanwhile."""
 
     index: int
     size: int
+    last: int
     time_s: int
     kept: bool
     repeat: bool = False
@@ -93,8 +94,8 @@ class Receipts:
                 self._indexes.discard(index)
                 continue
             if value["type"] == "head":
-                self._newest = _Head(index, value["size"], 0, True)
-                self._note_complete(index, value)
+                self._newest = _Head(index, value["size"], value["last"], 0, True)
+                self._note_complete(self._newest)
                 break
 
     @property
@@ -133,8 +134,7 @@ class Receipts:
                 self._event("sealing.proof_refused", "register", reason=error.problems[0].code)
         newest = self._newest
         if newest is not None and self._complete_index != newest.index:
-            self._note_complete(newest.index,
-                                register.decode(self._proof(newest.index).extra, where=_path(newest.index)))
+            self._note_complete(newest)
 
     def _take_proof(self, data: bytes, now_s: int) -> None:
         where = "register proof"
@@ -154,7 +154,7 @@ class Receipts:
                 self._event("sealing.head_differs", where, size=value["size"])
                 return
             times = [c.time_s for c in cosigned if c.public in self._independent]
-            self._keep_head(parsed.index, value["size"], min(times, default=now_s), data)
+            self._keep_head(parsed.index, value, min(times, default=now_s), data)
         else:
             self._store(parsed.index, data)
             self._tell(parsed.index, value)
@@ -180,8 +180,8 @@ class Receipts:
             return False
         return True
 
-    def _keep_head(self, index: int, size: int, time_s: int, data: bytes) -> None:
-        newest = self._newest
+    def _keep_head(self, index: int, head: Mapping[str, Any], time_s: int, data: bytes) -> None:
+        newest, size = self._newest, head["size"]
         if newest is not None and (size < newest.size or index <= newest.index):
             return
         repeat = newest is not None and size == newest.size
@@ -192,7 +192,7 @@ class Receipts:
         if newest is not None and not newest.kept and (newest.repeat or not repeat):
             self._disk.remove(_path(newest.index))
             self._indexes.discard(newest.index)
-        self._newest = _Head(index, size, time_s, kept, repeat)
+        self._newest = _Head(index, size, head["last"], time_s, kept, repeat)
         self._thin()
 
     def _store(self, index: int, data: bytes) -> None:
@@ -206,7 +206,10 @@ class Receipts:
         for index in sorted(self._indexes):
             if self._bytes <= self.bytes_max or newest is None or index == newest.index:
                 return
-            kind = register.decode(self._proof(index).extra, where=_path(index))["type"]
+            try:
+                kind = register.decode(self._proof(index).extra, where=_path(index))["type"]
+            except VerificationError:  # damaged, or taken away by a `bundle` that ran beside us
+                kind = "head"
             if kind == "head":
                 self._bytes -= self._disk.size(_path(index))
                 self._disk.remove(_path(index))
@@ -244,9 +247,9 @@ class Receipts:
     def _proof(self, index: int) -> proof.LogProof:
         return proof.parse(self._disk.read(_path(index)) or b"", where=_path(index))
 
-    def _note_complete(self, index: int, head: Mapping[str, Any]) -> None:
+    def _note_complete(self, head: _Head) -> None:
         """Note the size of `head` if every entry of its chain is kept, and the enrolment of this gateway is in it."""
-        enrolled, at = False, head["last"]
+        enrolled, at = False, head.last
         while at >= 0:
             value = self._chained(at)
             if value is None:
@@ -257,7 +260,7 @@ class Receipts:
                 return
             at = value["last"]
         if enrolled:
-            self._complete, self._complete_index = head["size"], index
+            self._complete, self._complete_index = head.size, head.index
 
     def _chained(self, index: int) -> dict[str, Any] | None:
         """Return an entry of the chain, None if it is not kept, or damaged: then the platform will be asked again."""

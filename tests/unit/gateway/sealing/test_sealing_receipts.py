@@ -270,6 +270,20 @@ def test_damage_in_the_chain_is_told_and_asked_for_again() -> None:
     assert again.proven == desk.gateway.journal.size and len(again.demands) == 1
 
 
+def test_a_bundle_that_thins_receipts_beside_a_running_gateway_does_not_stop_it() -> None:
+    desk = Desk()
+    for _ in range(3):
+        desk.gateway.run(6)
+        desk.take(desk.head())
+    del desk.disk.visible[f"register/{desk.kept()[-1]}.proof"]  # by `bundle`, which had a newer head
+    desk.take(*everything(desk))
+    assert desk.receipts.proven == desk.gateway.journal.size
+    desk.receipts.bytes_max = 0
+    desk.gateway.run(6)
+    desk.take(desk.head())
+    assert desk.receipts.proven == desk.gateway.journal.size and desk.events == []
+
+
 def test_budget_lets_the_oldest_heads_go_and_never_the_chain() -> None:
     desk = Desk()
     desk.take(desk.platform.proof(0))
