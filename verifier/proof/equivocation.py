@@ -45,6 +45,7 @@ class Lies:
     portable: list[bytes] = field(default_factory=list)
     _taken: set[str] = field(default_factory=set)
     _told: set[str] = field(default_factory=set)
+    _on_record: list[bytes] = field(default_factory=list)
     _compared: dict[str, int] = field(default_factory=dict)
     _register: Register = field(init=False)
 
@@ -63,7 +64,9 @@ class Lies:
                 self._judge_register(name, *pair)
         if not (self.also.heads or self.also.bundles):
             return
-        self._register.learn(statements(bundle))
+        inside = self._register.learn(statements(bundle))
+        if inside is not None:
+            self._judge_register(inside[1], *(read_member(bundle, place) for place in inside), at=inside[1])
         singles = {name for name, _ in self.also.heads}
         for name, elsewhere in self._elsewhere():
             for at, said in elsewhere:
@@ -103,6 +106,7 @@ class Lies:
 
     def close(self) -> None:
         """Say what of --also is about nothing in this bundle, and what was compared without a contradiction."""
+        self.portable += [file for file in self._on_record if file not in self.portable]
         for name in (*(n for n, _ in self.also.equivocations), *(n for n, _ in self.also.heads),
                      *(file.name for file in self.also.bundles)):
             if name in self._told:
@@ -133,15 +137,17 @@ class Lies:
             self._refuse(name, error.problems[0].code)
             return None
 
-    def _judge_register(self, name: str, a: Statement, b: Statement) -> None:
+    def _judge_register(self, name: str, a: Statement, b: Statement, *, at: str | None = None) -> None:
+        """Judge two texts of the register. `name`: a file of --also; `at`: a member of the bundle instead."""
+        at = at or where(name)
         try:
-            why = require_register(self.policy, a, b, at=where(name))
+            why = require_register(self.policy, a, b, at=at)
         except VerificationError as error:
             self._refuse(name, error.problems[0].code)
             return
         self._told.add(name)
         self.portable.append(equivocation.encode(a.text, b.text))
-        self.found.fault(REGISTER, "register.equivocation", where(name), register=a.head.origin, first=why.first,
+        self.found.fault(REGISTER, "register.equivocation", at, register=a.head.origin, first=why.first,
                          last=why.end - 1)
 
     def _judge_log(self, name: str, view: _View, a: Statement, b: Statement) -> None:
@@ -229,7 +235,7 @@ class Lies:
             return  # step 5 calls it unproven
         if contradiction(a, b) is not None:
             view.record.add(frozenset((a.note.text, b.note.text)))
-            self.portable.append(equivocation.encode(a.text, b.text))
+            self._on_record.append(equivocation.encode(a.text, b.text))
 
     def _refuse(self, name: str, reason: str) -> None:
         if name not in self._told:

@@ -91,6 +91,20 @@ def test_two_registers_of_different_sizes_are_found_too(tmp_path: Path) -> None:
     assert codes(alone) == ["register.equivocation"]
 
 
+def test_a_bundle_that_mixes_two_registers_is_found_when_it_is_compared(tmp_path: Path) -> None:
+    one, two = two_registers()
+    two.window()
+    two.world.round(time_s=two.now_s + 10)
+    two.world.round(time_s=two.now_s + 20)
+    size, checkpoint = two.world.rounds[-1]
+    index = size - 1
+    mixed = one.members() | {f"register/{index}.proof": two.world.proof(index, size=size, checkpoint=checkpoint)}
+    assert size not in {known for known, _ in one.world.rounds}
+    verdict = verify(open_bundle(zipped(mixed)), one.world.policy(), also=bundle_of(one, tmp_path / "b.tally"))
+    assert "register.equivocation" in codes(verdict)
+    assert codes(judge_alone(file_of(verdict.equivocations[0]), one.world.policy())) == ["register.equivocation"]
+
+
 def test_one_register_contradicts_itself_nowhere(tmp_path: Path) -> None:
     world = World()
     one, two = (world.gateway(name, uscc=uscc) for name, uscc in (("one", USCC), ("other", OTHER_USCC)))
