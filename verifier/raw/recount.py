@@ -24,6 +24,14 @@ WINDOWS_MAX = 4_000
 """Windows of one file: an hour of one-second windows, and some."""
 
 LOOP_ROWS = 65_536
+DISCARDED_ROWS_MAX = 10_000
+"""Rows `discarded` of one window: a reason each, and a file may tell it in pieces."""
+
+TEXT_BYTES_MAX = 16_384
+DICTIONARY_BYTES_MAX = 64 * 1024 * 1024
+_TEXTS = ("kind", "text")
+"""Columns that stay dictionaries: one long text in a million rows would fill the memory if it were written out."""
+
 THRIFT_BYTES_MAX = 64 * 1024 * 1024
 
 
@@ -77,6 +85,8 @@ def _count(start_s: int, rows: Any, terms: Terms, state: _State, where: str) -> 
     if told != (0 if samples is None else samples.num_rows):
         raise VerificationError(Problem.of(where, "raw.samples", start=start_s, told=told))
     producing = set() if samples is None else _samples(samples, terms, state, result)
+    if "discarded" in kinds and kinds["discarded"].num_rows > DISCARDED_ROWS_MAX:
+        raise VerificationError(Problem.of(where, "raw.too_large", start=start_s, limit=DISCARDED_ROWS_MAX))
     for reason, count in _pairs(kinds, "discarded", "text", "count"):
         if reason not in result.discarded or count < 0:
             raise VerificationError(Problem.of(where, "raw.reason", start=start_s, reason=reason[:80]))
@@ -207,21 +217,21 @@ def _groups(path: Path, size: int, where: str) -> Iterator[Any]:
         raise VerificationError(Problem.of(where, "raw.size", size=path.stat().st_size, expected=size,
                                            limit=raw.BYTES_MAX))
     try:
-        with pq.ParquetFile(path, thrift_string_size_limit=THRIFT_BYTES_MAX,
+        with pq.ParquetFile(path, read_dictionary=list(_TEXTS), thrift_string_size_limit=THRIFT_BYTES_MAX,
                             thrift_container_size_limit=raw.ROW_GROUPS_MAX * 2 * len(raw.COLUMNS)) as file:
             _check_limits(file, where)
             for number in range(file.metadata.num_row_groups):
                 group = file.read_row_group(number, use_threads=False)
                 group.validate(full=True)
-                _check_rows(group, where)
-                yield group
+                yield _checked(group, where)
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         raise VerificationError(Problem.of(where, "raw.unreadable", reason=type(error).__name__)) from error
 
 
 def _check_limits(file: Any, where: str) -> None:
-    found = {field.name: str(field.type) for field in file.schema_arrow}
-    if list(found.items()) != list(raw.COLUMNS.items()):
+    found = [(field.name, str(field.type.value_type if field.name in _TEXTS else field.type))
+             for field in file.schema_arrow if field.name not in _TEXTS or hasattr(field.type, "value_type")]
+    if found != list(raw.COLUMNS.items()):
         raise VerificationError(Problem.of(where, "raw.columns"))
     metadata = file.metadata
     if metadata.num_rows > raw.ROWS_MAX or metadata.num_row_groups > raw.ROW_GROUPS_MAX:
@@ -232,13 +242,21 @@ def _check_limits(file: Any, where: str) -> None:
             raise VerificationError(Problem.of(where, "raw.too_large", start="-", limit=raw.GROUP_ROWS_MAX))
 
 
-def _check_rows(group: Any, where: str) -> None:
+def _checked(group: Any, where: str) -> Any:
+    """Return a row group whose kinds are text, and that has no null where its kind needs a value."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    kinds = set(pc.unique(group["kind"]).to_pylist())
-    if group["window_s"].null_count or not kinds <= set(raw.KINDS):
+    for name in _TEXTS:
+        for chunk in group[name].chunks:
+            longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0
+            if chunk.dictionary.nbytes > DICTIONARY_BYTES_MAX or longest > TEXT_BYTES_MAX or (
+                    name == "kind" and not set(chunk.dictionary.to_pylist()) <= set(raw.KINDS)):
+                raise VerificationError(Problem.of(where, "raw.columns"))
+    if group["kind"].null_count or group["window_s"].null_count:
         raise VerificationError(Problem.of(where, "raw.columns"))
-    for kind in kinds:
-        rows = group.filter(pc.equal(group["kind"], kind))
+    group = group.set_column(group.schema.get_field_index("kind"), "kind", group["kind"].cast(pa.string()))
+    for kind, rows in _by_kind(group).items():
         if any(rows[name].null_count for name in raw.NEEDED[kind]):
             raise VerificationError(Problem.of(where, "raw.columns"))
+    return group
