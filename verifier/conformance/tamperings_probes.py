@@ -154,8 +154,10 @@ def a_server_key_that_is_no_rsa_key() -> Exhibit:
 @case(10, "probe.key")
 def a_server_key_in_a_second_encoding() -> Exhibit:
     """The same key with the OID of RSASSA-PSS: it would count as another server."""
-    spki = servers.spki("press").replace(bytes.fromhex("2a864886f70d010101"), bytes.fromhex("2a864886f70d01010a"))
-    return sealed(lambda g: seal_probe(g, challenged={"server_spki": spki}, server_spki=to_base64(spki)))
+    spki = servers.spki("press")
+    plain, other = bytes.fromhex("300d06092a864886f70d0101010500"), bytes.fromhex("300b06092a864886f70d01010a")
+    second = spki[:2] + (len(spki) - 4 - 2).to_bytes(2, "big") + spki[4:].replace(plain, other)
+    return sealed(lambda g: seal_probe(g, challenged={"server_spki": second}, server_spki=to_base64(second)))
 
 
 @case(10, "probe.certificate")

@@ -10,7 +10,7 @@ from asyncua.crypto import uacrypto as _uacrypto
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +77,19 @@ def test_keys_that_make_no_sense_or_cost_too_much_are_refused(key: Any) -> None:
     der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     with pytest.raises(VerificationError, match=r"probe\.key"):
         check(bytes(256), server_spki=der)
+
+
+@pytest.mark.parametrize("algorithm", [
+    "300b06092a864886f70d010101", "300b06092a864886f70d01010a", "300d06092a864886f70d01010a3000"])
+def test_one_key_has_one_encoding(algorithm: str) -> None:
+    """The library reads others too: parameters left out, or the name of RSASSA-PSS. They would be other servers."""
+    plain, other = bytes.fromhex("300d06092a864886f70d0101010500"), bytes.fromhex(algorithm)
+    body = spki("press")[4:].replace(plain, other)
+    second = b"\x30\x82" + len(body).to_bytes(2, "big") + body
+    key = load_der_public_key(second)
+    assert isinstance(key, rsa.RSAPublicKey) and key.public_numbers() == rsa_key("press").public_key().public_numbers()
+    with pytest.raises(VerificationError, match=r"probe\.key"):
+        check(answer("press", CERTIFICATE + C), server_spki=second)
 
 
 @given(st.binary(max_size=600), st.binary(max_size=300))
