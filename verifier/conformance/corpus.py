@@ -21,10 +21,12 @@ from typing import Any, Literal
 from protocols.errors import ConfigError, Problem
 from protocols.evidence import jcs, note
 from protocols.evidence.policy import Policy
-from verifier.conformance import (  # noqa: F401 - fill KINDS  # noqa: F401 - fill CASES
+from verifier.conformance import (  # noqa: F401 - fill KINDS, in this order, and CASES
     classes,
     classes_content,
+    classes_log,
     classes_probes,
+    classes_register,
     classes_trust,
     tamperings_equivocation,
     tamperings_probes,

@@ -20,7 +20,14 @@ from dataclasses import dataclass, field
 
 from protocols.errors import TallystickError
 from protocols.evidence.bundle import open_bundle
-from verifier.conformance import classes, classes_content, classes_probes, classes_trust  # noqa: F401 - fill KINDS
+from verifier.conformance import (  # noqa: F401 - fill KINDS, in this order
+    classes,
+    classes_content,
+    classes_log,
+    classes_probes,
+    classes_register,
+    classes_trust,
+)
 from verifier.conformance.classes import CLASSES, KINDS, NAMES, NO_OBJECT, PARTLY, PENDING
 from verifier.conformance.draw import FEATURES, SERVERS, honest
 from verifier.conformance.servers import rsa_key
