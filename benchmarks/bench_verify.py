@@ -19,10 +19,11 @@ sys.path[:0] = [str(ROOT)]
 from benchmarks.calibration import CHECK_S, cpu_s, met, repeat, spread  # noqa: E402  (the path comes first)
 from benchmarks.plant import Case, Plant  # noqa: E402
 
-SMALL = Case(name="40 devices, 1000 points, a head every 10 windows", devices=40, points=1_000, windows=5_000)
+SMALL = Case(name="the same, a head every 10 windows", devices=40, points=1_000, windows=5_000)
 LARGE = Case(name="10 000 devices, 100 000 points", devices=10_000, points=100_000, windows=600, len_s=300,
              head_every=2, seen_every=2)
 CASES = (
+    (replace(SMALL, name="40 devices, 1000 points, the log alone (no platform)", platform=False), 20_000),
     (SMALL, 20_000),
     (replace(SMALL, name="the same, two witnesses", witnesses=("bureau", "vendor")), None),
     (replace(SMALL, name="the same, every window names a new checkpoint", seen_every=1, windows=2_000), None),

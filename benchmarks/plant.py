@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protocols.evidence import column, tiles
+from protocols.evidence import column, keys, note, tiles
 from protocols.evidence.bundle import write_bundle
 from protocols.terms.vocabulary import DISCARD_REASONS
-from verifier.conformance.world import Gateway, World, device_row, point_row
+from verifier.conformance.world import Gateway, World, device_row, point_row, public
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class Case:
 
     head_every: a co-signed head is in the bundle for every so many windows. seen_every: the co-signed checkpoint that
     windows name is a new one for every so many. away: share of the devices that are off in a window, drawn anew.
+    platform: without one there is no register, nothing is seen, and the log stands alone.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Case:
     seen_every: int = 10
     witnesses: tuple[str, ...] = ("bureau",)
     away: float = 0.0
+    platform: bool = True
 
 
 class Plant:
@@ -39,12 +42,14 @@ class Plant:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.world = World(witnesses=case.witnesses)
-        self.gateway: Gateway = self.world.gateway()
+        self.gateway: Gateway = self.world.gateway() if case.platform else self.world.gateway(
+            enrol=False, signer="recovery gateway")
         self._draw = random.Random(1)
         self._seen: dict[str, Any] | None = None
         self._heads: list[tuple[int, bytes, int]] = []  # register index, checkpoint, its size
         self.gateway.now_s += -self.gateway.now_s % case.len_s
-        self.world.round(time_s=self.gateway.now_s - 10)
+        if case.platform:
+            self.world.round(time_s=self.gateway.now_s - 10)
         self.gateway.begin(len_s=case.len_s)
         self.gateway.roster([device_row(slot) for slot in range(case.devices)],
                             [point_row(slot, slot % case.devices, self.gateway.id) for slot in range(case.points)])
@@ -69,6 +74,8 @@ class Plant:
                      "producing": column.pack(producing, case.points),
                      "changing": column.pack(changing, case.points)})
         gateway.now_s += case.len_s
+        if not case.platform:
+            return
         is_head = number % case.head_every == 0 or last
         if is_head or number % case.seen_every == 0:
             self.world.round(time_s=gateway.now_s + 5)
@@ -79,7 +86,9 @@ class Plant:
 
     def bundle(self, folder: Path) -> None:
         """Write policy.json, 1.tally of the first window and <windows>.tally of all; entries are let go on the way."""
-        (folder / "policy.json").write_bytes(self.world.policy_json())
+        key = note.VerifierKey(keys.gateway_origin(self.gateway.id), note.ED25519, public("gateway"))
+        alone = json.dumps({"gateways": [str(key)]}).encode()
+        (folder / "policy.json").write_bytes(self.world.policy_json() if self.case.platform else alone)
         self.window(0)
         write_bundle(folder / "1.tally", self.gateway.members())
         write_bundle(folder / f"{self.case.windows}.tally", self._members())
@@ -98,6 +107,8 @@ class Plant:
         yield "checkpoint", self.gateway.checkpoint()
         for seq, rows in self.gateway.rows.items():
             yield f"roster/{seq}.jsonl", rows
+        if not self.case.platform:
+            return
         yield "register/0.proof", self.world.proof(0, checkpoint=self.world.rounds[0][1], size=self.world.rounds[0][0])
         for index, checkpoint, size in self._heads:
             yield f"register/{index}.proof", self.world.proof(index, checkpoint=checkpoint, size=size)

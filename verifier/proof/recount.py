@@ -30,22 +30,18 @@ class Unpacker:
     """Turns columns into integers. Neighbouring windows are nearly equal: what stands there again is not read again."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[str, int, int]] = dict.fromkeys(column.NAMES, ("", 0, 0))
+        self._known: dict[str, tuple[str, int, int]] = dict.fromkeys(column.NAMES, ("", 0, 0))  # text, slots, bits
 
     def columns(self, window: Mapping[str, Any], devices: int, points: int) -> Columns:
         """Return the columns of a window under a roster of so many slots. Raises VerificationError `column.*`."""
-        texts = window["columns"]
-        return Columns(self._bits("connected", texts["connected"], devices, window),
-                       self._bits("sampled", texts["sampled"], points, window),
-                       self._bits("producing", texts["producing"], points, window),
-                       self._bits("changing", texts["changing"], points, window))
-
-    def _bits(self, name: str, text: str, slots: int, window: Mapping[str, Any]) -> int:
-        known, known_slots, bits = self._known[name]
-        if text != known or slots != known_slots:
-            bits = column.unpack(text, slots, where=entry.name(window["seq"]), name=name)
-            self._known[name] = (text, slots, bits)
-        return bits
+        texts, result = window["columns"], []
+        for name, (known, known_slots, bits) in self._known.items():
+            text, slots = texts[name], devices if name == "connected" else points
+            if text != known or slots != known_slots:
+                bits = column.unpack(text, slots, where=entry.name(window["seq"]), name=name)
+                self._known[name] = (text, slots, bits)
+            result.append(bits)
+        return Columns(*result)
 
 
 class Recount:

@@ -67,13 +67,17 @@ class Clock:
 
     def take(self, window: Mapping[str, Any], not_before_s: int, not_after_s: int) -> None:
         """Look at one window."""
-        clock, end_s = window["clock"], window["start_s"] + window["len_s"]
-        self.stepped += abs(clock["step_ms"]) >= STEP_MS
-        self.step_max_ms = max(self.step_max_ms, abs(clock["step_ms"]))
-        self.offset_max_ms = max(self.offset_max_ms, abs(clock["offset_ms"]))
-        for known, outside_s in ((not_before_s, not_before_s - end_s), (not_after_s, end_s - not_after_s)):
-            if known != UNKNOWN and outside_s > SLACK_S:
-                self.outside_max_s = max(self.outside_max_s, outside_s)
+        step_ms, offset_ms = abs(window["clock"]["step_ms"]), abs(window["clock"]["offset_ms"])
+        end_s = window["start_s"] + window["len_s"]
+        self.stepped += step_ms >= STEP_MS
+        if step_ms > self.step_max_ms:
+            self.step_max_ms = step_ms
+        if offset_ms > self.offset_max_ms:
+            self.offset_max_ms = offset_ms
+        if not_before_s != UNKNOWN and not_before_s - end_s > SLACK_S:
+            self.outside_max_s = max(self.outside_max_s, not_before_s - end_s)
+        if not_after_s != UNKNOWN and end_s - not_after_s > SLACK_S:
+            self.outside_max_s = max(self.outside_max_s, end_s - not_after_s)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as docs/schemas/verify.schema.json describes it."""
