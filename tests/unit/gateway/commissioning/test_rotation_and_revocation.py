@@ -161,6 +161,11 @@ class Line:
 
     def __init__(self, answer: Mapping[str, Any] | None) -> None:
         self.answer = answer
+        self.shown: list[Mapping[str, Any]] = []
+
+    async def submit(self, gateway: str, body: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
+        self.shown.append(body)
+        return False, dict(self.answer or {})
 
     async def size(self, gateway: str) -> dict[str, Any]:
         if self.answer is None:
@@ -178,8 +183,12 @@ async def test_the_platform_is_asked_first(tmp_path: Path) -> None:
     assert journal.checkpoint is not None
     root, size = journal.tree.root().hex(), journal.size
 
+    lines: list[Line] = []
+
     async def against(answer: Mapping[str, Any] | None) -> Any:
-        return await rotate(place.config, place.state, lambda code, where, **a: None, link=Line(answer))  # type: ignore[arg-type] # of a link it asks the size only
+        lines.append(Line(answer))
+        link: Any = lines[-1]
+        return await rotate(place.config, place.state, lambda code, where, **a: None, link=link)
 
     signer = Sealer(Journal(RealDisk(place.state.journal_dir)), place.state.gateway_keys(), quiet)
     ahead = signer.sign(size + 5, bytes(32)).decode()
@@ -191,6 +200,7 @@ async def test_the_platform_is_asked_first(tmp_path: Path) -> None:
             await against(answer)
         assert code_of(caught) == code
         assert place.journal.size == size and len(place.state.gateway_keys()) == 1
+    assert [body["checkpoint"] for body in lines[-1].shown] == [journal.checkpoint.decode()], "a fork is shown"
     assert (await against({"size": size, "root": root, "checkpoint": journal.checkpoint.decode()})).compared is True
     assert (await against(None)).compared is False
 
