@@ -40,6 +40,8 @@ NICE = 10
 TRIES_MAX = 3
 """So many times as many instances are drawn at most, when some come out alike."""
 SHOWN_MAX = 5
+COVERED_AT = 5000
+"""So many honest bundles show every feature, or the draw has lost one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,9 @@ def passed_lines(results: dict[int, Result], alarms: Alarms, seed: int) -> list[
                   for shot in result.passed[:SHOWN_MAX]]
         if len(result.passed) > SHOWN_MAX:
             lines.append(f"class {number}: {len(result.passed) - SHOWN_MAX} more")
+    never = sorted(FEATURES - set(alarms.features)) if alarms.drawn >= COVERED_AT else []
+    if never:
+        lines.append(f"honest bundles never showed: {', '.join(never)}")
     lines += [f"honest bundle {name}: refused for {', '.join(codes)}" for name, codes in alarms.refused[:SHOWN_MAX]]
     return lines
 

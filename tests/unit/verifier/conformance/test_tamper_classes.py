@@ -71,6 +71,14 @@ def test_nothing_is_called_detected_that_was_not(judgement: Judgement, detected:
     assert ("NOT DETECTED" in text) is not detected
 
 
+def test_a_false_alarm_or_a_lost_feature_is_told() -> None:
+    alarms = tamper.Alarms(drawn=tamper.COVERED_AT, refused=[("7/honest/3", ("window.gap",))])
+    alarms.features.update(FEATURES - {"revoked"})
+    assert tamper.passed_lines({}, alarms, SEED) == [
+        "honest bundles never showed: revoked", "honest bundle 7/honest/3: refused for window.gap"]
+    assert tamper.last_line({}, alarms, 2).endswith("0 instances, 1 false alarms")
+
+
 def test_an_instance_that_is_honest_is_not_judged_refused() -> None:
     """The judge itself does not refuse: an untouched bundle gives no code."""
     world, gateway = small()
