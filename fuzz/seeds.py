@@ -51,10 +51,8 @@ def _tiles() -> Seeds:
         yield name, tile.path.encode() + b"\n" + content
 
 
-def _entries() -> Seeds:
-    plant = world.small()[1]
-    plant.outage(plant.now_s + 120)
-    plant.rotate("second key")
+def _beside_windows(plant: world.Gateway) -> None:
+    """Add an entry of each type that no window needs."""
     seen = plant.world.seen()
     plant.add("reads", start_s=plant.now_s, roster=2, seen=seen, rows=2, answered=1, root="0" * 64)
     plant.add("keep", from_seq=3, to_seq=4, name="raw-2026-09-21t14.parquet", sha256="1" * 64, bytes=10,
@@ -62,6 +60,13 @@ def _entries() -> Seeds:
     plant.add("probe", start_s=plant.now_s, seen=seen,
               policy_uri="http://opcfoundation.org/UA/SecurityPolicy#Basic256Sha256", server_spki="AAAA",
               client_certificate="AAAA", c="2" * 64, signature="AAAA")
+
+
+def _entries() -> Seeds:
+    plant = world.small()[1]
+    plant.outage(plant.now_s + 120)
+    plant.rotate("second key")
+    _beside_windows(plant)
     plant.add("of_later_days", True, more=[1, {"a": None}, "文字"])
     for data in plant.entries:
         value = json.loads(data)
@@ -133,6 +138,9 @@ def _verify() -> Seeds:
     plant.window(connected=[], sampled=[])
     plant.add("of_later_days", True)
     yield "rotation", tiles.join_entries(plant.entries)
+    plant = world.small()[1]
+    _beside_windows(plant)
+    yield "beside_windows", tiles.join_entries(plant.entries)
 
 
 def _also() -> Seeds:
