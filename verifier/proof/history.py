@@ -59,14 +59,14 @@ class Windows:
     not_before_s, not_after_s: independent co-signatures around it, UNKNOWN if there is none.
     """
 
-    seq: array[int] = field(default_factory=lambda: array("q"))
+    seq: array[int] = field(default_factory=lambda: array("i"))  # below 256 for each tile that a bundle may hold
     start_s: array[int] = field(default_factory=lambda: array("q"))
     end_s: array[int] = field(default_factory=lambda: array("q"))
-    roster: array[int] = field(default_factory=lambda: array("q"))
+    roster: array[int] = field(default_factory=lambda: array("i"))
     not_before_s: array[int] = field(default_factory=lambda: array("q"))
     not_after_s: array[int] = field(default_factory=lambda: array("q"))
     state: bytearray = field(default_factory=bytearray)
-    _live: array[int] = field(default_factory=lambda: array("q"))
+    _live: array[int] = field(default_factory=lambda: array("i"))
     """Places of the windows that no later one took back: they lie in the order of time."""
 
     def __len__(self) -> int:
