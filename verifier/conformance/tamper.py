@@ -15,8 +15,9 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from typing import Any
 
 from protocols.errors import TallystickError
 from protocols.evidence.bundle import open_bundle
@@ -138,14 +139,24 @@ def _chunks(count: int, first: int = 0) -> Iterator[tuple[int, int]]:
         yield at, min(CHUNK, first + count - at)
 
 
+class _Here(Executor):
+    """One job: everything in this process, at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
 def run(numbers: Sequence[int], *, seed: int, instances: int, honest_bundles: int, jobs: int,
         tell: Callable[[str], None]) -> tuple[dict[int, Result], Alarms]:
     """Judge everything on `jobs` processes. `tell` hears of progress."""
     results = {number: Result(number) for number in numbers}
     alarms = Alarms()
-    for name in (*SERVERS, "client"):
-        rsa_key(name)  # once, before the processes part
-    with ProcessPoolExecutor(jobs, initializer=os.nice, initargs=(NICE,)) as pool:
+    if jobs > 1:
+        for name in (*SERVERS, "client"):
+            rsa_key(name)  # once, before the processes part
+    with ProcessPoolExecutor(jobs, initializer=os.nice, initargs=(NICE,)) if jobs > 1 else _Here() as pool:
         for attempt in range(TRIES_MAX):
             waiting: dict[Future[list[Shot]], int] = {}
             for number, result in results.items():
