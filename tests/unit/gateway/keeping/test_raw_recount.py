@@ -179,3 +179,33 @@ def test_births_and_deaths_out_of_order_and_across_windows(steps: list[Any], gra
             for window in run:
                 alone = segment.write_segment(frames_of(window.raw, first=True))  # type: ignore[arg-type]
                 assert_equal([window], recounted([window], alone, rule, Path(folder)))
+
+
+def test_a_window_that_a_clock_step_cut_leaves_nothing_to_the_one_of_the_same_time(tmp_path: Path) -> None:
+    rule = Rule(len_s=LEN_S, grace_ms=2000)
+    windows, _ = spooled(ROSTER, rule, time := Time(START_S))
+    items: list[ClosedWindow | Gap] = []
+    for tenth in range(900):
+        if tenth == 70:
+            time.step_s(-61)  # followed ten seconds later, in the middle of a window; then its time comes again
+        if tenth % 5 == 0:
+            windows.samples(batch_of([(0, 0, 0, float(tenth % 3), 0)], windows._clock.now_ns()))
+        time.pass_s(0.1)
+        items += windows.tick()
+    assert any(isinstance(item, Gap) for item in items)
+    starts = [item.start_s for item in items if isinstance(item, ClosedWindow)]
+    runs = segments(items)
+    assert len(runs) == 2 and len(set(starts)) < len(starts)
+    for run, data in runs:
+        assert_equal(run, recounted(run, data, rule, tmp_path))
+
+
+def test_of_equal_times_the_source_decides_what_is_carried_over(tmp_path: Path) -> None:
+    rule = Rule(len_s=LEN_S, grace_ms=2000)
+    windows, _ = spooled(ROSTER, rule, time := Time(START_S))
+    newer, older = START_S * NS, START_S * NS - 5
+    steps = [("samples", [(0, 0, newer, 1.0, 0), (0, 0, older, 2.0, 0)]), ("pass", 5.0),
+             ("samples", [(0, 0, newer, 1.0, 0)])]
+    ((run, data),) = segments(play(windows, time, steps))
+    assert [window.columns.changing & 1 for window in run[:2]] == [1, 0]
+    assert_equal(run, recounted(run, data, rule, tmp_path))
