@@ -1,4 +1,4 @@
-"""Raw segments: what keeping an hour costs, and what counting it again costs. 1000 points, once a second, in polls of 25.
+"""Raw segments: what keeping an hour costs, and what counting it again costs: 1000 points, once a second, polls of 25.
 
 CPU seconds of this process (all threads). The hour is 3.6 million samples, values rounded to 0.1 as sensors give them.
 """
