@@ -185,13 +185,13 @@ def run(numbers: Sequence[int], *, seed: int, instances: int, honest_bundles: in
 
 def class_lines(results: dict[int, Result], wanted: int) -> list[str]:
     """Return the table of the classes."""
-    lines = [f"{'class':<34}{'verdict':<16}{'instances':>9}  by"]
+    lines = [f"{'class':<36}{'verdict':<16}{'instances':>9}  by"]
     for number in range(1, CLASSES + 1):
         name = f"{number:>2} {NAMES[number]}"
         if number in NO_OBJECT:
-            lines.append(f"{name:<34}no object: {NO_OBJECT[number]}")
+            lines.append(f"{name:<36}no object: {NO_OBJECT[number]}")
         elif number in PENDING:
-            lines.append(f"{name:<34}pending: needs {PENDING[number]}")
+            lines.append(f"{name:<36}pending: needs {PENDING[number]}")
         elif number in results:
             result = results[number]
             by = ", ".join(f"{code} {n}" for code, n in sorted(result.causes.items(), key=lambda i: (-i[1], i[0]))[:6])
@@ -200,9 +200,9 @@ def class_lines(results: dict[int, Result], wanted: int) -> list[str]:
             if result.uncounted:
                 by += f" ({result.uncounted} are no fault: not counted)"
             told = "detected" if result.detected(wanted) else "NOT DETECTED"
-            lines.append(f"{name:<34}{told:<16}{result.instances:>9}  {by}")
+            lines.append(f"{name:<36}{told:<16}{result.instances:>9}  {by}")
             if number in PARTLY:
-                lines.append(f"{'':<34}in part {PARTLY[number]}")
+                lines.append(f"{'':<36}in part {PARTLY[number]}")
     return lines
 
 

@@ -102,7 +102,7 @@ def test_the_last_line_and_the_exit_status(capsys: pytest.CaptureFixture[str],
     monkeypatch.setitem(KINDS, 10, classes.Kind(10, ("nothing.of_the_kind",), KINDS[10].modes))
     assert tamper.main(arguments) == 1
     out = capsys.readouterr().out
-    assert "10 tail truncated                 NOT DETECTED" in out and "0 of 43 classes detected" in out
+    assert "10 tail truncated                   NOT DETECTED" in out and "0 of 43 classes detected" in out
     assert "refused, but for head.truncated" in out
 
 
