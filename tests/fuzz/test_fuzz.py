@@ -16,7 +16,7 @@ from tests.support.source import ROOT
 
 CI = os.environ.get("CI") == "true"
 SECONDS = 10 if CI else 1
-JOBS = 2
+JOBS = 4
 FILES_MAX, FILE_BYTES_MAX = 200, 20_000
 
 

@@ -77,7 +77,7 @@ def test_a_year_within_the_budget_and_no_promise_broken(monkeypatch: pytest.Monk
     assert plant.events.count("keep.full") >= 2
     assert plant.keeper.lost_windows > 7 * 30
     assert plant.keeper.lost_windows + plant.keeper.kept_windows == windows
-    assert most_raw > limits.raw_bytes * 3 // 4 and largest > limits.budget_bytes * 9 // 10, "the limits were not near"
+    assert most_raw > limits.raw_bytes * 3 // 4 and largest > limits.budget_bytes * 7 // 8, "the limits were not near"
 
 
 def test_evidence_that_will_come_has_its_room_before_raw_data(tmp_path: Path) -> None:
