@@ -15,17 +15,17 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402  # after the path
+import numpy as np
 
-from gateway.counting.rule import Rule  # noqa: E402
-from gateway.counting.window import ClosedWindow, WindowClock, Windows  # noqa: E402
-from gateway.keeping import segment  # noqa: E402
-from gateway.keeping.spool import Chunk, Spool  # noqa: E402
-from protocols.samples import Block, PollBatch  # noqa: E402
-from tests.sim.rows import registry  # noqa: E402
-from verifier.proof.kept import Terms  # noqa: E402
-from verifier.proof.recount import mask  # noqa: E402
-from verifier.raw.recount import recount  # noqa: E402
+from gateway.counting.rule import Rule
+from gateway.counting.window import ClosedWindow, WindowClock, Windows
+from gateway.keeping import segment
+from gateway.keeping.spool import Chunk, Spool
+from protocols.samples import Block, PollBatch
+from tests.sim.rows import registry
+from verifier.proof.kept import Terms
+from verifier.proof.recount import mask
+from verifier.raw.recount import recount
 
 POINTS, EACH, WINDOWS, LEN_S, NS = 1000, 25, 60, 60, 10**9
 START_S = 1_800_000_000

@@ -15,16 +15,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-import numpy as np  # noqa: E402  (the path comes first)
+import numpy as np
 
-from benchmarks.calibration import cpu_s, met, repeat, spread  # noqa: E402
-from gateway.counting.window import ClosedWindow  # noqa: E402
-from gateway.sealing.disk import RealDisk  # noqa: E402
-from protocols.evidence.jcs import encode  # noqa: E402
-from protocols.samples import SampleBatch  # noqa: E402
-from tests.sim.rows import registry  # noqa: E402
-from tests.sim.world import Gateway, Time, private_key  # noqa: E402
-from verifier.conformance.world import World  # noqa: E402
+from benchmarks.calibration import cpu_s, met, repeat, spread
+from gateway.counting.window import ClosedWindow
+from gateway.sealing.disk import RealDisk
+from protocols.evidence.jcs import encode
+from protocols.samples import SampleBatch
+from tests.sim.rows import registry
+from tests.sim.world import Gateway, Time, private_key
+from verifier.conformance.world import World
 
 CASES = ((40, 25, None), (10_000, 10, 0.050))
 WINDOWS_EACH = 5

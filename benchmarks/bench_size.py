@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from benchmarks.calibration import met  # noqa: E402  (the path comes first)
-from benchmarks.plant import Case, Plant, day_bytes, hash_tiles_bytes, window_bytes  # noqa: E402
-from protocols.evidence import tiles  # noqa: E402
+from benchmarks.calibration import met
+from benchmarks.plant import Case, Plant, day_bytes, hash_tiles_bytes, window_bytes
+from protocols.evidence import tiles
 
 DAY_S = 86_400
 MB = 1e6

@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from benchmarks.calibration import CHECK_S, Times, cpu_s, met, repeat, spread  # noqa: E402  (the path comes first)
-from benchmarks.plant import Case, Plant  # noqa: E402
+from benchmarks.calibration import CHECK_S, Times, cpu_s, met, repeat, spread
+from benchmarks.plant import Case, Plant
 
 SMALL = Case(name="the same, a head every 10 windows", devices=40, points=1_000, windows=5_000)
 LARGE = Case(name="10 000 devices, 100 000 points", devices=10_000, points=100_000, windows=600, len_s=300,

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from protocols.errors import TallystickError, VerificationError
-from protocols.evidence import entry, jcs, keys, merkle, note, policy, proof, tiles
+from protocols.evidence import entry, jcs, keys, note, policy, proof, tiles
 from protocols.evidence.bundle import open_bundle
 from protocols.evidence.jcs import parse as parse_json
 from verifier.conformance.draw import Draw, honest, lived
@@ -332,11 +332,6 @@ def stranger_signs(draw: Draw, text: str, *, claims: bool) -> bytes:
         known = note.VerifierKey(origin(draw), note.ED25519, public(draw.gateway.key_name))
         line = note.Signature(line.name, known.key_id, line.blob)
     return note.format_note(text, [line])
-
-
-def leaf_tree(entries: Iterable[bytes]) -> merkle.Tree:
-    """Return the tree of entries."""
-    return merkle.Tree([merkle.leaf_hash(e) for e in entries])
 
 
 def remarked(code: str, holds: Callable[[Verdict], bool] = lambda _: True) -> Uncounted:
