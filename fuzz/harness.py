@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from pathlib import Path
 
 ROOMS = ("protocols", "config", "verifier", "gateway")
@@ -54,6 +55,8 @@ def start(check: Callable[[bytes], None], mutate: Callable[[bytes, random.Random
     """
     import atheris
 
+    _remember_signatures()
+
     def mutator(data: bytes, size_max: int, seed: int) -> bytes:
         chance = random.Random(seed)
         if mutate is None or chance.random() < 0.5:
@@ -63,3 +66,14 @@ def start(check: Callable[[bytes], None], mutate: Callable[[bytes, random.Random
     more = {} if mutate is None else {"custom_mutator": mutator}
     atheris.Setup(sys.argv, check, **more)
     atheris.Fuzz()
+
+
+def _remember_signatures() -> None:
+    """Check each signature once: what is honest around an input is the same for all, and would take half of the time.
+
+    Both functions depend on nothing but their arguments; a refusal is not remembered.
+    """
+    from protocols.evidence import keys
+
+    keys.check_public = lru_cache(maxsize=10_000)(keys.check_public)
+    keys.signature_holds = lru_cache(maxsize=10_000)(keys.signature_holds)
