@@ -80,7 +80,7 @@ $(BIN)/pip:
 COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes --strip-extras \
   --allow-unsafe --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 FROM_DEV = --constraint requirements/dev.txt
-PARTS = --extra gateway --extra platform --extra simulators
+PARTS = --extra gateway --extra platform --extra simulators --extra documents
 
 lock: $(VENV)/.dev
 	$(COMPILE) $(PARTS) --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in

@@ -177,13 +177,13 @@ def test_locks_agree_with_each_other_and_with_the_project() -> None:
         assert pins(name).items() <= dev.items(), name
     assert pins("build")["setuptools"] == dev["setuptools"]
     assert wanted() <= pins("base").keys()
-    assert wanted("gateway", "platform", "simulators") <= pins("demo").keys()
-    assert wanted("gateway", "platform", "simulators", "dev") <= dev.keys()
+    assert wanted("gateway", "platform", "simulators", "documents") <= pins("demo").keys()
+    assert wanted("gateway", "platform", "simulators", "documents", "dev") <= dev.keys()
 
 
 def test_the_base_install_is_the_auditors() -> None:
     """No device library, no numpy, no HTTP: neither asked for nor dragged in."""
-    heavy = wanted("gateway", "platform", "simulators") - wanted()
+    heavy = wanted("gateway", "platform", "simulators", "documents") - wanted()
     assert {"numpy", "aiohttp", "asyncua", "pymodbus", "paho-mqtt"} <= heavy
     assert not heavy & pins("base").keys()
 
