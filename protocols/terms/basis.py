@@ -56,6 +56,15 @@ class Basis:
     unspecified: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
 
+    def protocol_name(self, protocol: str) -> str:
+        """Return the name under which this basis counts a protocol."""
+        return family(protocol) if self.protocols == "family" else protocol
+
+
+def family(protocol: str) -> str:
+    """Return the family of a protocol: the variants of Modbus are one."""
+    return "modbus" if protocol.startswith("modbus_") else protocol
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:

@@ -20,7 +20,7 @@ from verifier.proof.history import OUTSIDE, OVERLAPPED, UNKNOWN, Outage, Windows
 from verifier.proof.levels import NO_LEVEL, At, Level, LevelTotals, Possession, levels, totals
 from verifier.proof.log import Log
 from verifier.proof.recount import NOTHING, Columns, Unpacker, mask
-from verifier.proof.rows import DeviceRow, PointRow, Roster, Rosters
+from verifier.proof.rows import DeviceRow, Roster, Rosters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,9 @@ class DeviceFigure:
     """One device alive at T. `reason` is why it does not count, None if it does; `remarks` of terms.REMARKS.
 
     connected, producing, changing: in at least one window that counts at T; the last two by points in the roles of
-    the basis. level: of verifier.proof.levels, and since when its server key is the same.
+    the basis. level: of verifier.proof.levels, and since when its server key is the same. points, protocols: of a
+    device that counts: its points that count, folded if the basis folds, and the protocols, as rows name them, of its
+    points in the roles of the basis that produced.
     """
 
     gateway: str
@@ -73,6 +75,8 @@ class DeviceFigure:
     changing: bool
     reason: str | None
     level: Level = NO_LEVEL
+    points: int = 0
+    protocols: frozenset[str] = frozenset()
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -200,7 +204,10 @@ def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis) -> Figures:
     devices, by_level = _levels(gathered, _judge(gathered, basis, late=False), basis)
     counted = {(d.gateway, d.row.slot): d for d in devices if d.reason is None}
     with_late = sum(d.reason is None for d in _judge(gathered, basis, late=True))
-    points, protocols, shares = _points(gathered, counted.keys(), basis)
+    points, of_device, shares = _points(gathered, counted.keys(), basis)
+    devices = [replace(d, points=did.points, protocols=frozenset(did.protocols))
+               if (did := of_device.get((d.gateway, d.row.slot))) else d for d in devices]
+    protocols = {basis.protocol_name(name) for did in of_device.values() for name in did.protocols}
     return Figures(
         at_s=at_s, counted_at_s=min(g.counted_at_s for g in gathered),
         from_s=min(g.counted_at_s for g in gathered) - basis.freshness_s,
@@ -212,7 +219,7 @@ def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis) -> Figures:
         late_devices=with_late - len(counted), sealed=_sealed(gathered),
         kinds_by_model=len({d.row.kind for d in counted.values()} - {None}),
         kinds_by_class=len({d.row.equipment_class for d in counted.values()} - {None}),
-        protocols=protocols, producing_permille=round(median(shares)) if shares else None,
+        protocols=tuple(sorted(protocols)), producing_permille=round(median(shares)) if shares else None,
         by_thing=_split(counted.values(), lambda row: row.thing),
         by_class=_split(counted.values(), lambda row: row.equipment_class),
         by_industry=_split(counted.values(), lambda row: row.industry),
@@ -407,14 +414,24 @@ def _exclude_duplicates(rows: Sequence[tuple[int, DeviceRow]], reasons: list[str
             taken.add(find(i))
 
 
+@dataclass(slots=True)
+class _Pointed:
+    """What the points of one device that counts add up to."""
+
+    points: int = 0
+    protocols: set[str] = field(default_factory=set)
+    busiest: int = 0
+
+
 def _points(gathered: Sequence[_Gathered], counted: Iterable[tuple[str, int]],
-            basis: Basis) -> tuple[PointTotals, tuple[str, ...], list[int]]:
-    """Return totals of points, protocols in use, and the share of windows (permille) of each counted device."""
-    devices = set(counted)
+            basis: Basis) -> tuple[PointTotals, dict[tuple[str, int], _Pointed], list[int]]:
+    """Return totals of points, what each counted device has, and the share of windows (permille) of each of them.
+
+    A base address that several devices share belongs to the first of them, so that the devices add up to the total.
+    """
+    of_device = {key: _Pointed() for key in counted}
     totals: Counter[str] = Counter()
     bases: set[tuple[str, bytes]] = set()
-    protocols: set[str] = set()
-    shares: list[int] = []
     for g in gathered:
         bits = g.now
         alive = mask(p.slot for p in g.roster.points if p.alive)
@@ -422,26 +439,23 @@ def _points(gathered: Sequence[_Gathered], counted: Iterable[tuple[str, int]],
         for name in ("sampled", "producing", "changing"):
             totals[name] += (getattr(bits, name) & alive).bit_count()
         producing = _set_bits(bits.producing & alive, len(g.roster.points))
-        busiest: dict[int, int] = {}
         planes = [_set_bits(plane, len(g.roster.points)) for plane in g.planes]
         for point in g.roster.points:
-            if not producing[point.slot] or (g.evidence.gateway, point.device) not in devices:
+            did = of_device.get((g.evidence.gateway, point.device)) if producing[point.slot] else None
+            if did is None:
                 continue
             if point.role in basis.roles:
-                times = sum(plane[point.slot] << k for k, plane in enumerate(planes))
-                busiest[point.device] = max(busiest.get(point.device, 0), times)
-                protocols.add(_protocol(point, basis))
+                did.busiest = max(did.busiest, sum(plane[point.slot] << k for k, plane in enumerate(planes)))
+                did.protocols.add(point.protocol)
             if point.role in basis.point_roles:
-                totals["counted"] += 1
+                folded = (g.evidence.gateway, point.base) in bases
                 bases.add((g.evidence.gateway, point.base))
-        trusted = g.windows - g.untrusted
-        shares += [1000 * times // trusted for times in busiest.values()] if trusted else []
-    return PointTotals(**totals, folded=len(bases)), tuple(sorted(protocols)), shares
-
-
-def _protocol(point: PointRow, basis: Basis) -> str:
-    """Return the name under which the basis counts a protocol."""
-    return "modbus" if basis.protocols == "family" and point.protocol.startswith("modbus_") else point.protocol
+                totals["counted"] += 1
+                did.points += not (folded and basis.fold_points)
+    trusted = {g.evidence.gateway: g.windows - g.untrusted for g in gathered}
+    shares = [1000 * did.busiest // trusted[gateway] for (gateway, _), did in of_device.items()
+              if did.protocols and trusted[gateway]]
+    return PointTotals(**totals, folded=len(bases)), of_device, shares
 
 
 def _split(devices: Iterable[DeviceFigure], key: Callable[[DeviceRow], str | None]) -> dict[str | None, int]:
