@@ -53,11 +53,11 @@ def private_part(name: str, **fields: str) -> dict[str, Any]:
             "serial": "", "asset": "", **fields, "identifiers": ids}
 
 
-def device_row(slot: int, name: str | None = None, *, private: Mapping[str, Any] | None = None,
+def device_row(slot: int, name: str | None = None, *, private: Mapping[str, Any] | None = None, k: bytes = K,
                **fields: Any) -> dict[str, Any]:
-    """Return the public row of a device; its tags come from its private part."""
+    """Return the public row of a device; its tags come from its private part, keyed with its enterprise's K."""
     private = private or private_part(name or f"device {slot}", maker="Maker", model="M-1", serial=f"S-{slot}")
-    tags = [{"scheme": s, "tag": roster.keyed_tag(K, s, v)} for s, v in sorted(roster.tag_values(private).items())]
+    tags = [{"scheme": s, "tag": roster.keyed_tag(k, s, v)} for s, v in sorted(roster.tag_values(private).items())]
     return {"slot": slot, "state": "alive", "replaces": None, "parent": None, "thing": "equipment",
             "class": "machine_tool", "industry": "3421", "uscc": USCC, "region": "320100", "deployment": "private",
             "energy": True, "kind": roster.kind(private["maker"], private["model"]), "tags": tags, "dup_tags": [],
@@ -66,10 +66,10 @@ def device_row(slot: int, name: str | None = None, *, private: Mapping[str, Any]
 
 
 def point_row(point: int, device: int, gateway: str, *, address: str | None = None, base: str | None = None,
-              **fields: Any) -> dict[str, Any]:
+              k: bytes = K, **fields: Any) -> dict[str, Any]:
     """Return the public row of a point."""
     address = address or f"{device + 1}/holding/{point}/uint16"
-    addr, base_tag = roster.point_tags(K, gateway, device, address, base or address.rsplit("/", 1)[0])
+    addr, base_tag = roster.point_tags(k, gateway, device, address, base or address.rsplit("/", 1)[0])
     return {"point": point, "device": device, "state": "alive", "protocol": "modbus_tcp", "role": "parameter",
             "type": "uint16", "addr": addr, "base": base_tag} | fields
 
@@ -118,9 +118,10 @@ class World:
         """Return the register's verifier key."""
         return str(note.VerifierKey(REGISTER, note.ED25519, public("register")))
 
-    def gateway(self, name: str = "gateway", *, uscc: str = USCC, enrol: bool = True, **certificate: Any) -> Gateway:
-        """Return a new gateway, enrolled unless told otherwise."""
-        gateway = Gateway(self, name, uscc, certificate)
+    def gateway(self, name: str = "gateway", *, uscc: str = USCC, enrol: bool = True, k: bytes = K,
+                **certificate: Any) -> Gateway:
+        """Return a new gateway, enrolled unless told otherwise. k: the secret of its enterprise."""
+        gateway = Gateway(self, name, uscc, certificate, k=k)
         self.gateways.append(gateway)
         if enrol:
             self.add({"type": "enrol", "certificate": gateway.certificate}, uscc)
@@ -209,6 +210,7 @@ class Gateway:
     name: str
     uscc: str
     lies: Mapping[str, Any]
+    k: bytes = field(default=K, kw_only=True)
     entries: list[bytes] = field(default_factory=list)
     tree: merkle.Tree = field(default_factory=merkle.Tree)
     life: int = -1
@@ -224,7 +226,7 @@ class Gateway:
         self.key_name = self.name
         self.id = keys.gateway_id(public(self.name))
         fields = {"gateway_key": public(self.name).hex(), "uscc": self.uscc, "site": self.name,
-                  "token_sha256": hashlib.sha256(b"token").hexdigest(), "k_sha256": roster.k_sha256(K),
+                  "token_sha256": hashlib.sha256(b"token").hexdigest(), "k_sha256": roster.k_sha256(self.k),
                   "recovery_key": public(f"recovery {self.name}").hex(), "supersedes": None}
         signer = str(self.lies.get("signer", "platform"))
         changes = {n: v for n, v in self.lies.items() if n != "signer"}
@@ -262,8 +264,8 @@ class Gateway:
 
     def roster(self, devices: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]], **changes: Any) -> None:
         """Put a roster in force. Its file holds the rows that changed."""
-        changed = [dict(d) for d in devices if dict(d) not in self.devices]
-        changed += [dict(p) for p in points if dict(p) not in self.points]
+        known = {jcs.encode(row) for row in (*self.devices, *self.points)}
+        changed = [dict(row) for row in (*devices, *points) if jcs.encode(dict(row)) not in known]
         self.devices, self.points = [dict(d) for d in devices], [dict(p) for p in points]
         self.roster_seq = self.add("roster", **{
             "devices_root": roster.rows_root(self.devices), "points_root": roster.rows_root(self.points),
@@ -373,7 +375,7 @@ class Gateway:
 
     def opening(self, slot: int, private: Mapping[str, Any]) -> bytes:
         """Return the opening of a device."""
-        tags = [{"scheme": s, "value": v, "r": roster.blinding(K, s, v).hex()}
+        tags = [{"scheme": s, "value": v, "r": roster.blinding(self.k, s, v).hex()}
                 for s, v in sorted(roster.tag_values(private).items())]
         return jcs.encode({"gateway": self.id, "slot": slot, "private": dict(private), "tags": tags})
 
