@@ -1,7 +1,8 @@
-"""Programmes as data: rules, counting basis and metrics of `config/programmes/*.toml`, and a checker's own basis file.
+"""Programmes as data: `config/programmes/*.toml`, a programme from a file of the user, and a checker's own basis file.
 
 A basis table says of every parameter either its value with its source, or that the programme does not fix it; then
-the default of `protocols.terms.basis` holds and is printed as such.
+the default of `protocols.terms.basis` holds and is printed as such. Rules and indicators: `config.programme_rules`;
+forms, lists and reports: `config.programme_forms`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import difflib
 import functools
 import hashlib
 import tomllib
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import date
 from importlib import resources
@@ -18,7 +21,19 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from config.loader import Section, load_toml
+from config.classification import CLASSIFICATIONS, load_classification
+from config.loader import Section, load_toml, parse_toml, validate
+from config.programme_forms import (
+    Attachment,
+    FormField,
+    MonitoringTable,
+    Names,
+    ProofList,
+    Report,
+    Submission,
+    Track,
+)
+from config.programme_rules import Ambiguity, Cited, Division, Indicator, Rule, Sentence
 from protocols.errors import ConfigError, Problem
 from protocols.terms.basis import Basis
 
@@ -30,24 +45,14 @@ PARAMETERS = tuple(f.name for f in fields(Basis) if f.name not in ("key", "versi
 DAY_OFFSETS_S = {"Asia/Shanghai": 8 * 3600, "UTC": 0}
 """Zones a day may be counted in, with their offset. Neither has changed since 1991, so no zone database is needed."""
 
+ALWAYS_USED = {"equipment_jx_b", "industry_jx_a"}
+"""Classifications by which `count` splits its figures under every programme."""
+
 YEAR_S = 366 * 86_400
 Unrestricted = Literal["any"]
 Role = Literal["switch", "parameter", "heartbeat", "derived", "constant"]
 Thing = Literal["equipment", "product", "terminal", "line", "infrastructure"]
 Deployment = Literal["public", "private", "dedicated"]
-
-
-class Sentence(Section):
-    """One sentence in both languages, in our own words."""
-
-    zh: str
-    en: str
-
-
-class Cited(Sentence):
-    """A sentence with its place in the document."""
-
-    cite: str = ""
 
 
 class BasisTable(Section):
@@ -110,35 +115,6 @@ class BasisFile(Section):
     basis: BasisTable
 
 
-class Comparison(Section):
-    """One comparison. `op` follows the wording: 不少于, 达到, 以上 are `>=`; 超过 is `>`."""
-
-    metric: str
-    op: Literal[">=", ">", "==", "<="]
-    value: int | float | bool
-    unit: str = ""
-    wording: str = ""
-
-
-class Branch(Section):
-    """Tests that must all hold. `mode`: the discrete (离散行业) or process (流程行业) alternative."""
-
-    mode: Literal["discrete", "process"] | None = None
-    all: list[Comparison] = Field(min_length=1)
-
-
-class Rule(Section):
-    """One rule of one platform type: at least one branch must hold."""
-
-    id: str
-    type: str
-    cite: str
-    zh: str
-    en: str
-    any: list[Branch] = Field(min_length=1)
-    ambiguity: list[Sentence] = Field(default_factory=list)
-
-
 class PlatformType(Section):
     """A platform type. `devices_of`: whose devices a claim of this type may count."""
 
@@ -161,9 +137,12 @@ class Head(Section):
 
 
 class Cutoff(Cited):
-    """Until when figures may be counted, where the programme names a date."""
+    """Until when something may be counted, where the programme names a date. of: the counted figures or other things,
+    for instance revenue, which say nothing of evidence. since: what is older does not count."""
 
+    of: Literal["figures", "other"] = "figures"
     day: date | None = None
+    since: date | None = None
 
 
 class DailyRunning(Cited):
@@ -172,37 +151,16 @@ class DailyRunning(Cited):
     deployments: list[Deployment] = Field(min_length=1)
 
 
-class ProgrammeFile(Section):
-    """One file of `config/programmes`."""
-
-    schema_: Literal["programme/2"] = Field(alias="schema")
-    programme: Head
-    basis: ProgrammeBasis
-    types: list[PlatformType] = Field(alias="type", min_length=1)
-    cutoffs: list[Cutoff] = Field(alias="cutoff", default_factory=list)
-    ambiguities: list[Cited] = Field(alias="ambiguity", default_factory=list)
-    daily_running: DailyRunning | None = None
-    rules: list[Rule] = Field(alias="rule", default_factory=list)
-
-    @model_validator(mode="after")
-    def _refers(self) -> ProgrammeFile:
-        ids = [rule.id for rule in self.rules]
-        unknown = {rule.type for rule in self.rules} - {item.key for item in self.types}
-        strange = {test.metric for rule in self.rules for branch in rule.any for test in branch.all} - metrics().keys()
-        if unknown or strange or len(set(ids)) != len(ids):
-            raise ValueError(f"unknown types {sorted(unknown)}, unknown metrics {sorted(strange)}, or a doubled rule")
-        return self
-
-
 class Metric(Section):
     """A key that claims and rules use.
 
-    evidence: `proven` from rows and columns; `operations` by operations that the evidence format does not hold yet,
-    so nothing of it is proven; `declared` by the applicant with documents of its own.
+    kind: a whole number, any number, yes or no, or a text. evidence: `proven` from rows and columns; `operations` by
+    operations that the evidence format does not hold yet, so nothing of it is proven; `declared` by the applicant with
+    documents of its own.
     """
 
-    key: str
-    kind: Literal["count", "number", "yes_no"] = "count"
+    key: str = Field(pattern="^[a-z][a-z0-9_]*$")
+    kind: Literal["count", "number", "yes_no", "text"] = "count"
     evidence: Literal["proven", "operations", "declared"]
     unit: str = ""
     zh: str
@@ -216,13 +174,62 @@ class MetricFile(Section):
     metrics: list[Metric] = Field(alias="metric", min_length=1)
 
 
+class SplitBy(Cited):
+    """Which classification, at which level, a division of this programme uses. borrowed: from another programme, for
+    this one names none."""
+
+    key: Division
+    classification: str
+    level: int = Field(ge=1, le=3)
+    borrowed: bool = False
+
+
+class ProgrammeFile(Section):
+    """One file of `config/programmes`, or a user's own."""
+
+    schema_: Literal["programme/3"] = Field(alias="schema")
+    programme: Head
+    basis: ProgrammeBasis
+    types: list[PlatformType] = Field(alias="type", min_length=1)
+    metrics: list[Metric] = Field(alias="metric", default_factory=list)
+    divisions: list[SplitBy] = Field(alias="division", default_factory=list)
+    cutoffs: list[Cutoff] = Field(alias="cutoff", default_factory=list)
+    ambiguities: list[Ambiguity] = Field(alias="ambiguity", default_factory=list)
+    anomalies: list[Cited] = Field(alias="anomaly", default_factory=list)
+    daily_running: DailyRunning | None = None
+    rules: list[Rule] = Field(alias="rule", default_factory=list)
+    indicators: list[Indicator] = Field(alias="indicator", default_factory=list)
+    fields: list[FormField] = Field(alias="field", default_factory=list)
+    monitoring: MonitoringTable | None = None
+    lists: list[ProofList] = Field(alias="list", default_factory=list)
+    attachments: list[Attachment] = Field(alias="attachment", default_factory=list)
+    reports: list[Report] = Field(alias="report", default_factory=list)
+    names: list[Names] = Field(alias="names", default_factory=list)
+    tracks: list[Track] = Field(alias="track", default_factory=list)
+    submission: Submission | None = None
+
+    def required_fields(self, key: str) -> list[FormField]:
+        """Return the fields that this platform type must fill in, in the order of the form."""
+        return [item for item in self.fields if key in item.required]
+
+    def rules_of(self, key: str) -> list[Rule]:
+        """Return the rules of this platform type."""
+        return [item for item in self.rules if item.applies_to(key)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programme:
-    """A programme as it is used: its data, its basis, and the SHA-256 of the file that says both."""
+    """A programme as it is used: its data, its basis, and the SHA-256 of the file that says both.
+
+    metrics: those of `metrics()`, then the programme's own. digests: SHA-256 of every data file that a result under
+    this programme depends on, by the file's place below `config`, or by its name for a user's own.
+    """
 
     data: ProgrammeFile
     basis: Basis
     sha256: str
+    metrics: dict[str, Metric]
+    digests: dict[str, str]
 
     def type_named(self, key: str) -> PlatformType:
         """Return a platform type. Raises ConfigError with the types that exist."""
@@ -233,15 +240,84 @@ class Programme:
         raise ConfigError(Problem.of("--type", "programme.no_type", type=key, known=", ".join(known)))
 
 
-def load_programme(key: str) -> Programme:
-    """Return a programme that ships with the program. Raises ConfigError with the known keys and the nearest one."""
+def load_programme(name: str | Path) -> Programme:
+    """Return a programme that ships with the program, by its key, or one of a user, by the path of its TOML file.
+
+    Raises: ConfigError with the known keys and the nearest one, or with every problem of the file.
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        raw, problems = parse_toml(path)
+        if raw is None:
+            raise ConfigError(problems)
+        return _programme(raw, str(path), path.read_bytes(), path.name)
+    key = str(name)
     if key not in PROGRAMMES:
         near = difflib.get_close_matches(key, PROGRAMMES, 1)
         raise ConfigError(Problem.of("--programme", "programme.unknown", programme=key,
                                      near=near[0] if near else PROGRAMMES[1], known=", ".join(PROGRAMMES)))
     text = _shipped(key)
-    data = ProgrammeFile.model_validate(tomllib.loads(text.decode()))
-    return Programme(data=data, basis=data.basis.basis(key), sha256=hashlib.sha256(text).hexdigest())
+    place = f"programmes/{key}.toml"
+    return _programme(tomllib.loads(text.decode()), place, text, place)
+
+
+def _programme(raw: dict[str, Any], where: str, text: bytes, place: str) -> Programme:
+    data, problems = validate(raw, ProgrammeFile, where)
+    if data is None:
+        raise ConfigError(problems)
+    known = metrics() | {item.key: item for item in data.metrics}
+    problems = [Problem.of(f"{where}, {at}", code, value=value, known=", ".join(allowed) or "-")
+                for at, code, value, allowed in _loose_ends(data, known)]
+    if problems:
+        raise ConfigError(problems)
+    sha256 = hashlib.sha256(text).hexdigest()
+    digests = {place: sha256, "programmes/metrics.toml": hashlib.sha256(_shipped("metrics")).hexdigest()}
+    for key in sorted({item.classification for item in data.divisions} | ALWAYS_USED):
+        digests[f"classifications/{key}.toml"] = load_classification(key).sha256
+    return Programme(data=data, basis=data.basis.basis(data.programme.key), sha256=sha256, metrics=known,
+                     digests=digests)
+
+
+def _loose_ends(data: ProgrammeFile, known: dict[str, Metric]) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+    """Yield (place, code, value, what is known) for every name that refers to nothing and for every key used twice."""
+    types = tuple(item.key for item in data.types)
+    for place, keys in (("rule", [r.id for r in data.rules]), ("indicator", [i.id for i in data.indicators]),
+                        ("type", list(types)), ("list", [i.key for i in data.lists]),
+                        ("field", [i.number for i in data.fields]), ("report", [i.key for i in data.reports]),
+                        ("metric", [*metrics(), *(m.key for m in data.metrics)]),
+                        ("division", [d.key for d in data.divisions])):
+        yield from ((place, "programme.twice", key, ()) for key, times in Counter(keys).items() if times > 1)
+    for at, own in enumerate(data.metrics):
+        if own.evidence != "declared":
+            yield f"metric[{at}].evidence", "programme.not_declared", own.key, ()
+    for at, rule in enumerate(data.rules):
+        yield from ((f"rule[{at}].types", "programme.no_such_type", key, types)
+                    for key in rule.types if key not in types)
+        yield from ((f"rule[{at}]", "programme.no_such_metric", key, _near(key, known))
+                    for key in sorted(rule.metric_keys() - known.keys()))
+    for at, indicator in enumerate(data.indicators):
+        yield from ((f"indicator[{at}].types", "programme.no_such_type", key, types)
+                    for key in indicator.types if key not in types)
+        yield from ((f"indicator[{at}].metrics", "programme.no_such_metric", key, _near(key, known))
+                    for key in indicator.metrics if key not in known)
+    for at, field in enumerate(data.fields):
+        yield from ((f"field[{at}]", "programme.no_such_type", key, types)
+                    for key in (*field.required, *field.optional) if key not in types)
+        if field.metric not in known:
+            yield f"field[{at}].metric", "programme.no_such_metric", field.metric, _near(field.metric, known)
+    ids = {item.id for item in data.indicators}
+    for at, row in enumerate(data.monitoring.rows if data.monitoring else []):
+        if row.indicator not in ids:
+            yield f"monitoring.row[{at}].indicator", "programme.no_such_indicator", row.indicator, ()
+    for at, division in enumerate(data.divisions):
+        if division.classification not in CLASSIFICATIONS:
+            yield f"division[{at}]", "programme.no_such_classification", division.classification, CLASSIFICATIONS
+        elif not load_classification(division.classification).of_level(division.level):
+            yield f"division[{at}]", "programme.no_such_level", str(division.level), ()
+
+
+def _near(key: str, known: dict[str, Metric]) -> tuple[str, ...]:
+    return tuple(difflib.get_close_matches(key, known, 3))
 
 
 def load_basis(path: Path) -> tuple[Basis, str]:

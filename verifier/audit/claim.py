@@ -17,6 +17,7 @@ from protocols.errors import ConfigError, Problem
 from protocols.terms import uscc as codes
 
 COUNT_MAX = 10**12
+TEXT_MAX = 2000
 
 
 class EnterpriseTable(Section):
@@ -70,7 +71,8 @@ def claim_model() -> type[Section]:
     limits: dict[str, Any] = {
         "count": (int | None, Field(default=None, ge=0, le=COUNT_MAX)),
         "number": (int | float | None, Field(default=None, ge=0, le=COUNT_MAX)),
-        "yes_no": (bool | None, None)}
+        "yes_no": (bool | None, None),
+        "text": (str | None, Field(default=None, min_length=1, max_length=TEXT_MAX))}
     table: Any = create_model("MetricsTable", __base__=Section, __doc__="[metrics]: what is claimed.",
                               **{key: limits[item.kind] for key, item in metrics().items()})
     return create_model("ClaimFile", __base__=Section, __doc__="A claim under one programme.", claim=(ClaimTable, ...),

@@ -90,8 +90,8 @@ def audit_command(args: argparse.Namespace, say: Say) -> int:
 
     _check_report(args.report)
     claim = load_claim(args.claim)
-    _agree(args, claim.table.programme, claim.table.type)
     programme = load_programme(args.programme)
+    _agree(args, programme.data.programme.key, claim.table.programme, claim.table.type)
     platform_type = programme.type_named(args.type)
     order = _programme_order(args, claim.at_s, programme, claim=claim.sha256)
     counted = count(judge_all(args, say), order, say)
@@ -239,11 +239,11 @@ def _policy_path(path: Path | None) -> Path:
     return next(place for place in places if place.is_file())
 
 
-def _agree(args: argparse.Namespace, programme: str, platform_type: str) -> None:
+def _agree(args: argparse.Namespace, key: str, programme: str, platform_type: str) -> None:
     """Raise ConfigError where command line and claim name different rules: neither may decide in silence."""
     from protocols.errors import ConfigError, Problem
 
-    pairs = (("--programme", args.programme, programme), ("--type", args.type, platform_type))
+    pairs = (("--programme", key, programme), ("--type", args.type, platform_type))
     problems = [Problem.of(where, "audit.differs", given=given, claimed=claimed)
                 for where, given, claimed in pairs if given != claimed]
     if problems:

@@ -10,7 +10,8 @@ import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
-from config.programme import Comparison, Metric, PlatformType, Programme, Rule, metrics
+from config.programme import Metric, PlatformType, Programme, metrics
+from config.programme_rules import Comparison, Rule
 from protocols.errors import ConfigError, Problem
 from protocols.terms.say import Say
 from verifier.audit.claim import Claim
@@ -54,7 +55,7 @@ def audit(claim: Claim, programme: Programme, platform_type: PlatformType, count
 
     Raises: ConfigError `audit.no_rules` if the data of the programme hold no rules of this type.
     """
-    rules = [rule for rule in programme.data.rules if rule.type == platform_type.key]
+    rules = [rule for rule in programme.data.rules_of(platform_type.key) if rule.any and rule.groups is None]
     if not rules:
         raise ConfigError(Problem.of("--type", "audit.no_rules", programme=programme.basis.key,
                                      type=platform_type.key))
@@ -127,7 +128,8 @@ def _claim_findings(claim: Claim, programme: Programme, platform_type: PlatformT
                                claimed=claim.table.enterprise.uscc))
     day = claim.table.at.astimezone(SHOWN_ZONE).date()
     found += [noted("remark", "audit.after_cutoff", "claim", say, day=cutoff.day, cite=cutoff.cite)
-              for cutoff in programme.data.cutoffs if cutoff.day is not None and day >= cutoff.day]
+              for cutoff in programme.data.cutoffs
+              if cutoff.of == "figures" and cutoff.day is not None and day >= cutoff.day]
     return found
 
 
