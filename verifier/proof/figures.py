@@ -6,9 +6,8 @@ evidence is not proven, never zero.
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -19,6 +18,7 @@ from protocols.terms.basis import Basis, DeviceFacts, reason_alone
 from verifier.proof.history import OUTSIDE, OVERLAPPED, UNKNOWN, Outage, Windows
 from verifier.proof.levels import NO_LEVEL, At, Level, LevelTotals, Possession, levels, totals
 from verifier.proof.log import Log
+from verifier.proof.machines import Device, Group, Holder, Machines
 from verifier.proof.recount import NOTHING, Columns, Unpacker, mask
 from verifier.proof.rows import DeviceRow, Roster, Rosters
 
@@ -124,7 +124,7 @@ class Figures:
     in the same time.
     late_devices: how many more count once late evidence is taken too. The splits map a key of the row (None: not
     stated) to counted devices. producing_permille: median, over counted devices, of the share of windows in which its
-    busiest point produced.
+    busiest point produced. groups: rows that are one machine, counted or not.
     """
 
     at_s: int
@@ -149,6 +149,7 @@ class Figures:
     by_region: Mapping[str | None, int]
     by_deployment: Mapping[str | None, int]
     producing_permille: int | None
+    groups: tuple[Group, ...] = ()
 
     @property
     def configured(self) -> int:
@@ -187,11 +188,103 @@ class _Gathered:
     used: list[int] = field(default_factory=list)
 
 
-def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis) -> Figures:
-    """Count the devices and points that are connected at T = `at_s` (POSIX seconds) under `basis`.
+@dataclass(slots=True)
+class Standing:
+    """What the windows say of every device alive at T: judged under any basis of the same freshness and lateness."""
+
+    at_s: int
+    gathered: Sequence[_Gathered]
+    machines: Machines
+    rows: list[tuple[_Gathered, DeviceRow]] = field(init=False)
+    _facts: dict[bool, list[DeviceFacts]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rows = [(g, row) for g in self.gathered for row in g.roster.devices if row.alive]
+
+    @property
+    def counted_at_s(self) -> int:
+        """T after rounding down to the end of a window."""
+        return min(g.counted_at_s for g in self.gathered)
+
+    @property
+    def devices(self) -> list[Device]:
+        """(gateway, slot) of every device alive at T, in the order of everything that is told of them."""
+        return [(g.evidence.gateway, row.slot) for g, row in self.rows]
+
+    def reasons(self, basis: Basis, *, late: bool = False) -> list[str | None]:
+        """Give every device its one reason, or none: alone, then parents and children, then duplicates."""
+        late = late and any(g.late for g in self.gathered)
+        if late not in self._facts:
+            self._facts[late] = [facts for g in self.gathered for facts in _facts(g, g.with_late if late else g.now)]
+        alone: dict[DeviceFacts, str | None] = {}
+        reasons = []
+        for facts in self._facts[late]:
+            if facts not in alone:
+                alone[facts] = reason_alone(facts, basis)
+            reasons.append(alone[facts])
+        self.machines.settle(reasons, basis.parents)
+        return reasons
+
+    def counted_points(self, basis: Basis, counted: Collection[Device]) -> list[int]:
+        """Return, for each gateway, the slots of the points that count as a bitmap."""
+        result = []
+        for g in self.gathered:
+            slots = {slot for gateway, slot in counted if gateway == g.evidence.gateway}
+            wanted = mask(p.slot for p in g.roster.points
+                          if p.alive and p.role in basis.point_roles and p.device in slots)
+            result.append(wanted & g.now.producing)
+        return result
+
+    def figures(self, basis: Basis) -> Figures:
+        """Return all figures under a basis of the freshness and lateness with which the windows were read."""
+        gathered = self.gathered
+        devices, by_level = _levels(gathered, self._told(basis), basis)
+        counted = {(d.gateway, d.row.slot): d for d in devices if d.reason is None}
+        with_late = self.reasons(basis, late=True).count(None)
+        points, of_device, shares = _points(gathered, counted.keys(), basis)
+        devices = [replace(d, points=did.points, protocols=frozenset(did.protocols))
+                   if (did := of_device.get((d.gateway, d.row.slot))) else d for d in devices]
+        protocols = {basis.protocol_name(name) for did in of_device.values() for name in did.protocols}
+        return Figures(
+            at_s=self.at_s, counted_at_s=self.counted_at_s, from_s=self.counted_at_s - basis.freshness_s,
+            anchored=all(g.evidence.anchored for g in gathered), devices=tuple(devices), levels=by_level,
+            points=points, windows=sum(g.windows for g in gathered),
+            untrusted_windows=sum(g.untrusted for g in gathered), late_windows=sum(g.late for g in gathered),
+            missing_windows=sum(_missing(o, g.counted_at_s - basis.freshness_s, g.counted_at_s)
+                                for g in gathered for o in g.evidence.outages),
+            late_devices=with_late - len(counted), sealed=_sealed(gathered),
+            kinds_by_model=len({d.row.kind for d in counted.values()} - {None}),
+            kinds_by_class=len({d.row.equipment_class for d in counted.values()} - {None}),
+            protocols=tuple(sorted(protocols)), producing_permille=round(median(shares)) if shares else None,
+            by_thing=_split(counted.values(), lambda row: row.thing),
+            by_class=_split(counted.values(), lambda row: row.equipment_class),
+            by_industry=_split(counted.values(), lambda row: row.industry),
+            by_region=_split(counted.values(), lambda row: row.region),
+            by_deployment=_split(counted.values(), lambda row: row.deployment), groups=self.machines.groups)
+
+    def _told(self, basis: Basis) -> list[DeviceFigure]:
+        reasons = iter(self.reasons(basis))
+        told = []
+        for g in self.gathered:
+            roles = _roles(g, g.now)
+            connected = _set_bits(g.now.connected, len(g.roster.devices))
+            for row in g.roster.devices:
+                if row.alive:
+                    did = roles.get(row.slot, _NOTHING_DONE)
+                    told.append(DeviceFigure(
+                        gateway=g.evidence.gateway, row=row, connected=bool(connected[row.slot]),
+                        producing=bool(did.producing & basis.roles), changing=bool(did.changing & basis.roles),
+                        reason=next(reasons)))
+        return told
+
+
+def standing(evidence: Sequence[Evidence], at_s: int, basis: Basis,
+             explained: Sequence[Collection[Device]] = ()) -> Standing:
+    """Read the windows that count at T = `at_s` (POSIX seconds) under the freshness and lateness of `basis`.
 
     Args:
         evidence: of one or more gateways, each once, all from valid bundles.
+        explained: sets of devices that whoever counts takes for different machines although something joins them.
     Raises: VerificationError `figures.same_gateway`, `figures.not_covered` (T or its freshness window is not in the
         bundle) or `figures.no_window` (the log has no window before T): the figure is not proven.
     """
@@ -201,30 +294,15 @@ def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis) -> Figures:
     # The register's order decides which of two equal devices stays.
     ordered = sorted(evidence, key=lambda e: (e.enrol_index is None, e.enrol_index or 0, e.gateway))
     gathered = [_gather(e, at_s, basis) for e in ordered]
-    devices, by_level = _levels(gathered, _judge(gathered, basis, late=False), basis)
-    counted = {(d.gateway, d.row.slot): d for d in devices if d.reason is None}
-    with_late = sum(d.reason is None for d in _judge(gathered, basis, late=True))
-    points, of_device, shares = _points(gathered, counted.keys(), basis)
-    devices = [replace(d, points=did.points, protocols=frozenset(did.protocols))
-               if (did := of_device.get((d.gateway, d.row.slot))) else d for d in devices]
-    protocols = {basis.protocol_name(name) for did in of_device.values() for name in did.protocols}
-    return Figures(
-        at_s=at_s, counted_at_s=min(g.counted_at_s for g in gathered),
-        from_s=min(g.counted_at_s for g in gathered) - basis.freshness_s,
-        anchored=all(e.anchored for e in evidence), devices=tuple(devices), levels=by_level, points=points,
-        windows=sum(g.windows for g in gathered), untrusted_windows=sum(g.untrusted for g in gathered),
-        late_windows=sum(g.late for g in gathered),
-        missing_windows=sum(_missing(o, g.counted_at_s - basis.freshness_s, g.counted_at_s)
-                            for g in gathered for o in g.evidence.outages),
-        late_devices=with_late - len(counted), sealed=_sealed(gathered),
-        kinds_by_model=len({d.row.kind for d in counted.values()} - {None}),
-        kinds_by_class=len({d.row.equipment_class for d in counted.values()} - {None}),
-        protocols=tuple(sorted(protocols)), producing_permille=round(median(shares)) if shares else None,
-        by_thing=_split(counted.values(), lambda row: row.thing),
-        by_class=_split(counted.values(), lambda row: row.equipment_class),
-        by_industry=_split(counted.values(), lambda row: row.industry),
-        by_region=_split(counted.values(), lambda row: row.region),
-        by_deployment=_split(counted.values(), lambda row: row.deployment))
+    return Standing(at_s, gathered, Machines(
+        [Holder(g.evidence.gateway, g.evidence.uscc, g.roster.devices, g.evidence.opened) for g in gathered],
+        explained))
+
+
+def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis,
+            explained: Sequence[Collection[Device]] = ()) -> Figures:
+    """Count the devices and points that are connected at T under `basis`. Arguments and errors: see `standing`."""
+    return standing(evidence, at_s, basis, explained).figures(basis)
 
 
 def _missing(outage: Outage, from_s: int, to_s: int) -> int:
@@ -309,34 +387,6 @@ class _Roles:
     untrusted: set[str] = field(default_factory=set)
 
 
-def _judge(gathered: Sequence[_Gathered], basis: Basis, *, late: bool) -> list[DeviceFigure]:
-    """Give every device alive at T its one reason, or none: alone, then parents and children, then duplicates."""
-    result: list[DeviceFigure] = []
-    rows: list[tuple[int, DeviceRow]] = []
-    reasons: list[str | None] = []
-    for number, g in enumerate(gathered):
-        bits = g.with_late if late else g.now
-        roles = _roles(g, bits)
-        connected = _set_bits(bits.connected, len(g.roster.devices))
-        for row in g.roster.devices:
-            if not row.alive:
-                continue
-            did = roles.get(row.slot, _Roles())
-            reason = reason_alone(DeviceFacts(
-                thing=row.thing, energy=row.energy, uscc=row.uscc, industry=row.industry, region=row.region,
-                deployment=row.deployment, producing_roles=frozenset(did.producing),
-                untrusted_roles=frozenset(did.untrusted)), basis)
-            rows.append((number, row))
-            reasons.append(reason)
-            result.append(DeviceFigure(
-                gateway=g.evidence.gateway, row=row, connected=bool(connected[row.slot]),
-                producing=bool(did.producing & basis.roles), changing=bool(did.changing & basis.roles), reason=reason))
-    _exclude_relatives(rows, reasons, [g.roster for g in gathered], basis)
-    _exclude_duplicates(rows, reasons)
-    return [DeviceFigure(gateway=d.gateway, row=d.row, connected=d.connected, producing=d.producing,
-                         changing=d.changing, reason=reason) for d, reason in zip(result, reasons, strict=True)]
-
-
 def _levels(gathered: Sequence[_Gathered], devices: Sequence[DeviceFigure],
             basis: Basis) -> tuple[list[DeviceFigure], LevelTotals]:
     """Return the devices with their levels, and the levels of those that count."""
@@ -347,10 +397,25 @@ def _levels(gathered: Sequence[_Gathered], devices: Sequence[DeviceFigure],
     chosen = [counted[g.evidence.gateway] for g in gathered]
     at = [At(possession=g.evidence.possession, roster=g.roster, at_s=g.counted_at_s, counted=frozenset(slots))
           for g, slots in zip(gathered, chosen, strict=True)]
-    found = levels(at, freshness_s=basis.freshness_s, lateness_s=basis.lateness_s)
+    found = levels(at, freshness_s=basis.freshness_s, lateness_s=basis.lateness_s, period_s=basis.observation_s)
     of = {g.evidence.gateway: one for g, one in zip(gathered, found, strict=True)}
     raised = [replace(d, level=of[d.gateway][d.row.slot]) if of[d.gateway][d.row.slot].level else d for d in devices]
     return raised, totals(at, found, chosen)
+
+
+_NOTHING_DONE = _Roles()
+
+
+def _facts(g: _Gathered, bits: Columns) -> Iterable[DeviceFacts]:
+    """Yield the facts of each device alive, in slot order."""
+    roles = _roles(g, bits)
+    for row in g.roster.devices:
+        if row.alive:
+            did = roles.get(row.slot, _NOTHING_DONE)
+            yield DeviceFacts(
+                thing=row.thing, energy=row.energy, uscc=row.uscc, industry=row.industry, region=row.region,
+                deployment=row.deployment, producing_roles=frozenset(did.producing),
+                untrusted_roles=frozenset(did.untrusted))
 
 
 def _roles(g: _Gathered, bits: Columns) -> dict[int, _Roles]:
@@ -370,48 +435,6 @@ def _roles(g: _Gathered, bits: Columns) -> dict[int, _Roles]:
         if changing[point.slot]:
             did.changing.add(point.role)
     return roles
-
-
-def _exclude_relatives(rows: Sequence[tuple[int, DeviceRow]], reasons: list[str | None], rosters: Sequence[Roster],
-                       basis: Basis) -> None:
-    """Of a counted line or gateway and the counted devices below it, only one side counts."""
-    place = {(number, row.slot): i for i, (number, row) in enumerate(rows)}
-    counts = {key for key, i in place.items() if reasons[i] is None}
-    for number, slot in sorted(counts):
-        for ancestor in _ancestors(rosters[number].devices, slot):
-            if (number, ancestor) in counts:
-                excluded = (number, ancestor if basis.parents == "child" else slot)
-                reasons[place[excluded]] = "parent_or_child"
-
-
-def _ancestors(devices: Sequence[DeviceRow], slot: int) -> Iterator[int]:
-    at = devices[slot].parent
-    while at is not None:  # step 8 refused circles
-        yield at
-        at = devices[at].parent
-
-
-def _exclude_duplicates(rows: Sequence[tuple[int, DeviceRow]], reasons: list[str | None]) -> None:
-    """Rows that are joined by equal tags are one machine: the first of them that still counts stays."""
-    leader = array("q", range(len(rows)))
-
-    def find(i: int) -> int:
-        while leader[i] != i:
-            leader[i] = leader[leader[i]]
-            i = leader[i]
-        return i
-
-    owner: dict[tuple[str, str], int] = {}
-    for i, (_, row) in enumerate(rows):
-        for tag in sorted(row.tags):
-            a, b = find(owner.setdefault(tag, i)), find(i)
-            leader[max(a, b)] = min(a, b)
-    taken: set[int] = set()
-    for i in range(len(rows)):  # in the order of gateway and slot
-        if reasons[i] is None:
-            if find(i) in taken:
-                reasons[i] = "duplicate_identity"
-            taken.add(find(i))
 
 
 @dataclass(slots=True)
