@@ -217,7 +217,7 @@ def _programme_order(args: argparse.Namespace, at_s: int | None, programme: Prog
 
     return Order(
         at_s=at_s, basis=programme.basis, digests=_digests(args, basis=programme.sha256, claim=claim),
-        daily=programme.data.daily_running,
+        daily=programme.data.daily_running, divisions=tuple(programme.data.divisions),
         ambiguities=tuple(Sentence(zh=a.zh, en=a.en, cite=a.cite) for a in programme.data.ambiguities))
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from config.classification import REPORTING_LEVEL, Classification, load_classification
-from config.programme import DAY_OFFSETS_S, DailyRunning
+from config.programme import DAY_OFFSETS_S, DailyRunning, SplitBy
 from protocols.errors import ConfigError, Problem, VerificationError
-from protocols.terms.basis import Basis
+from protocols.terms.basis import Basis, family
 from protocols.terms.say import Say
+from verifier.audit.divisions import place
 from verifier.audit.enterprises import enterprise_findings, enterprises
+from verifier.audit.groups import parts
 from verifier.audit.results import (
     DECLARED,
     BundleResult,
@@ -49,9 +52,6 @@ DAY_S = 86_400
 DAYS_MAX = 31
 """Days told one by one: the observation period, but never more than a month."""
 
-CITY_DIGITS = 4
-"""A region code of GB/T 2260 names a city by its first four digits."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
@@ -70,6 +70,7 @@ class Order:
     basis: Basis
     digests: Digests
     daily: DailyRunning | None = None
+    divisions: tuple[SplitBy, ...] = ()
     ambiguities: tuple[Sentence, ...] = ()
 
 
@@ -126,8 +127,9 @@ def _told(found: Figures, evidence: Sequence[Evidence], order: Order) -> Figures
         industries[known.key if known else None] += devices
     cities: Counter[str | None] = Counter()
     for code, devices in found.by_region.items():
-        cities[code[:CITY_DIGITS] if code else None] += devices
+        cities[place(code, "city")] += devices
     kinds_by_class = len(classes.keys() - {None})
+    part = parts(found, order.divisions)
     return FiguresResult(
         anchored=found.anchored,
         devices={"configured": found.configured, "counted": found.counted,
@@ -141,12 +143,13 @@ def _told(found: Figures, evidence: Sequence[Evidence], order: Order) -> Figures
         late_devices=found.late_devices, sealed=_sealed(found.sealed),
         kinds=Kinds(by_model=found.kinds_by_model, by_class=kinds_by_class,
                     value=found.kinds_by_model if order.basis.kinds == "by_model" else kinds_by_class),
-        protocols=Protocols(at=found.protocols, observed=_observed_protocols(evidence, found, order.basis)),
+        protocols=_protocols(evidence, found, order.basis),
         enterprises=len({d.row.uscc for d in found.devices if d.reason is None} - {None}),
         splits={
             "thing": _split(found.by_thing), "deployment": _split(found.by_deployment),
             "class": _split(classes, equipment), "class_level_1": _split(_first_level(classes, equipment), equipment),
             "industry": _split(industries, industry), "city": _split(cities), "region": _split(found.by_region)},
+        stages=part.stages, levels=part.levels, groups=part.groups,
         daily_running=None if order.daily is None else _daily(evidence, found, order.basis, order.daily),
         producing_permille=found.producing_permille, presence=_presence(found, evidence), declared=DECLARED)
 
@@ -191,12 +194,15 @@ def _split(counts: Mapping[str | None, int], names: Classification | None = None
                       devices=counts[key]) for key in keys)
 
 
-def _observed_protocols(evidence: Sequence[Evidence], found: Figures, basis: Basis) -> tuple[str, ...] | None:
-    """Return the protocols in use over the observation period, None where the bundles do not reach back so far."""
-    try:
-        return figures(evidence, found.at_s, replace(basis, freshness_s=basis.observation_s)).protocols
-    except VerificationError:
-        return None
+def _protocols(evidence: Sequence[Evidence], found: Figures, basis: Basis) -> Protocols:
+    """Return the protocols in use at T and over the observation period, None where the bundles do not reach so far."""
+    used: Figures | None = None
+    with suppress(VerificationError):
+        used = figures(evidence, found.at_s, replace(basis, freshness_s=basis.observation_s))
+    variants = frozenset[str]().union(*(d.protocols for d in (used or found).devices))
+    families = {family(name) for name in variants}
+    return Protocols(at=found.protocols, observed=used.protocols if used else None, by_family=len(families),
+                     by_variant=len(variants), value=len(families if basis.protocols == "family" else variants))
 
 
 def _daily(evidence: Sequence[Evidence], found: Figures, basis: Basis, daily: DailyRunning) -> tuple[Day, ...]:

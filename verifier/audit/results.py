@@ -72,10 +72,40 @@ class Day:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocols:
-    """Protocols of devices that count: at T, and over the observation period (null if that is not covered)."""
+    """Protocols of devices that count: at T, and over the observation period (null if that is not covered), named as
+    the basis names them. by_family, by_variant: how many under both readings, over the observation period if it is
+    covered, else at T; `value` is the one of the basis."""
 
     at: tuple[str, ...]
     observed: tuple[str, ...] | None
+    by_family: int
+    by_variant: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Figures of a part of the devices: how many, the points that count (folded as the basis folds), and distinct
+    kinds, enterprises, industries (Appendix A level 2), cities (GB/T 2260) and protocols among them."""
+
+    devices: int
+    points: int
+    kinds_by_model: int
+    kinds_by_class: int
+    enterprises: int
+    industries: int
+    cities: int
+    protocols_by_family: int
+    protocols_by_variant: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupResult(Totals):
+    """A part of one division. key: as in the splits, a USCC, or digits of a region code; null: not stated or in none
+    of the classes."""
+
+    key: str | None
+    name_zh: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +190,10 @@ class FiguresResult:
 
     points: see verifier.proof.figures.PointTotals; its `value` is the total of the basis, folded or not.
     late_devices: how many more count with late evidence.
+    stages: configured, connected, producing, changing, counted -> what these devices add up to; `points` there are
+    all points of that stage (of connected devices: the sampled ones). levels: level -> counted devices of that level
+    or a higher one. groups: counted devices by industry, province, city, county, class, class_level_1, deployment and
+    enterprise.
     daily_running is null where the basis does not ask for it. declared: splits, and times, that rest on the
     enterprise's declaration.
     """
@@ -175,6 +209,9 @@ class FiguresResult:
     protocols: Protocols
     enterprises: int
     splits: Mapping[str, tuple[Part, ...]]
+    stages: Mapping[str, Totals]
+    levels: Mapping[str, Totals]
+    groups: Mapping[str, tuple[GroupResult, ...]]
     daily_running: tuple[Day, ...] | None
     producing_permille: int | None
     presence: PresenceResult
@@ -183,7 +220,7 @@ class FiguresResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelsResult:
-    """Devices that count, by assurance level "0" to "3"; 4 is not computed. `behind_servers` of level 1 and above."""
+    """Devices that count, by assurance level "0" to "4". `behind_servers` of level 1 and above."""
 
     devices: Mapping[str, int]
     behind_servers: int
@@ -194,7 +231,7 @@ class LevelsResult:
 class DeviceResult:
     """One device of the roster at T. name, maker and model only where the bundle opens it. reason null: it counts.
 
-    level: 0 to 3. From 1 on: the digest of its server key, since when it is the same, and the slot that owns the key
+    level: 0 to 4. From 1 on: the digest of its server key, since when it is the same, and the slot that owns the key
     if this device does not (-1: a server that is no slot).
     """
 

@@ -40,7 +40,7 @@ PROVEN: dict[str, Callable[[FiguresResult], int | None]] = {
     "device_connected_count": lambda f: f.devices["counted"],
     "device_kind_count": lambda f: f.kinds.value,
     "point_count": lambda f: f.points["value"],
-    "protocol_count": lambda f: len(f.protocols.at if f.protocols.observed is None else f.protocols.observed),
+    "protocol_count": lambda f: f.protocols.value,
     "enterprise_connected_count": lambda f: f.enterprises,
     "covered_industry_count": lambda f: sum(part.key is not None for part in f.splits["industry"]),
     "served_area_count": lambda f: sum(part.key is not None for part in f.splits["city"]),
