@@ -196,11 +196,15 @@ def judge(bundle: Path, policy: Policy, anchor: bytes | None, also: Also | None 
 
 def as_json(verdict: Verdict, say: Say) -> dict[str, Any]:
     """Return what --json prints (docs/schemas/verify.schema.json): no path, no timing, no version of this tool."""
+    from verifier.sampling.told import with_bounds
+
+    summary = verdict.summary.as_json()
+    summary["levels"]["visits"] = with_bounds(summary["levels"]["visits"])
     return {
         "verdict": "valid" if verdict.valid else "invalid",
         "findings": [{"severity": f.severity, "step": f.step, "code": f.code, "args": dict(f.args), "where": f.where,
                       "message": say.english(f.code, **dict(f.args))} for f in verdict.findings],
-        "summary": verdict.summary.as_json(),
+        "summary": summary,
     }
 
 
@@ -239,6 +243,8 @@ def as_text(verdict: Verdict, say: Say) -> list[str]:
 
 
 def _levels(summary: Summary, say: Say) -> list[str]:
+    from verifier.sampling.told import visit_lines
+
     told = summary.as_json()["levels"]
     lines = [say("levels.at_the_end"), *(f"  {line}" for line in level_lines(told["at_the_end"], say))]
     if any(told["probes"].values()):
@@ -248,7 +254,7 @@ def _levels(summary: Summary, say: Say) -> list[str]:
     if told["reads"]["opened"]:
         lines.append(say("levels.opened", rows=told["reads"]["opened_rows"], late=told["reads"]["late"],
                          answered=told["reads"]["opened_answered"]))
-    return lines
+    return [*lines, *visit_lines(told["visits"], say)]
 
 
 def gateway_lines(told: Mapping[str, Any], say: Say) -> list[str]:
@@ -304,9 +310,10 @@ def level_lines(told: Mapping[str, Any] | None, say: Say) -> list[str]:
     if told is None:
         return [say("levels.none")]
     devices = told["devices"]
-    return [say("levels.devices", word=devices["0"], continuity=devices["1"], attested=devices["2"],
-                made=devices["3"]),
-            say("levels.behind", devices=told["behind_servers"], servers=told["servers"]), say("levels.assessor")]
+    lines = [say("levels.devices", word=devices["0"], continuity=devices["1"], attested=devices["2"],
+                 made=devices["3"], visited=devices["4"]),
+             say("levels.behind", devices=told["behind_servers"], servers=told["servers"])]
+    return lines if devices["4"] else [*lines, say("levels.assessor")]
 
 
 def kept_lines(told: Mapping[str, Any], say: Say) -> list[str]:

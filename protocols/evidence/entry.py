@@ -17,7 +17,7 @@ from protocols.evidence import column, jcs
 from protocols.evidence.encoding import is_base64
 from protocols.evidence.reader import TypedReader, grouped
 from protocols.evidence.shape import Base64, Hex, Integer, ListOf, Nullable, Object, OneOf, Shape, Text, require
-from protocols.evidence.signed import CERTIFICATE, GATEWAY, ROTATION
+from protocols.evidence.signed import CERTIFICATE, GATEWAY, ROTATION, SEEN
 from protocols.evidence.tiles import ENTRY_BYTES_MAX
 from protocols.terms.vocabulary import CLOCK_SOURCES, DISCARD_REASONS, OUTAGE_REASONS, USABLE_QUALITIES
 
@@ -25,9 +25,6 @@ LIFE_TYPES = ("enrolment", "start", "roster", "outage", "key")
 """Types that `life` links; every other and unknown type is never a link."""
 
 MILLISECONDS_MAX = 10**15
-
-SEEN = Object({"size": Integer(1), "root": Hex(32), "witness": Text(), "time_s": Integer(), "signature": Base64(64)})
-"""The newest independently co-signed register checkpoint known when sealing: proof that it was not sealed before."""
 
 _HEADER: dict[str, Shape] = {"type": Text(64), "gateway": GATEWAY, "seq": Integer(), "life": Integer(-1)}
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocols.evidence import entry, equivocation, opening, policy, probe, reads, register, roster, signed, statement
+from protocols.evidence import (
+    entry,
+    equivocation,
+    opening,
+    policy,
+    probe,
+    reads,
+    register,
+    roster,
+    sample,
+    signed,
+    statement,
+)
 from protocols.evidence.shape import Object
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -17,8 +29,9 @@ def all_schemas() -> dict[str, dict[str, Any]]:
     shapes |= {f"signed-{kind}": shape for kind, shape in signed.SHAPES.items()}
     shapes |= {f"statement-{kind}": statement.shape(kind) for kind in statement.TYPES}
     shapes |= {"row-device": roster.DEVICE_ROW, "row-point": roster.POINT_ROW, "row-private": roster.PRIVATE,
-               "opening": roster.OPENING, "opening-file": opening.FILE, "seen": entry.SEEN, "chain": probe.CHAIN,
-               "transcript": reads.TRANSCRIPT, "equivocation": equivocation.EQUIVOCATION}
+               "opening": roster.OPENING, "opening-file": opening.FILE, "seen": signed.SEEN, "chain": probe.CHAIN,
+               "transcript": reads.TRANSCRIPT, "equivocation": equivocation.EQUIVOCATION, "draw-file": sample.DRAW_FILE,
+               "findings-file": sample.FINDINGS_FILE}
     schemas = {f"{name}.schema.json": {"$schema": DIALECT, "title": name, **shape.schema()}
                for name, shape in shapes.items()}
     # A policy may leave out what it does not trust.

@@ -1,6 +1,7 @@
 """`--also FILE`: what a checker holds beside the bundle, sorted by what each file is.
 
-    JSON with a "type"           proof of equivocation, opening, transcript of reads, chain of a server's certificate
+    JSON with a "type"           proof of equivocation, opening, transcript of reads, chain of a server's certificate,
+                                 findings of an assessor
     JSON without one             a bare opening of a device (gateway, slot, private, tags)
     a note, or a tlog-proof      a checkpoint, or a proof with its checkpoint, that somebody kept
     a zip that is a bundle       another bundle, whose checkpoints are compared with those of this one
@@ -21,6 +22,7 @@ from typing import Any
 from protocols.errors import ConfigError, Problem, VerificationError
 from protocols.evidence import checkpoint, jcs, note, proof
 from protocols.evidence.bundle import open_bundle
+from protocols.evidence.sample import FINDINGS_TYPE
 
 EQUIVOCATION = "tallystick/equivocation/v1"
 OPENING = "tallystick/opening/v1"
@@ -56,6 +58,7 @@ class Also:
     openings: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     transcripts: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     chains: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    findings: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     files: tuple[OtherFile, ...] = ()
     heads: tuple[tuple[str, bytes], ...] = ()
     """Signed checkpoints and tlog-proof files, verbatim."""
@@ -64,7 +67,7 @@ class Also:
     @property
     def names(self) -> tuple[str, ...]:
         """Every file, by the name that findings give it."""
-        pairs = (*self.equivocations, *self.openings, *self.transcripts, *self.chains, *self.heads)
+        pairs = (*self.equivocations, *self.openings, *self.transcripts, *self.chains, *self.findings, *self.heads)
         return (*(name for name, _ in pairs), *(file.name for file in (*self.files, *self.bundles)))
 
 
@@ -128,7 +131,8 @@ def _json(name: str, value: Any) -> tuple[str, Any]:
     if isinstance(value, dict):
         if value.keys() == BARE_OPENING:
             return "openings", (name, value)
-        kinds = {EQUIVOCATION: "equivocations", OPENING: "openings", TRANSCRIPT: "transcripts", CHAIN: "chains"}
+        kinds = {EQUIVOCATION: "equivocations", OPENING: "openings", TRANSCRIPT: "transcripts", CHAIN: "chains",
+                 FINDINGS_TYPE: "findings"}
         kind = value.get("type")
         if isinstance(kind, str) and kind in kinds:
             return kinds[kind], (name, value)

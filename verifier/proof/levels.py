@@ -5,7 +5,7 @@
     2  1, and a supervisor of the policy attested that this key, this slot and these tags belong together
     3  1, and an opened chain leads from the key to a maker of the policy and names this device's serial or
        ProductInstanceUri
-    4  2 or 3, and an assessor's signed finding on site: not computed by this version
+    4  2 or 3, and an assessor of the policy found the device on site, in the observation period before or after T
 
 Levels are computed, never taken from anybody's word. A key proves possession, not place: of the devices behind one
 key at most one is above 1. Chosen is one that counts before one that does not, the owner of the key before others,
@@ -27,9 +27,9 @@ from verifier.proof.history import COUNTED, UNKNOWN
 from verifier.proof.probes import Probe
 from verifier.proof.register import Attest
 from verifier.proof.rows import DeviceRow, Roster, Rosters
+from verifier.proof.visits import Visit, is_found
 
-WORD, CONTINUITY, ATTESTED, MADE = range(4)
-COMPUTED = (WORD, CONTINUITY, ATTESTED, MADE)
+WORD, CONTINUITY, ATTESTED, MADE, VISITED = COMPUTED = range(5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Possession:
     """What is proven of the servers of one gateway.
 
     anchored: heads carry independent co-signatures, so a probe needs one after it, as a window does.
-    opened: slot -> private part of opened devices.
+    opened: slot -> private part of opened devices. visits: what assessors found on site.
     """
 
     gateway: str
@@ -47,6 +47,7 @@ class Possession:
     attests: tuple[Attest, ...] = ()
     chains: tuple[Chain, ...] = ()
     opened: Mapping[int, Mapping[str, Any]]
+    visits: tuple[Visit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +85,13 @@ class LevelTotals:
                 "behind_servers": self.behind, "servers": self.servers}
 
 
-def levels(gateways: Sequence[At], *, freshness_s: int, lateness_s: int) -> list[dict[int, Level]]:
+def levels(gateways: Sequence[At], *, freshness_s: int, lateness_s: int,
+           period_s: int) -> list[dict[int, Level]]:
     """Return slot -> level of every device alive in the rosters, one mapping for each gateway, in their order.
 
     A probe counts at T as a window does: its window ends in (T - freshness, T], its time is trusted, and it was
     sealed by T + lateness. Beyond that its `seen` is not older than the freshness: an answer may be held back for
-    as long as nobody can see it.
+    as long as nobody can see it. A visit counts if it was within period_s before or after T.
     """
     result: list[dict[int, Level]] = []
     candidates: dict[str, list[tuple[tuple[bool, bool, int, int, int], int]]] = {}
@@ -111,6 +113,9 @@ def levels(gateways: Sequence[At], *, freshness_s: int, lateness_s: int) -> list
         result.append(mine)
     for found in candidates.values():
         (*_, number, slot), level = min(found)
+        at = gateways[number]
+        if is_found(at.possession.visits, slot, at.at_s, period_s):
+            level = VISITED
         result[number][slot] = Level(level, result[number][slot].since_s)
     return result
 

@@ -9,7 +9,7 @@
     7 time              bracket.py
     8 rosters           rows.py
     9 recount           recount.py; figures at an instant: figures.py
-   10 probes, levels    probes.py, transcripts.py, chains.py; levels at an instant: levels.py
+   10 probes, levels    probes.py, transcripts.py, chains.py, visits.py; levels at an instant: levels.py
 
 No network, no clock, no file but the members of the bundle: the same bytes give the same verdict.
 """
@@ -42,6 +42,8 @@ from verifier.proof.recount import Recount
 from verifier.proof.rows import Rosters, read_openings
 from verifier.proof.standing import Clock, Standing, standing
 from verifier.proof.transcripts import NO_READS, ReadTotals
+from verifier.proof.visits import Shown, Visit
+from verifier.proof.visits import read as read_visits
 
 LIMITS = (
     "limit.before_cosignature", "limit.declared", "limit.false_last", "limit.false_life", "limit.gateway_word",
@@ -65,7 +67,7 @@ class Summary:
     supersedes: the gateway whose successor this one is enrolled as. standing: what a revocation leaves.
     clock: the gateway's own, which decides no verdict.
     levels: of the devices alive at the end of the newest window, None where nothing is proven of them. probes: valid,
-    unanchored, unsupported, invalid. reads: committed and opened.
+    unanchored, unsupported, invalid. reads: committed and opened. visits: closed ones of assessors of the policy.
     demanded, opened: slots that auditors demanded, and how many of these are opened. demands: what became of each.
     kept: raw data that was promised, and what was brought of it. limits: codes.
     """
@@ -93,6 +95,7 @@ class Summary:
     levels: LevelTotals | None = None
     probes: tuple[int, int, int, int] = (0, 0, 0, 0)
     reads: ReadTotals = NO_READS
+    visits: tuple[Visit, ...] = ()
     demanded: int = 0
     opened: int = 0
     demands: tuple[Answer, ...] = ()
@@ -131,7 +134,7 @@ class Summary:
         known = None if self.levels is None else self.levels.as_json()
         names = ("valid", "unanchored", "unsupported", "invalid")
         return {"at_the_end": known, "probes": dict(zip(names, self.probes, strict=True)),
-                "reads": self.reads.as_json()}
+                "reads": self.reads.as_json(), "visits": [visit.as_json() for visit in self.visits]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +240,9 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
     possession = Possession(
         gateway=log.gateway, anchored=brackets.anchored, rosters=rosters, probes=tuple(probes.valid),
         attests=register.attests if register else (), opened=opened,
-        chains=chains.read(also.chains, policy.maker_cas, log.gateway, found))
+        chains=chains.read(also.chains, policy.maker_cas, log.gateway, found),
+        visits=read_visits(also.findings, policy.assessors,
+                           Shown(log=log, brackets=brackets, windows=windows), found))
     look_at(possession, last, found)
 
     covered = windows.covered()
@@ -264,6 +269,7 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
         standing=standing(register.revocation if register else None, windows, log.checkpoint.size), clock=clock,
         levels=None if last is None or found.faults() else _levels_at_end(possession, windows),
         probes=(len(probes.valid), probes.unanchored, probes.unsupported, probes.invalid), reads=reads,
+        visits=possession.visits,
         demanded=len(register.demanded) if register else 0,
         opened=len(register.demanded & opened.keys()) if register else 0, demands=demands, kept=kept_totals,
         limits=tuple(sorted((*limits, LIMIT_SELF_MADE) if _self_made(certificate) else limits)))
@@ -311,7 +317,8 @@ def _levels_at_end(possession: Possession, windows: Windows) -> LevelTotals | No
     alive = frozenset(row.slot for row in rows.devices if row.alive)
     at = [At(possession=possession, roster=rows, at_s=windows.end_s[-1], counted=alive)]
     basis = Basis(key="default", version="1")
-    return totals(at, levels(at, freshness_s=basis.freshness_s, lateness_s=basis.lateness_s), [alive])
+    found = levels(at, freshness_s=basis.freshness_s, lateness_s=basis.lateness_s, period_s=basis.observation_s)
+    return totals(at, found, [alive])
 
 
 def _walk(history: History, brackets: Brackets, rosters: Rosters, probes: Probes, kept: Kept, clock: Clock,

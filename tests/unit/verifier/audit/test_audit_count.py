@@ -54,7 +54,7 @@ def test_figures_add_up_and_each_device_has_one_reason(tmp_path: Path, capsys: p
     plant.seal()
     code, result = count(capsys, plant)
     assert (code, result["verdict"]) == (0, "valid")
-    assert result["levels"] == {"devices": {"0": 1, "1": 0, "2": 0, "3": 0}, "behind_servers": 0, "servers": 0}
+    assert result["levels"] == {"devices": {"0": 1, "1": 0, "2": 0, "3": 0, "4": 0}, "behind_servers": 0, "servers": 0}
     assert result["figures"]["devices"] == {
         "configured": 3, "connected": 3, "producing": 1, "changing": 1, "counted": 1}
     assert result["figures"]["not_counted"] == {"heartbeat_only": 1, "no_valid_data": 1}

@@ -22,7 +22,7 @@ from verifier.conformance.world import USCC
 
 SCHEMAS = all_schemas() | {
     name: json.loads((ROOT / "docs/schemas" / name).read_text()) for name in ("verify.schema.json",)}
-LEVELS = {"devices": {"0": 2, "1": 1, "2": 1, "3": 0}, "behind_servers": 2, "servers": 1}
+LEVELS = {"devices": {"0": 2, "1": 1, "2": 1, "3": 0, "4": 0}, "behind_servers": 2, "servers": 1}
 
 
 class Case:
@@ -65,7 +65,7 @@ def case(tmp_path: Path) -> Case:
 
 def test_verify_says_levels_probes_and_reads(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     told = case.json(capsys, "verify", case.bundle)["summary"]["levels"]
-    assert told["at_the_end"] == {"devices": {"0": 2, "1": 2, "2": 1, "3": 0}, "behind_servers": 3, "servers": 1}
+    assert told["at_the_end"] == {"devices": {"0": 2, "1": 2, "2": 1, "3": 0, "4": 0}, "behind_servers": 3, "servers": 1}
     assert told["probes"] == {"valid": 1, "unanchored": 0, "unsupported": 0, "invalid": 0}
     assert (told["reads"]["rows"], told["reads"]["opened"]) == (4, 0)
     opened = case.json(capsys, "verify", case.bundle, "--also", case.transcript)["summary"]["levels"]["reads"]
@@ -119,7 +119,7 @@ def test_a_chain_lifts_a_device_to_level_3_on_the_command_line(case: Case, capsy
     chain.write_bytes(jcs.encode(servers.chain(case.plant.gateway, serial="press shop 0")))
     case.policy.write_bytes(case.plant.world.policy_json(maker_cas=[to_base64(servers.maker_ca())]))
     result = case.json(capsys, "count", case.bundle, "--at", "last", "--also", chain)
-    assert result["levels"]["devices"] == {"0": 2, "1": 1, "2": 0, "3": 1}
+    assert result["levels"]["devices"] == {"0": 2, "1": 1, "2": 0, "3": 1, "4": 0}
     case.policy.write_bytes(case.plant.world.policy_json())
     result = case.json(capsys, "count", case.bundle, "--at", "last", "--also", chain)
     assert result["levels"] == LEVELS
