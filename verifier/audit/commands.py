@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 LAST = "last"
-REPORT_FORM = ".html"
+REPORT_FORMS = (".html", ".xlsx")
 UNRELATED = "also.unrelated"
 AT_S_MAX = 2**53
 
@@ -45,7 +45,7 @@ def audit_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     _bundle_arguments(parser, say)
     parser.add_argument("--programme", metavar="P", required=True, help=say("audit.help.programme"))
     parser.add_argument("--type", metavar="T", required=True, help=say("audit.help.type"))
-    parser.add_argument("--report", metavar="OUT.html", type=Path, help=say("audit.help.report"))
+    parser.add_argument("--report", metavar="OUT.html|.xlsx", type=Path, help=say("audit.help.report"))
 
 
 def _bundle_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
@@ -53,6 +53,7 @@ def _bundle_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
 
     parser.add_argument("bundles", metavar="X.tally", type=Path, nargs="+", help=say("count.help.bundles"))
     trust_arguments(parser, say)
+    parser.add_argument("--explain", metavar="FILE", type=Path, help=say("duplicates.help.explain"))
     parser.add_argument("--json", action="store_true", help=say("count.help.json"))
 
 
@@ -72,9 +73,10 @@ def count_command(args: argparse.Namespace, say: Say) -> int:
     from verifier.report.text import count_lines
 
     at_s = parse_at(args.at)
-    order = _own_order(args, at_s) if args.programme is None else _programme_order(
+    order = _own_order(args, at_s) if args.programme is None else programme_order(
         args, at_s, load_programme(args.programme), claim=None)
-    result = as_json(count(judge_all(args, say), order, say))
+    judged = judge_all(args, say)
+    result = as_json(count(judged, _explained(order, args.explain, judged), say))
     print(as_bytes(result) if args.json else "\n".join(count_lines(result, say, every_device=args.devices)))
     return 0 if result["verdict"] == "valid" else EXIT_FAILED
 
@@ -93,8 +95,9 @@ def audit_command(args: argparse.Namespace, say: Say) -> int:
     programme = load_programme(args.programme)
     _agree(args, programme.data.programme.key, claim.table.programme, claim.table.type)
     platform_type = programme.type_named(args.type)
-    order = _programme_order(args, claim.at_s, programme, claim=claim.sha256)
-    counted = count(judge_all(args, say), order, say)
+    order = programme_order(args, claim.at_s, programme, claim=claim.sha256)
+    judged = judge_all(args, say)
+    counted = count(judged, _explained(order, args.explain, judged), say)
     result = as_json(audit(claim, programme, platform_type, counted, say))
     if args.report is not None:
         _write_report(args.report, result, say)
@@ -211,7 +214,8 @@ def _own_order(args: argparse.Namespace, at_s: int | None) -> Order:
     return Order(at_s=at_s, basis=basis, digests=_digests(args, basis=sha256, claim=None))
 
 
-def _programme_order(args: argparse.Namespace, at_s: int | None, programme: Programme, *, claim: str | None) -> Order:
+def programme_order(args: argparse.Namespace, at_s: int | None, programme: Programme, *, claim: str | None) -> Order:
+    """Return the order to count under a programme."""
     from verifier.audit.counting import Order
     from verifier.audit.results import Sentence
 
@@ -219,6 +223,16 @@ def _programme_order(args: argparse.Namespace, at_s: int | None, programme: Prog
         at_s=at_s, basis=programme.basis, digests=_digests(args, basis=programme.sha256, claim=claim),
         daily=programme.data.daily_running, divisions=tuple(programme.data.divisions),
         ambiguities=tuple(Sentence(zh=a.zh, en=a.en, cite=a.cite) for a in programme.data.ambiguities))
+
+
+def _explained(order: Order, path: Path | None, judged: Sequence[Judged]) -> Order:
+    """Return the order with the explanations of --explain, whose devices are looked up in valid bundles."""
+    from verifier.audit.duplicates import load_explanations
+
+    if path is None or not all(one.verdict.valid for one in judged):
+        return order
+    explained = load_explanations(path, [one.verdict.evidence for one in judged if one.verdict.evidence is not None])
+    return replace(order, explained=explained, digests=replace(order.digests, explanations=explained.sha256))
 
 
 def _digests(args: argparse.Namespace, *, basis: str | None, claim: str | None) -> Digests:
@@ -253,12 +267,18 @@ def _agree(args: argparse.Namespace, key: str, programme: str, platform_type: st
 def _check_report(path: Path | None) -> None:
     from protocols.errors import ConfigError, Problem
 
-    if path is not None and path.suffix.lower() != REPORT_FORM:
+    if path is not None and path.suffix.lower() not in REPORT_FORMS:
         raise ConfigError(Problem.of(str(path), "audit.report_form", form=path.suffix or "-"))
 
 
 def _write_report(path: Path, result: dict[str, Any], say: Say) -> None:
     from protocols.errors import ConfigError, Problem
+
+    if path.suffix.lower() == ".xlsx":
+        from verifier.report.xlsx import write_report
+
+        write_report(path, result, say)
+        return
     from verifier.report.html import render
 
     page = render(result, say)
