@@ -277,10 +277,10 @@ class Gateway:
                producing: Iterable[int] | None = None, changing: Iterable[int] | None = None,
                **changes: Any) -> int:
         """Seal the next window; by default every alive device is connected and every point changes."""
-        every = [p["point"] for p in self.points if p["state"] == "alive"
-                 and p["device"] < len(self.devices) and self.devices[p["device"]]["state"] == "alive"]
         online = [d["slot"] for d in self.devices if d["state"] == "alive"] if connected is None else connected
-        sampled = every if sampled is None else list(sampled)
+        sampled = [p["point"] for p in self.points if p["state"] == "alive"
+                   and p["device"] < len(self.devices) and self.devices[p["device"]]["state"] == "alive"
+                   ] if sampled is None else list(sampled)
         producing = sampled if producing is None else list(producing)
         changing = producing if changing is None else list(changing)
         start_s = changes.pop("start_s", self.now_s)
@@ -382,7 +382,11 @@ class Gateway:
 
 def bits(slots: Iterable[int]) -> int:
     """Return the bitmap of some slots."""
-    return sum(1 << slot for slot in set(slots))
+    chosen = set(slots)
+    data = bytearray(max(chosen, default=0) // 8 + 1)
+    for slot in chosen:
+        data[slot >> 3] |= 1 << (slot & 7)
+    return int.from_bytes(data, "little")
 
 
 def lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
