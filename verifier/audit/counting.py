@@ -19,6 +19,7 @@ from protocols.errors import ConfigError, Problem, VerificationError
 from protocols.terms.basis import Basis, family
 from protocols.terms.say import Say
 from verifier.audit.divisions import place
+from verifier.audit.duplicates import Explanations, group_findings, groups
 from verifier.audit.enterprises import enterprise_findings, enterprises
 from verifier.audit.groups import parts
 from verifier.audit.results import (
@@ -42,9 +43,11 @@ from verifier.audit.results import (
     basis_json,
     noted,
 )
+from verifier.audit.results_machines import GroupResult
 from verifier.commands import local_time
 from verifier.proof.figures import DeviceFigure, Evidence, Figures, Sealed, figures
 from verifier.proof.history import UNKNOWN
+from verifier.proof.machines import Device
 from verifier.proof.presence import presence
 from verifier.proof.verify import Verdict
 
@@ -72,6 +75,12 @@ class Order:
     daily: DailyRunning | None = None
     divisions: tuple[SplitBy, ...] = ()
     ambiguities: tuple[Sentence, ...] = ()
+    explained: Explanations | None = None
+
+    @property
+    def different(self) -> tuple[tuple[Device, ...], ...]:
+        """Sets of devices that an explanation calls different machines."""
+        return self.explained.devices if self.explained else ()
 
 
 def count(judged: Sequence[Judged], order: Order, say: Say) -> CountResult:
@@ -87,6 +96,7 @@ def count(judged: Sequence[Judged], order: Order, say: Say) -> CountResult:
         raise ConfigError(Problem.of("bundle", "count.no_owner"))
     at = told = levels = None
     devices: tuple[DeviceResult, ...] = ()
+    machines: tuple[GroupResult, ...] = ()
     families = enterprises([j.told["summary"] for j in judged])
     findings = enterprise_findings(families, say)
     if valid:
@@ -95,12 +105,13 @@ def count(judged: Sequence[Judged], order: Order, say: Say) -> CountResult:
         told = _told(found, evidence, order)
         levels = LevelsResult(**found.levels.as_json())
         devices = tuple(_device(d, evidence) for d in found.devices)
-        findings = [*_findings(found, told, say), *findings]
+        machines = groups(found, evidence, order.explained)
+        findings = [*_findings(found, told, say), *group_findings(machines, order.explained, say), *findings]
     return CountResult(
         verdict="valid" if valid else "invalid", at=at, basis=basis_json(order.basis),
         bundles=tuple(BundleResult(sha256=j.sha256, verdict=j.told["verdict"], findings=tuple(j.told["findings"]),
                                    summary=j.told["summary"]) for j in judged),
-        enterprises=families, figures=told, devices=devices, findings=tuple(findings),
+        enterprises=families, figures=told, devices=devices, duplicates=machines, findings=tuple(findings),
         ambiguities=order.ambiguities, levels=levels,
         limits=tuple(sorted({code for j in judged for code in j.verdict.summary.limits})), digests=order.digests)
 
@@ -113,7 +124,7 @@ def _figures(evidence: Sequence[Evidence], order: Order) -> Figures:
             raise ConfigError(Problem.of("--at", "figures.no_window", at_s="last"))
         at_s = min(ends)
     try:
-        return figures(evidence, at_s, order.basis)
+        return figures(evidence, at_s, order.basis, order.different)
     except VerificationError as error:
         raise ConfigError(error.problems) from error
 
@@ -143,14 +154,14 @@ def _told(found: Figures, evidence: Sequence[Evidence], order: Order) -> Figures
         late_devices=found.late_devices, sealed=_sealed(found.sealed),
         kinds=Kinds(by_model=found.kinds_by_model, by_class=kinds_by_class,
                     value=found.kinds_by_model if order.basis.kinds == "by_model" else kinds_by_class),
-        protocols=_protocols(evidence, found, order.basis),
+        protocols=_protocols(evidence, found, order),
         enterprises=len({d.row.uscc for d in found.devices if d.reason is None} - {None}),
         splits={
             "thing": _split(found.by_thing), "deployment": _split(found.by_deployment),
             "class": _split(classes, equipment), "class_level_1": _split(_first_level(classes, equipment), equipment),
             "industry": _split(industries, industry), "city": _split(cities), "region": _split(found.by_region)},
         stages=part.stages, levels=part.levels, groups=part.groups,
-        daily_running=None if order.daily is None else _daily(evidence, found, order.basis, order.daily),
+        daily_running=None if order.daily is None else _daily(evidence, found, order, order.daily),
         producing_permille=found.producing_permille, presence=_presence(found, evidence), declared=DECLARED)
 
 
@@ -194,19 +205,21 @@ def _split(counts: Mapping[str | None, int], names: Classification | None = None
                       devices=counts[key]) for key in keys)
 
 
-def _protocols(evidence: Sequence[Evidence], found: Figures, basis: Basis) -> Protocols:
+def _protocols(evidence: Sequence[Evidence], found: Figures, order: Order) -> Protocols:
     """Return the protocols in use at T and over the observation period, None where the bundles do not reach so far."""
     used: Figures | None = None
+    basis = order.basis
     with suppress(VerificationError):
-        used = figures(evidence, found.at_s, replace(basis, freshness_s=basis.observation_s))
+        used = figures(evidence, found.at_s, replace(basis, freshness_s=basis.observation_s), order.different)
     variants = frozenset[str]().union(*(d.protocols for d in (used or found).devices))
     families = {family(name) for name in variants}
     return Protocols(at=found.protocols, observed=used.protocols if used else None, by_family=len(families),
                      by_variant=len(variants), value=len(families if basis.protocols == "family" else variants))
 
 
-def _daily(evidence: Sequence[Evidence], found: Figures, basis: Basis, daily: DailyRunning) -> tuple[Day, ...]:
+def _daily(evidence: Sequence[Evidence], found: Figures, order: Order, daily: DailyRunning) -> tuple[Day, ...]:
     """Return the devices that ran on each whole day of the observation period, oldest first."""
+    basis = order.basis
     offset_s = DAY_OFFSETS_S[basis.day_boundary]
     last_end_s = (found.counted_at_s + offset_s) // DAY_S * DAY_S - offset_s
     of_day = replace(basis, freshness_s=DAY_S, deployments=frozenset(daily.deployments))
@@ -214,12 +227,12 @@ def _daily(evidence: Sequence[Evidence], found: Figures, basis: Basis, daily: Da
     for back in range(min(DAYS_MAX, -(-basis.observation_s // DAY_S)) - 1, -1, -1):
         end_s = last_end_s - back * DAY_S
         date = (datetime.fromtimestamp(end_s + offset_s, UTC) - timedelta(days=1)).date().isoformat()
-        devices, whole = _running(evidence, end_s, of_day)
+        devices, whole = _running(evidence, end_s, of_day, order)
         days.append(Day(date=date, devices=devices, whole=whole))
     return tuple(days)
 
 
-def _running(evidence: Sequence[Evidence], end_s: int, basis: Basis) -> tuple[int | None, bool]:
+def _running(evidence: Sequence[Evidence], end_s: int, basis: Basis, order: Order) -> tuple[int | None, bool]:
     """Return how many devices ran on the day that ends at `end_s`, and whether all of that day was read.
 
     None where nothing is proven of that day: a figure of 0 would say that the machines stood still.
@@ -228,7 +241,7 @@ def _running(evidence: Sequence[Evidence], end_s: int, basis: Basis) -> tuple[in
     if len(starts) < len(evidence) or max(starts) >= end_s:
         return None, False
     try:
-        found = figures(evidence, end_s, basis)
+        found = figures(evidence, end_s, basis, order.different)
     except VerificationError:
         return None, False
     used = found.windows - found.untrusted_windows - found.late_windows

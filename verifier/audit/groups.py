@@ -13,7 +13,7 @@ from typing import Any
 from config.programme import SplitBy
 from protocols.terms.basis import family
 from verifier.audit.divisions import Division, division, place
-from verifier.audit.results import GroupResult, Totals
+from verifier.audit.results import PartFigures, Totals
 from verifier.proof.figures import DeviceFigure, Figures
 
 COUNTED = "counted"
@@ -77,7 +77,7 @@ class Parts:
 
     stages: Mapping[str, Totals]
     levels: Mapping[str, Totals]
-    groups: Mapping[str, tuple[GroupResult, ...]]
+    groups: Mapping[str, tuple[PartFigures, ...]]
 
 
 def parts(found: Figures, divisions: Sequence[SplitBy] = ()) -> Parts:
@@ -115,7 +115,7 @@ def _total(chosen: Iterable[tuple[_Signature, tuple[int, int]]]) -> Totals:
     return Totals(**part.counts())
 
 
-def _group(counted: Folded, by: Division, fact: str) -> tuple[GroupResult, ...]:
+def _group(counted: Folded, by: Division, fact: str) -> tuple[PartFigures, ...]:
     """Return the parts of one division, what belongs to none of them last."""
     of: dict[str | None, str | None] = {}
     sums: dict[str | None, _Sum] = {}
@@ -125,7 +125,7 @@ def _group(counted: Folded, by: Division, fact: str) -> tuple[GroupResult, ...]:
             of[value] = by.of_device(value)
         sums.setdefault(of[value], _Sum()).add(one, devices, points)
     keys = sorted(sums, key=lambda key: (key is None, key or ""))
-    return tuple(GroupResult(key=key, name_zh=by.name_zh(key), **sums[key].counts()) for key in keys)
+    return tuple(PartFigures(key=key, name_zh=by.name_zh(key), **sums[key].counts()) for key in keys)
 
 
 @lru_cache(CODES_MAX)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from protocols.terms.basis import Basis
 from protocols.terms.say import Say
+from verifier.audit.results_machines import GroupResult
 
 Status = Literal["met", "declared", "not_met"]
 
@@ -100,7 +101,7 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupResult(Totals):
+class PartFigures(Totals):
     """A part of one division. key: as in the splits, a USCC, or digits of a region code; null: not stated or in none
     of the classes."""
 
@@ -211,7 +212,7 @@ class FiguresResult:
     splits: Mapping[str, tuple[Part, ...]]
     stages: Mapping[str, Totals]
     levels: Mapping[str, Totals]
-    groups: Mapping[str, tuple[GroupResult, ...]]
+    groups: Mapping[str, tuple[PartFigures, ...]]
     daily_running: tuple[Day, ...] | None
     producing_permille: int | None
     presence: PresenceResult
@@ -269,11 +270,15 @@ class Digests:
     policy: str
     basis: str | None
     claim: str | None
+    explanations: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountResult:
-    """All of `tallystick count`. figures and levels are null for an invalid bundle; `basis` has every parameter."""
+    """All of `tallystick count`. figures and levels are null for an invalid bundle; `basis` has every parameter.
+
+    duplicates: groups of rows that are one machine.
+    """
 
     verdict: Literal["valid", "invalid"]
     at: Instant | None
@@ -282,6 +287,7 @@ class CountResult:
     enterprises: tuple[EnterpriseResult, ...]
     figures: FiguresResult | None
     devices: tuple[DeviceResult, ...]
+    duplicates: tuple[GroupResult, ...]
     findings: tuple[Finding, ...]
     ambiguities: tuple[Sentence, ...]
     levels: LevelsResult | None

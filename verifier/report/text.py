@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protocols.terms.say import Say
 from verifier.commands import level_lines, local_time
+from verifier.report.machines import duplicate_lines
 from verifier.report.wording import (
     Json,
     basis_rows,
@@ -34,7 +35,8 @@ def count_lines(result: Json, say: Say, *, every_device: bool = False) -> list[s
     lines += _bundles(result, say)
     if result["figures"] is not None:
         lines += ["", say("count.at", at=local_time(result["at"]["counted_s"])), *_figures(result, say),
-                  *(_counted(result, say) if every_device else ()), *_not_counted(result, say), *_basis(result, say)]
+                  *(_counted(result, say) if every_device else ()), *_not_counted(result, say),
+                  *duplicate_lines(result, say), *_basis(result, say)]
     return [*lines, *_findings(result["findings"], say), *_open(result, say), *_limits(result, say)]
 
 
@@ -64,7 +66,7 @@ def audit_lines(result: Json, say: Say) -> list[str]:
                 lines.append("      " + (say("count.pair", name=say(f"mode.{mode}"), value=told) if mode else told))
     if counted["figures"] is not None:
         lines += ["", say("count.at", at=local_time(counted["at"]["counted_s"])), *_figures(counted, say),
-                  *_not_counted(counted, say), *_basis(counted, say)]
+                  *_not_counted(counted, say), *duplicate_lines(counted, say), *_basis(counted, say)]
     return [*lines, *_findings([*result["findings"], *counted["findings"]], say), *_open(counted, say),
             *_limits(counted, say)]
 
