@@ -14,7 +14,14 @@ from pydantic import Field
 from config.ledger import Device, PointRow, bad_uscc, read_ledger
 from config.loader import Section, parse_toml, validate, without_faults
 from protocols.errors import ConfigError, Problem
-from protocols.modbus.target import ModbusAddress, ModbusEndpoint, ModbusPoint
+from protocols.modbus.target import (
+    TLS_FILES,
+    ModbusAddress,
+    ModbusEndpoint,
+    ModbusPoint,
+    UnitSettings,
+    parse_labels,
+)
 from protocols.modbus.target import parse_address as parse_modbus
 from protocols.mqtt.target import (
     JsonAddress,
@@ -139,11 +146,24 @@ class OpcUaTable(Section):
     server_device: str | None = None
 
 
+class ModbusUnitsTable(Section):
+    """[[connections.units]]: what differs for some units behind one Modbus connection."""
+
+    ids: list[int] = Field(min_length=1, max_length=256)
+    poll_s: float | None = None
+    timeout_s: float | None = None
+    max_registers: int | None = None
+    max_bits: int | None = None
+    max_gap: int | None = None
+    pause_ms: int | None = None
+    interval_ms: int | None = None
+
+
 class ModbusTable(Section):
     """[[connections]] with a Modbus protocol."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    protocol: Literal["modbus_tcp", "modbus_rtu_over_tcp", "modbus_rtu"]
+    protocol: Literal["modbus_tcp", "modbus_tls", "modbus_rtu_over_tcp", "modbus_rtu"]
     endpoint: str
     poll_s: float = 1.0
     timeout_s: float = 1.0
@@ -151,9 +171,15 @@ class ModbusTable(Section):
     max_bits: int = 2000
     max_gap: int = 8
     pause_ms: int = 0
+    interval_ms: int = 0
     baudrate: int = 9600
     parity: str = "E"
     stopbits: int = 1
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    server_name: str | None = None
+    units: list[ModbusUnitsTable] = Field(default=[], max_length=256)
 
 
 class MqttTable(Section):
@@ -205,6 +231,7 @@ class Point:
     scale: float
     offset: float
     where: str
+    labels: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +299,7 @@ def load_gateway(path: Path) -> GatewayConfig:
             endpoints[connection.name] = _endpoint(connection, where, base, base / raw.gateway.state_dir, len_s)
         except ConfigError as error:
             problems += error.problems
+        problems += _taken_already(endpoints, connection.name, where)
         owner = connection.server_device if isinstance(connection, OpcUaTable) else None
         if owner is not None and owner not in device_protocol:
             problems.append(Problem.of(f"{where}.server_device", "ledger.unknown_device", value=owner, near="-"))
@@ -338,6 +366,8 @@ def _table_problems(file: str, base: Path, raw: GatewayFile) -> Iterator[Problem
             named.append((f"connections[{index}]", "password_file", table.password_file))
         if isinstance(table, MqttTable):
             named.append((f"connections[{index}]", "ca_file", table.ca_file))
+        if isinstance(table, ModbusTable):
+            named += [(f"connections[{index}]", key, getattr(table, key)) for key in TLS_FILES]
     for place, key, path in named:
         if path is not None and not _is_file(base, path):
             yield Problem.of(f"{file}, {place}.{key}", "config.named_file", value=path[:200])
@@ -389,12 +419,25 @@ def _endpoint(table: OpcUaTable | ModbusTable | MqttTable, where: str, base: Pat
             raise ConfigError(problems)
         return endpoint
     if isinstance(table, ModbusTable):
-        return ModbusEndpoint(**table.model_dump(), where=where)
+        settings = table.model_dump(exclude={"units", *TLS_FILES})
+        units = tuple(UnitSettings(**{**unit.model_dump(), "ids": tuple(unit.ids)}) for unit in table.units)
+        files: dict[str, Any] = {key: path(getattr(table, key)) for key in TLS_FILES}
+        return ModbusEndpoint(**settings, **files, units=units, where=where)
     return MqttEndpoint(
         name=table.name, protocol=table.protocol, endpoint=table.endpoint, username=table.username,
         password_file=path(table.password_file), ca_file=path(table.ca_file), client_id=table.client_id,
         qos=table.qos, rebirth=table.rebirth, primary_host_id=table.primary_host_id, silence_s=table.silence_s,
         timeout_s=table.timeout_s, keepalive_s=table.keepalive_s, check_s=table.check_s, where=where)
+
+
+def _taken_already(endpoints: dict[str, Endpoint], name: str, where: str) -> Iterator[Problem]:
+    """Two masters on one Modbus line disturb each other, and many devices take one connection only."""
+    own = endpoints.get(name)
+    if isinstance(own, ModbusEndpoint):
+        for other in endpoints.values():
+            if isinstance(other, ModbusEndpoint) and other.name != name \
+                    and (other.host.lower(), other.port) == (own.host.lower(), own.port):
+                yield Problem.of(f"{where}.endpoint", "modbus.double_endpoint", endpoint=own.endpoint, first=other.name)
 
 
 def _parsed(row: PointRow, protocol: str) -> tuple[Point | None, list[Problem]]:
@@ -403,6 +446,7 @@ def _parsed(row: PointRow, protocol: str) -> tuple[Point | None, list[Problem]]:
         return None, [Problem.of(f"{row.where}, {column}", "ledger.modbus_only", protocol=protocol)
                       for column in row.columns_of_modbus]
     # A point is built once, slots follow with the roster: its own checks say what is wrong with type, order, scale.
+    labels: tuple[tuple[int, str], ...] = ()
     try:
         address: Address
         if protocol == "opc_ua":
@@ -414,14 +458,15 @@ def _parsed(row: PointRow, protocol: str) -> tuple[Point | None, list[Problem]]:
             address = parse_json_address(row.address, where=where)
             MqttPoint(point_index=0, device_index=0, address=address, type=row.type, where=f"{row.where}, type")
         else:
+            labels = parse_labels(row.labels, where=f"{row.where}, labels")
             address = parse_modbus(row.address, row.type, where=where)
             ModbusPoint(point_index=0, device_index=0, address=address, order=row.order, scale=row.scale,
-                        offset=row.offset, where=row.where)
+                        offset=row.offset, labels=labels, where=row.where)
     except ConfigError as error:
         return None, list(error.problems)
     type_ = address.type if isinstance(address, ModbusAddress) else row.type
     return Point(device=row.device, id=row.id, protocol=protocol, role=row.role, type=type_ or None, address=address,
-                 order=row.order, scale=row.scale, offset=row.offset, where=row.where), []
+                 order=row.order, scale=row.scale, offset=row.offset, labels=labels, where=row.where), []
 
 
 def _duplicates(points: Iterable[Point], connection_of: dict[str, str]) -> Iterator[Problem]:

@@ -30,7 +30,7 @@ DEVICE_COLUMNS = ("id", "name", "maker", "model", "serial", "asset", "class", "i
                   "deployment", "energy", "parent", "connection")
 DEVICE_COLUMNS_OPTIONAL = ("product_instance_uri", "vaa", "handle", "mac", "unit")
 POINT_COLUMNS = ("device", "id", "address", "type", "role")
-POINT_COLUMNS_OPTIONAL = ("order", "scale", "offset")
+POINT_COLUMNS_OPTIONAL = ("order", "scale", "offset", "labels")
 
 _ENERGY = {"yes": True, "no": False, "是": True, "否": False, "": None}
 
@@ -75,8 +75,9 @@ class PointRow:
     scale: float
     offset: float
     where: str
+    labels: str = ""
     columns_of_modbus: tuple[str, ...] = ()
-    """Which of order, scale and offset are filled in."""
+    """Which of order, scale, offset and labels are filled in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def read_ledger(devices_file: Path, points_file: Path, connections: frozenset[st
             points.append(PointRow(
                 device=row["device"], id=row["id"], address=row["address"], type=row["type"], role=row["role"],
                 order=row.get("order", "") or "ABCD", scale=float(row.get("scale", "") or 1),
-                offset=float(row.get("offset", "") or 0), where=where,
+                offset=float(row.get("offset", "") or 0), labels=row.get("labels", ""), where=where,
                 columns_of_modbus=tuple(c for c in POINT_COLUMNS_OPTIONAL if row.get(c))))
     seen: dict[tuple[str, str], str] = {}
     for point in points:

@@ -44,11 +44,13 @@ class Reading(Sentence):
     """One way to read an ambiguous passage. The first reading of an ambiguity is the one that the rule computes and
     changes nothing; a later one changes what it names.
 
-    kinds, protocols: that parameter of the basis. denominator: another metric below a ratio. scope: the figure of one
-    industry or region only. all_groups: every group must pass, not only so many. metrics: metric -> metric instead.
+    of: it changes only comparisons of these metrics, all if empty. kinds, protocols: that parameter of the basis.
+    denominator: another metric below a ratio. scope: the figure of one industry or region only. all_groups: every
+    group must pass, not only so many. metrics: metric -> metric instead.
     """
 
     key: str = Field(pattern="^[A-Z]$")
+    of: list[str] = Field(default_factory=list)
     kinds: Literal["by_model", "by_class"] | None = None
     protocols: Literal["family", "variant"] | None = None
     denominator: str | None = None
@@ -83,7 +85,7 @@ class Comparison(Section):
 
     filter: only these devices or models. scope: the figure of one industry or one region, the best of them.
     kinds: how kinds are told apart here, where the programme says so. numerator, denominator: metrics of a ratio.
-    since: only what is not older. proof: documents that must come with it.
+    since: only what is not older. proof: one of these documents must come with it.
     """
 
     metric: str

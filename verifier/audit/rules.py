@@ -1,170 +1,201 @@
-"""A claim against what is proven and against the rules of a programme.
+"""The rules of a programme, judged on a claim and on what is proven.
 
 What evidence can prove is judged by what is proven, never by what is claimed. What it cannot prove yet is judged by
-the declaration and said to be so: docs/decisions/audit-declared.md.
+the declaration and said to be so: docs/decisions/audit-declared.md. Every reading of an ambiguous passage that changes
+a number is judged too; the first one decides, the others are printed.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
-from config.programme import Metric, PlatformType, Programme, metrics
-from config.programme_rules import Comparison, Rule
-from protocols.errors import ConfigError, Problem
-from protocols.terms.say import Say
-from verifier.audit.claim import Claim
-from verifier.audit.results import (
-    AuditResult,
+from config.programme_rules import Ambiguity, Branch, Comparison, Groups, Reading, Rule
+from verifier.audit.consistency import judge_checks
+from verifier.audit.divisions import division
+from verifier.audit.results_audit import (
+    AmbiguityResult,
     BranchResult,
-    ClaimResult,
     ComparisonResult,
-    CountResult,
-    FiguresResult,
-    Finding,
-    MetricResult,
-    ProgrammeResult,
+    GroupsResult,
+    GroupVerdict,
+    ReadingResult,
     RuleResult,
-    Sentence,
+    ShareResult,
     Status,
-    noted,
 )
-from verifier.commands import SHOWN_ZONE
+from verifier.audit.values import Facts, Figure, Part, exact
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, ">": operator.gt, "==": operator.eq, "<=": operator.le}
-BEST: tuple[Status, ...] = ("met", "declared", "not_met")
+BEST: tuple[Status, ...] = ("met", "declared", "consistent", "not_judged", "not_met")
+"""From the best status to the worst: a rule has that of its best branch, a branch that of its worst comparison."""
 
-PROVEN: dict[str, Callable[[FiguresResult], int | None]] = {
-    "device_connected_count": lambda f: f.devices["counted"],
-    "device_kind_count": lambda f: f.kinds.value,
-    "point_count": lambda f: f.points["value"],
-    "protocol_count": lambda f: f.protocols.value,
-    "enterprise_connected_count": lambda f: f.enterprises,
-    "covered_industry_count": lambda f: sum(part.key is not None for part in f.splits["industry"]),
-    "served_area_count": lambda f: sum(part.key is not None for part in f.splits["city"]),
-    "device_daily_running_count": lambda f: f.daily_running[-1].devices if f.daily_running else None,
-}
-"""How each metric that evidence proves is read from the figures."""
+PASSING = ("met", "declared")
+NEVER_DECIDE = ("proof", "quota", "qualitative")
+SHARE_DIGITS = 4
 
 
-def audit(claim: Claim, programme: Programme, platform_type: PlatformType, counted: CountResult,
-          say: Say) -> AuditResult:
-    """Judge a claim. `counted` is the count at the claim's T under the basis of the programme.
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What a rule comes to under one reading."""
 
-    Raises: ConfigError `audit.no_rules` if the data of the programme hold no rules of this type.
+    status: Status
+    branches: tuple[BranchResult, ...] = ()
+    groups: GroupsResult | None = None
+
+
+def judge(rule: Rule, facts: Facts) -> RuleResult:
+    """Judge one rule."""
+    checks = judge_checks(rule, facts)
+    if rule.kind in NEVER_DECIDE:
+        judged = _Judged("not_judged")
+    elif rule.kind == "consistency":
+        judged = _Judged(max((check.status for check in checks), key=BEST.index))
+    else:
+        judged = _under(rule, facts, None)
+    return RuleResult(
+        id=rule.id, kind=rule.kind, evidence=rule.evidence, interpretation=rule.interpretation, cite=rule.cite,
+        zh=rule.zh, en=rule.en, status=judged.status, branches=judged.branches, groups=judged.groups, checks=checks,
+        quota=dict(rule.quota),
+        ambiguities=tuple(_ambiguity(item, rule, judged, facts) for item in rule.ambiguity))
+
+
+def open_passages(ambiguities: Sequence[Ambiguity], facts: Facts) -> tuple[AmbiguityResult, ...]:
+    """Return what a programme leaves open as a whole, with the figures that its readings change."""
+    return tuple(AmbiguityResult(
+        zh=item.zh, en=item.en, cite=item.cite,
+        readings=tuple(ReadingResult(key=r.key, zh=r.zh, en=r.en, status=None, branches=(), passing=None,
+                                     figures=_figures(item, r, facts)) for r in item.readings))
+        for item in ambiguities)
+
+
+def _ambiguity(item: Ambiguity, rule: Rule, judged: _Judged, facts: Facts) -> AmbiguityResult:
+    readings = []
+    for reading in item.readings:
+        other = _under(rule, facts, reading) if reading.changes() and rule.any else judged
+        readings.append(ReadingResult(
+            key=reading.key, zh=reading.zh, en=reading.en, status=other.status, branches=other.branches,
+            passing=other.groups.passing if other.groups else None, figures=_figures(item, reading, facts)))
+    return AmbiguityResult(zh=item.zh, en=item.en, cite=item.cite, readings=tuple(readings))
+
+
+def _figures(item: Ambiguity, reading: Reading, facts: Facts) -> dict[str, int | None]:
+    """Return the figures that some reading of this passage changes, under this one."""
+    changed = [key for key, yes in (("device_kind_count", any(r.kinds for r in item.readings)),
+                                    ("protocol_count", any(r.protocols for r in item.readings))) if yes]
+    return {key: facts.proven(key, None, reading.kinds, reading.protocols) for key in changed}
+
+
+def _under(rule: Rule, facts: Facts, reading: Reading | None) -> _Judged:
+    """Judge a rule that compares, under one reading."""
+    if rule.groups is not None:
+        return _of_groups(rule, rule.groups, facts, reading)
+    branches = _branches(rule, facts, reading, None)
+    return _Judged(_best(branches), branches)
+
+
+def _of_groups(rule: Rule, groups: Groups, facts: Facts, reading: Reading | None) -> _Judged:
+    """Ask each group, those of the claim and those of the evidence.
+
+    At least so many: the best of them decide. All: every group that the claim names, or that the document names.
     """
-    rules = [rule for rule in programme.data.rules_of(platform_type.key) if rule.any and rule.groups is None]
-    if not rules:
-        raise ConfigError(Problem.of("--type", "audit.no_rules", programme=programme.basis.key,
-                                     type=platform_type.key))
-    needed = {c.metric for rule in rules for branch in rule.any for c in branch.all}
-    table = [_metric(item, claim, counted) for key, item in metrics().items()
-             if key in needed or key in claim.metrics]
-    by_key = {item.key: item for item in table}
-    judged = tuple(_rule(rule, by_key) for rule in rules)
-    findings = (*_claim_findings(claim, programme, platform_type, counted, say),
-                *_metric_findings(table, counted, say), *_rule_findings(judged, claim, say))
-    holds = counted.verdict == "valid" and not any(f.severity == "fault" for f in findings)
-    head = programme.data.programme
-    return AuditResult(
-        verdict="holds" if holds else "does_not_hold",
-        programme=ProgrammeResult(
-            key=head.key, version=head.version, title_zh=head.title_zh, authority_zh=head.authority_zh,
-            doc_no=head.doc_no, type=platform_type.key, type_zh=platform_type.name_zh, type_en=platform_type.name_en,
-            status=Sentence(zh=head.status.zh, en=head.status.en, cite=""),
-            cutoffs=tuple(Sentence(zh=c.zh, en=c.en, cite=c.cite) for c in programme.data.cutoffs)),
-        claim=ClaimResult(enterprise=claim.table.enterprise.name, uscc=claim.table.enterprise.uscc, at_s=claim.at_s,
-                          branch=claim.table.branch),
-        metrics=tuple(table), rules=judged, findings=findings, count=counted)
+    every = groups.all_groups or bool(reading and reading.all_groups)
+    claimed = {(group.by, group.key) for group in facts.claim.groups}
+    verdicts = []
+    for by in groups.by:
+        for part in _members(by, groups, facts) or facts.parts(by):
+            branches = _branches(rule, facts, reading, part)
+            verdicts.append(GroupVerdict(part=part.named(), claimed=(part.by, part.key) in claimed,
+                                         status=_best(branches), branches=branches))
+    asked = verdicts
+    if every:
+        asked = [v for v in verdicts if v.claimed or groups.members] or verdicts
+    ranked = sorted((v.status for v in asked), key=BEST.index)
+    least = len(ranked) if every else groups.at_least or 1
+    if groups.at_least is not None:
+        least = max(least, groups.at_least)
+    status: Status = "not_met" if least > len(ranked) or not ranked else ranked[least - 1]
+    return _Judged(status, groups=GroupsResult(
+        by=tuple(groups.by), at_least=None if every else groups.at_least, members=tuple(groups.members),
+        passing=sum(v.status in PASSING for v in verdicts), groups=tuple(verdicts)))
 
 
-def _metric(item: Metric, claim: Claim, counted: CountResult) -> MetricResult:
-    proven: int | None = None
-    if counted.figures is not None and item.evidence == "proven":
-        proven = PROVEN[item.key](counted.figures)
-    elif counted.figures is not None and item.evidence == "operations":
-        proven = 0  # the evidence holds no operation, so no device is proven to be manageable
-    return MetricResult(key=item.key, zh=item.zh, en=item.en, unit=item.unit, evidence=item.evidence,
-                        claimed=claim.metrics.get(item.key), proven=proven)
+def _members(by: str, groups: Groups, facts: Facts) -> list[Part]:
+    """Return the groups that the document names."""
+    of = division(by, facts.programme.data.divisions)
+    return [Part(by, of.meant(name) or name, name) for name in groups.members]
 
 
-def _rule(rule: Rule, table: dict[str, MetricResult]) -> RuleResult:
-    branches = []
-    for branch in rule.any:
-        comparisons = tuple(_compare(c, table[c.metric]) for c in branch.all)
-        worst = max((c.status for c in comparisons), key=BEST.index)
-        branches.append(BranchResult(mode=branch.mode, status=worst, comparisons=comparisons))
-    return RuleResult(id=rule.id, cite=rule.cite, zh=rule.zh, en=rule.en,
-                      status=min((b.status for b in branches), key=BEST.index), branches=tuple(branches),
-                      ambiguities=tuple(Sentence(zh=a.zh, en=a.en, cite="") for a in rule.ambiguity))
+def _branches(rule: Rule, facts: Facts, reading: Reading | None, part: Part | None) -> tuple[BranchResult, ...]:
+    return tuple(_branch(branch, rule, facts, reading, part) for branch in rule.any)
 
 
-def _compare(test: Comparison, metric: MetricResult) -> ComparisonResult:
-    value, reached = metric.claimed, "declared"
-    if metric.evidence == "proven":
-        value, reached = metric.proven, "met"
-    holds = value is not None and OPERATORS[test.op](value, test.value)
+def _branch(branch: Branch, rule: Rule, facts: Facts, reading: Reading | None, part: Part | None) -> BranchResult:
+    """Judge a branch; where it asks for one industry or region, of the best of them."""
+    scope = next((test.scope for test in branch.all if test.scope), None) or (reading.scope if reading else None)
+    parts: list[Part | None] = [part]
+    if scope is not None and part is None:
+        parts = [*facts.candidates(scope)]
+    found = []
+    for one in parts:
+        tests = tuple(_compare(test, rule, facts, reading, one) for test in branch.all)
+        found.append(BranchResult(mode=branch.mode, status=max((t.status for t in tests), key=BEST.index),
+                                  part=one.named() if one and one.scoped else None, comparisons=tests))
+    if not found:  # no industry or region has a counted device
+        tests = tuple(_compare(test, rule, facts, reading, Part("industry", None, scoped=True)) for test in branch.all)
+        return BranchResult(mode=branch.mode, status="not_met", part=None, comparisons=tests)
+    return min(found, key=lambda one: (BEST.index(one.status), [-_size(test) for test in one.comparisons]))
+
+
+def _size(test: ComparisonResult) -> float:
+    return float(test.value) if isinstance(test.value, int | float) else 0.0
+
+
+def _compare(test: Comparison, rule: Rule, facts: Facts, reading: Reading | None,
+             part: Part | None) -> ComparisonResult:
+    metric = test.metric if reading is None else reading.metrics.get(test.metric, test.metric)
+    kinds = test.kinds if test.kinds == "by_model" else None
+    share: ShareResult | None = None
+    compared: Any
+    if test.numerator is not None and test.denominator is not None:
+        figure, share, compared = _share(test, metric, facts, reading, part)
+    else:
+        figure = facts.figure(metric, part, reading, kinds)
+        compared = exact(figure.value) if type(figure.value) in (int, float) else figure.value  # type: ignore[arg-type]  # just tested
+    threshold = test.value if isinstance(test.value, bool) else exact(test.value)
+    comparable = compared is not None and isinstance(compared, bool) == isinstance(threshold, bool)
     status: Status = "not_met"
-    if holds:
-        status = "met" if reached == "met" else "declared"
-    return ComparisonResult(metric=test.metric, op=test.op, threshold=test.value, unit=test.unit, wording=test.wording,
-                            claimed=metric.claimed, proven=metric.proven, status=status)
+    if comparable and not isinstance(compared, str) and OPERATORS[test.op](compared, threshold):
+        status = "met" if figure.rests_on == "evidence" else "declared"
+    elif compared is None and rule.kind == "form":
+        status = "not_judged"  # what the form should list is not in the claim: missing, not wrong
+    return ComparisonResult(
+        metric=metric, op=test.op, threshold=test.value, unit=test.unit, wording=test.wording, filter=test.filter,
+        claimed=figure.claimed, proven=figure.proven, value=figure.value, rests_on=figure.rests_on, share=share,
+        status=status)
 
 
-def _claim_findings(claim: Claim, programme: Programme, platform_type: PlatformType, counted: CountResult,
-                    say: Say) -> list[Finding]:
-    """Look at who claims, for when, and on which bundles."""
-    found = []
-    for bundle in counted.bundles:
-        owner = bundle.summary["uscc"]
-        if bundle.verdict == "invalid":
-            found.append(noted("fault", "audit.bundle_invalid", f"bundle {bundle.sha256[:12]}", say))
-        elif owner != claim.table.enterprise.uscc:
-            # Whose devices may count is the programme's: an enterprise-level platform has those of its own enterprise.
-            own: Literal["fault", "remark"] = "fault" if platform_type.devices_of == "applicant" else "remark"
-            found.append(noted(own, "audit.other_owner", f"bundle {bundle.sha256[:12]}", say, uscc=owner,
-                               claimed=claim.table.enterprise.uscc))
-    day = claim.table.at.astimezone(SHOWN_ZONE).date()
-    found += [noted("remark", "audit.after_cutoff", "claim", say, day=cutoff.day, cite=cutoff.cite)
-              for cutoff in programme.data.cutoffs
-              if cutoff.of == "figures" and cutoff.day is not None and day >= cutoff.day]
-    return found
+def _share(test: Comparison, metric: str, facts: Facts, reading: Reading | None,
+           part: Part | None) -> tuple[Figure, ShareResult, Fraction | None]:
+    """Divide: what is proven where it can be, by the denominator of the reading. A share of itself is no reading."""
+    above, below = str(test.numerator), str(test.denominator)
+    if reading is not None and reading.denominator not in (None, above):
+        below = str(reading.denominator)
+    numerator, denominator = facts.figure(above, part, reading), facts.figure(below, part, reading)
+    top, bottom = (figure.value if type(figure.value) in (int, float) else None for figure in (numerator, denominator))
+    share = ShareResult(numerator=above, numerator_value=top, denominator=below, denominator_value=bottom)  # type: ignore[arg-type]  # just tested
+    claimed = facts.claimed(metric, part)
+    if top is None or not bottom:
+        return Figure(claimed, None, None, None), share, None
+    value = exact(top) / exact(bottom)  # type: ignore[arg-type]  # just tested
+    resting = {numerator.rests_on, denominator.rests_on}
+    rests = "both" if len(resting) > 1 else numerator.rests_on
+    return Figure(claimed, None, float(round(value, SHARE_DIGITS)), rests), share, value
 
 
-def _metric_findings(table: list[MetricResult], counted: CountResult, say: Say) -> list[Finding]:
-    """Look for what is claimed and not proven."""
-    if counted.figures is None:
-        return []
-    found = []
-    for item in table:
-        where = f"metrics.{item.key}"
-        if item.claimed is None or item.evidence == "declared":
-            continue
-        if item.evidence == "operations":
-            found.append(noted("remark", "audit.declared_only", where, say, metric=item.key, claimed=item.claimed))
-        elif item.proven is None:
-            found.append(noted("fault", "audit.not_computed", where, say, metric=item.key, claimed=item.claimed))
-        elif item.claimed > item.proven:
-            found.append(noted("fault", "audit.overclaim", where, say, metric=item.key, claimed=item.claimed,
-                               proven=item.proven, more=item.claimed - item.proven))
-        elif item.claimed < item.proven:
-            found.append(noted("remark", "audit.underclaim", where, say, metric=item.key, claimed=item.claimed,
-                               proven=item.proven))
-    return found
-
-
-def _rule_findings(rules: tuple[RuleResult, ...], claim: Claim, say: Say) -> list[Finding]:
-    """Say which rules fail, which rest on a declaration, and where another branch holds than the one claimed."""
-    found = []
-    for rule in rules:
-        if rule.status == "not_met":
-            found.append(noted("fault", "audit.rule_not_met", rule.id, say, rule=rule.id))
-        elif rule.status == "declared":
-            found.append(noted("remark", "audit.rule_declared", rule.id, say, rule=rule.id))
-        modes = {branch.mode: branch.status for branch in rule.branches if branch.mode is not None}
-        if rule.status != "not_met" and modes.get(claim.table.branch or "") == "not_met":
-            found.append(noted("remark", "audit.other_branch", rule.id, say, rule=rule.id,
-                               claimed=claim.table.branch))
-    return found
+def _best(branches: Sequence[BranchResult]) -> Status:
+    return min((branch.status for branch in branches), key=BEST.index)
