@@ -196,15 +196,11 @@ def judge(bundle: Path, policy: Policy, anchor: bytes | None, also: Also | None 
 
 def as_json(verdict: Verdict, say: Say) -> dict[str, Any]:
     """Return what --json prints (docs/schemas/verify.schema.json): no path, no timing, no version of this tool."""
-    from verifier.sampling.told import with_bounds
-
-    summary = verdict.summary.as_json()
-    summary["levels"]["visits"] = with_bounds(summary["levels"]["visits"])
     return {
         "verdict": "valid" if verdict.valid else "invalid",
         "findings": [{"severity": f.severity, "step": f.step, "code": f.code, "args": dict(f.args), "where": f.where,
                       "message": say.english(f.code, **dict(f.args))} for f in verdict.findings],
-        "summary": summary,
+        "summary": verdict.summary.as_json(),
     }
 
 
@@ -243,8 +239,6 @@ def as_text(verdict: Verdict, say: Say) -> list[str]:
 
 
 def _levels(summary: Summary, say: Say) -> list[str]:
-    from verifier.sampling.told import visit_lines
-
     told = summary.as_json()["levels"]
     lines = [say("levels.at_the_end"), *(f"  {line}" for line in level_lines(told["at_the_end"], say))]
     if any(told["probes"].values()):
@@ -314,6 +308,27 @@ def level_lines(told: Mapping[str, Any] | None, say: Say) -> list[str]:
                  made=devices["3"], visited=devices["4"]),
              say("levels.behind", devices=told["behind_servers"], servers=told["servers"])]
     return lines if devices["4"] else [*lines, say("levels.assessor")]
+
+
+def visit_lines(visits: Sequence[Mapping[str, Any]], say: Say) -> list[str]:
+    """Return what assessors found on site, as the published JSON says it."""
+    lines = []
+    for visit in visits:
+        strata = visit["strata"]
+        sums = {name: sum(s[name] for s in strata) for name in ("population", "drawn", "failures")}
+        lines.append(say("sampling.visit", assessor=visit["assessor"][:8], closed=local_time(visit["closed_s"]),
+                         draw=visit["draw_sha256"][:8], **visit["here"]))
+        if visit["lower_bound"] is None:
+            lines.append("  " + say("sampling.no_bound", **sums))
+        else:
+            lines.append("  " + say("sampling.bound", bound=visit["lower_bound"], strata=len(strata),
+                                    confidence=percent(visit["confidence_permille"]), **sums))
+    return lines
+
+
+def percent(permille: int) -> str:
+    """Return 95 or 99.9."""
+    return f"{permille // 10}.{permille % 10}" if permille % 10 else str(permille // 10)
 
 
 def kept_lines(told: Mapping[str, Any], say: Say) -> list[str]:

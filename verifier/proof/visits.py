@@ -20,6 +20,7 @@ from protocols.evidence import entry, jcs, sample, signed
 from protocols.evidence.shape import require
 from protocols.evidence.signed import MATCH, MISMATCH, UNVERIFIED
 from verifier.proof.also import where as also_where
+from verifier.proof.bound import Seen, alpha_of, together
 from verifier.proof.bracket import Brackets
 from verifier.proof.findings import NO_ENTRY, PROBES, Findings
 from verifier.proof.history import UNKNOWN, Windows
@@ -48,14 +49,24 @@ class Visit:
     results: Mapping[int, tuple[str, int]]
     failures: tuple[int, ...]
 
+    @property
+    def lower_bound(self) -> int | None:
+        """Devices of the draw's population that exist at least; None where the sample may have been chosen."""
+        if self.seed != FIRST:
+            return None
+        return together([Seen(s["population"], s["drawn"], failures)
+                         for s, failures in zip(self.draw["strata"], self.failures, strict=True)],
+                        alpha_of(self.draw["confidence_permille"]))
+
     def as_json(self) -> dict[str, Any]:
-        """Return it as docs/schemas/verify.schema.json describes it, without the bound that follows from it."""
+        """Return it as docs/schemas/verify.schema.json describes it."""
         told = Counter(result for result, _ in self.results.values())
         strata = [{"name": s["name"], "population": s["population"], "drawn": s["drawn"], "failures": failures}
                   for s, failures in zip(self.draw["strata"], self.failures, strict=True)]
         return {"draw_sha256": self.draw_sha256, "assessor": self.assessor, "announced_s": self.draw["announced_s"],
                 "at_s": self.draw["at_s"], "closed_s": self.closed_s, "seed": self.seed,
                 "confidence_permille": self.draw["confidence_permille"], "strata": strata,
+                "lower_bound": self.lower_bound,
                 "here": {"drawn": len(self.drawn), MATCH: told[MATCH], MISMATCH: told[MISMATCH],
                          UNVERIFIED: told[UNVERIFIED], "missing": len(self.drawn) - len(self.results)}}
 

@@ -25,6 +25,11 @@ class Seen:
     failures: int
 
 
+def alpha_of(confidence_permille: int) -> Fraction:
+    """Return how often a bound with this confidence may be wrong."""
+    return Fraction(1000 - confidence_permille, 1000)
+
+
 def is_beyond(population: int, drawn: int, failures: int, missing: int, alpha: Fraction) -> bool:
     """Return whether P(X <= failures | D = missing) <= alpha: then `missing` devices or more are ruled out."""
     bad, good = missing, population - missing

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verifier.sampling.bound import Seen, is_beyond, lower_bound, sample_size, together
+from verifier.proof.bound import Seen, is_beyond, lower_bound, sample_size, together
 
 A95, A99 = Fraction(5, 100), Fraction(1, 100)
 
