@@ -47,6 +47,7 @@ class Room:
 GATEWAY = Room("gateway.commands", "gateway")
 VERIFIER = Room("verifier.commands")
 AUDIT = Room("verifier.audit.commands")
+SAMPLING = Room("verifier.sampling.commands")
 PLATFORM = Room("verifier.platform.commands", "platform")
 
 COMMANDS: dict[str, Room] = {
@@ -74,6 +75,8 @@ COMMANDS: dict[str, Room] = {
     "audit": AUDIT,
     "export": VERIFIER,
     "sign": Room("verifier.statements.commands"),
+    "sample": SAMPLING,
+    "spotcheck": SAMPLING,
     "conformance": Room("verifier.conformance.commands"),
     "chain": Room("verifier.chain_command"),
     "explain": Room("tallystick.__main__"),
