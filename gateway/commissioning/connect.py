@@ -66,7 +66,7 @@ def _driver(endpoint: Endpoint, aimed: list[tuple[int, int, Point]], sink: Sink,
 def _modbus(slot: int, device: int, point: Point) -> ModbusPoint:
     assert isinstance(point.address, ModbusAddress)
     return ModbusPoint(point_index=slot, device_index=device, address=point.address, order=point.order,
-                       scale=point.scale, offset=point.offset, where=point.where)
+                       scale=point.scale, offset=point.offset, labels=point.labels, where=point.where)
 
 
 def _opcua(slot: int, device: int, point: Point) -> OpcUaPoint:

@@ -5,12 +5,14 @@ Source: MODBUS Application Protocol V1.1b3, 6.21.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 NAMES = ("vendor_name", "product_code", "major_minor_revision", "vendor_url", "product_name", "model_name",
          "user_application_name")
 """Names of the objects 0..6. 7..127 are reserved, 128..255 private."""
 
+TITLE = ("vendor_name", "product_code", "model_name", "server_id")
 MORE_FOLLOWS = 0xFF
 
 
@@ -38,6 +40,11 @@ def nameplate(objects: dict[int, bytes]) -> dict[str, str]:
     """Return texts by name, `object_N` for those without one; empty texts are left out."""
     named = {NAMES[i] if i < len(NAMES) else f"object_{i}": printable(raw) for i, raw in sorted(objects.items())}
     return {name: text for name, text in named.items() if text}
+
+
+def title(plate: Mapping[str, str]) -> str:
+    """Return a nameplate in one line, for people; empty if it holds nothing of that kind."""
+    return " ".join(plate[name] for name in TITLE if name in plate)
 
 
 def printable(raw: bytes) -> str:

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from protocols.errors import ConfigError, Problem
-from protocols.modbus.target import BIT_TABLES, READ_FUNCTION, RTU_UNIT_MAX, ModbusEndpoint, ModbusPoint, Table
+from protocols.modbus.target import (
+    BIT_TABLES,
+    READ_FUNCTION,
+    RTU_UNIT_MAX,
+    ModbusEndpoint,
+    ModbusPoint,
+    Table,
+    UnitLimits,
+)
 
 ILLEGAL_FUNCTION = 1
 ILLEGAL_ADDRESS = 2
@@ -47,20 +55,22 @@ class Request:
 
 
 def make_requests(points: Iterable[ModbusPoint], endpoint: ModbusEndpoint) -> list[Request]:
-    """Coalesce points into as few reads as the limits of the endpoint allow.
+    """Coalesce points into as few reads as the limits of their units allow.
 
     Neighbours share a read if at most `max_gap` addresses lie between them and the read stays within `max_registers`
-    or `max_bits`. A value of several registers is never split: its two halves would be of different moments.
-    Going through sorted addresses and filling each read as far as it goes needs the fewest reads.
+    or `max_bits`, each as `endpoint.of(unit)` says. A value of several registers is never split: its two halves would
+    be of different moments. Going through sorted addresses and filling each read as far as it goes needs the fewest.
 
     Returns: reads sorted by unit, device, table, address.
     Raises: ConfigError for every point that no read can hold, or whose unit cannot exist on this line.
     """
     groups: dict[tuple[int, int, Table], list[ModbusPoint]] = {}
+    limits: dict[int, UnitLimits] = {}
     problems = []
     for point in points:
+        limits.setdefault(point.address.unit, endpoint.of(point.address.unit))
         address = point.address
-        limit = _limit(address.table, endpoint)
+        limit = _limit(address.table, limits[address.unit])
         if address.size > limit:
             problems.append(Problem.of(point.where, "modbus.value_too_long", address=address.canonical,
                                        size=address.size, limit=limit, connection=endpoint.name))
@@ -71,11 +81,11 @@ def make_requests(points: Iterable[ModbusPoint], endpoint: ModbusEndpoint) -> li
     if problems:
         raise ConfigError(problems)
     return [request for key in sorted(groups)
-            for request in _coalesce(groups[key], _limit(key[2], endpoint), endpoint.max_gap)]
+            for request in _coalesce(groups[key], _limit(key[2], limits[key[0]]), limits[key[0]].max_gap)]
 
 
-def _limit(table: str, endpoint: ModbusEndpoint) -> int:
-    return endpoint.max_bits if table in BIT_TABLES else endpoint.max_registers
+def _limit(table: str, limits: UnitLimits) -> int:
+    return limits.max_bits if table in BIT_TABLES else limits.max_registers
 
 
 def _coalesce(points: Iterable[ModbusPoint], limit: int, max_gap: int) -> Iterator[Request]:
@@ -193,4 +203,5 @@ def _within(request: Request, point_indices: set[int]) -> bool:
 
 def describe(requests: Sequence[Request], endpoint: ModbusEndpoint) -> list[dict[str, str]]:
     """Return one row of text for each read, as `tallystick plan` prints it. Nothing is sent."""
-    return [{"connection": endpoint.name, "endpoint": endpoint.endpoint, **r.row()} for r in requests]
+    return [{"connection": endpoint.name, "endpoint": endpoint.endpoint, **r.row(),
+             "poll_s": f"{endpoint.of(r.unit).poll_s:g}"} for r in requests]

@@ -43,6 +43,31 @@ class UnitState:
         return UnitState(now_s + max(wait_s, poll_s), failures)
 
 
+class Pace:
+    """When the line and each unit may be spoken to again: pauses after replies, least intervals between requests."""
+
+    def __init__(self) -> None:
+        self._line_s = float("-inf")
+        self._unit_s: dict[int, float] = {}
+
+    def unit_ready_s(self, unit: int) -> float:
+        """Return the earliest moment of the next request to this unit, as far as the unit itself is concerned."""
+        return self._unit_s.get(unit, float("-inf"))
+
+    def line_ready_s(self) -> float:
+        """Return the earliest moment of the next request to anybody."""
+        return self._line_s
+
+    def started(self, unit: int, *, now_s: float, interval_ms: int) -> None:
+        """A request to this unit is sent."""
+        if interval_ms:
+            self._unit_s[unit] = now_s + interval_ms / 1000
+
+    def ended(self, *, now_s: float, pause_ms: int) -> None:
+        """The reply is there, or was waited for in vain."""
+        self._line_s = now_s + pause_ms / 1000
+
+
 def backoff_s(attempt: int, *, first_s: float, cap_s: float, chance: float) -> float:
     """Return first_s doubled `attempt` times, at most cap_s, less up to a quarter: so that many do not come at once."""
     return min(cap_s, first_s * 2.0 ** min(attempt, 32)) * (1.0 - 0.25 * chance)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from protocols.errors import ConfigError, Problem
@@ -39,12 +40,18 @@ REGISTERS_OF: dict[str, int] = {
 TEXT_TYPES = ("string", "bytes")
 ORDERS = ("ABCD", "CDAB", "BADC", "DCBA")
 
-PROTOCOL_SCHEMES = {"modbus_tcp": "tcp", "modbus_rtu_over_tcp": "tcp", "modbus_rtu": "serial"}
+PROTOCOL_SCHEMES = {"modbus_tcp": "tcp", "modbus_tls": "tls", "modbus_rtu_over_tcp": "tcp", "modbus_rtu": "serial"}
+PROTOCOL_EXAMPLES = {"modbus_rtu": "serial:///dev/ttyS0", "modbus_tls": "tls://192.0.2.10:802"}
 DEFAULT_PORT = 502
+TLS_PORT = 802
+"""MODBUS/TCP Security V2.1: mbap/TLS/TCP has a port of its own."""
+
 PARITIES = ("N", "E", "O")
+TLS_FILES = ("ca_file", "certificate_file", "key_file")
 
 _USER_FORM = re.compile(
     r"(?P<unit>[0-9]{1,5})/(?P<table>[a-z]+)/(?P<address>[0-9]{1,7})(?:\.(?P<bit>[0-9]{1,3})|:(?P<length>[0-9]{1,4}))?")
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +174,7 @@ class ModbusPoint:
     order: str = "ABCD"
     scale: float = 1.0
     offset: float = 0.0
+    labels: tuple[tuple[int, str], ...] = ()
     where: str = ""
 
     def __post_init__(self) -> None:
@@ -177,6 +185,8 @@ class ModbusPoint:
             problems.append(Problem.of(self.where, "modbus.bad_scale", scale=self.scale, offset=self.offset))
         elif self.is_scaled and self.address.type in ("bool", *TEXT_TYPES):
             problems.append(Problem.of(self.where, "modbus.scale_unwanted", type=self.address.type))
+        if self.labels and (self.is_scaled or self.is_text or self.address.type.startswith("float")):
+            problems.append(Problem.of(self.where, "modbus.labels_unwanted", type=self.address.type))
         if problems:
             raise ConfigError(problems)
 
@@ -191,13 +201,68 @@ class ModbusPoint:
         return self.address.type in TEXT_TYPES
 
 
+def parse_labels(text: str, *, where: str = "") -> tuple[tuple[int, str], ...]:
+    """Read the labels of an enumeration, `0=stopped;1=running;2=fault`; an empty text has none.
+
+    Raises: ConfigError if a part has no number or no label, or if a number comes twice.
+    """
+    labels: dict[int, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        number, _, label = (piece.strip() for piece in part.partition("="))
+        if not _WHOLE_NUMBER.fullmatch(number) or not label or int(number) in labels:
+            raise ConfigError(Problem.of(where, "modbus.bad_labels", part=part[:40]))
+        labels[int(number)] = label
+    return tuple(labels.items())
+
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "poll_s": (0.01, 86_400), "timeout_s": (0.01, 60), "max_registers": (1, REGISTERS_PER_READ_MAX),
+    "max_bits": (1, BITS_PER_READ_MAX), "max_gap": (0, BITS_PER_READ_MAX), "pause_ms": (0, 60_000),
+    "interval_ms": (0, 60_000), "baudrate": (300, 4_000_000), "stopbits": (1, 2)}
+"""Least and greatest value of every number of a connection or of its units."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitLimits:
+    """How one unit is asked. interval_ms: least time between two requests to it, counted from their starts.
+
+    The others are as in `ModbusEndpoint`.
+    """
+
+    poll_s: float
+    timeout_s: float
+    max_registers: int
+    max_bits: int
+    max_gap: int
+    pause_ms: int
+    interval_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitSettings:
+    """What differs for some units of a connection; None is what the connection says."""
+
+    ids: tuple[int, ...]
+    poll_s: float | None = None
+    timeout_s: float | None = None
+    max_registers: int | None = None
+    max_bits: int | None = None
+    max_gap: int | None = None
+    pause_ms: int | None = None
+    interval_ms: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModbusEndpoint:
     """One connection: one socket or serial line, shared by its units, with one request outstanding.
 
-    endpoint: `tcp://HOST:PORT` for modbus_tcp and modbus_rtu_over_tcp, `serial:///dev/ttyS0` for modbus_rtu.
+    endpoint: `tcp://HOST:PORT` for modbus_tcp and modbus_rtu_over_tcp, `tls://HOST:PORT` for modbus_tls,
+    `serial:///dev/ttyS0` for modbus_rtu.
     timeout_s: for connecting, and for each reply. max_gap: addresses nobody asked for that one read may include.
-    pause_ms: silence kept after each reply, for devices that need it.
+    pause_ms: silence kept on the line after each reply. interval_ms: see UnitLimits.
+    units: exceptions for single units; `of` resolves them.
+    ca_file, certificate_file, key_file (PEM): modbus_tls only, and all needed there: whom this gateway believes, and
+    who it says it is. server_name: the name in the server's certificate where it is not the host of the endpoint.
     Raises: ConfigError with every problem at once.
     """
 
@@ -210,9 +275,15 @@ class ModbusEndpoint:
     max_bits: int = BITS_PER_READ_MAX
     max_gap: int = 8
     pause_ms: int = 0
+    interval_ms: int = 0
+    units: tuple[UnitSettings, ...] = ()
     baudrate: int = 9600
     parity: str = "E"
     stopbits: int = 1
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    server_name: str | None = None
     where: str = ""
 
     def __post_init__(self) -> None:
@@ -220,24 +291,42 @@ class ModbusEndpoint:
         if problems:
             raise ConfigError(problems)
 
+    def of(self, unit: int) -> UnitLimits:
+        """Return how this unit is asked."""
+        own = next((settings for settings in self.units if unit in settings.ids), None)
+        return UnitLimits(**{field.name: _first(getattr(own, field.name, None), getattr(self, field.name))
+                             for field in fields(UnitLimits)})
+
     def _problems(self) -> Iterator[Problem]:
         at = self.where or self.name
         if self.protocol not in PROTOCOL_SCHEMES:
             yield Problem.of(at, "modbus.bad_protocol", protocol=self.protocol, known=", ".join(PROTOCOL_SCHEMES))
         elif not self._endpoint_is_good():
-            example = "serial:///dev/ttyS0" if self.protocol == "modbus_rtu" else "tcp://192.0.2.10:502"
-            yield Problem.of(at, "modbus.bad_endpoint", endpoint=self.endpoint, protocol=self.protocol, example=example)
-        limits: tuple[tuple[str, float, float, float], ...] = (
-            ("poll_s", self.poll_s, 0.01, 86_400), ("timeout_s", self.timeout_s, 0.01, 60),
-            ("max_registers", self.max_registers, 1, REGISTERS_PER_READ_MAX),
-            ("max_bits", self.max_bits, 1, BITS_PER_READ_MAX),
-            ("max_gap", self.max_gap, 0, BITS_PER_READ_MAX), ("pause_ms", self.pause_ms, 0, 60_000),
-            ("baudrate", self.baudrate, 300, 4_000_000), ("stopbits", self.stopbits, 1, 2))
-        for key, value, low, high in limits:
-            if not low <= value <= high:  # also refuses NaN
-                yield Problem.of(at, "modbus.out_of_range", key=key, value=value, low=f"{low:g}", high=f"{high:g}")
+            yield Problem.of(at, "modbus.bad_endpoint", endpoint=self.endpoint, protocol=self.protocol,
+                             example=PROTOCOL_EXAMPLES.get(self.protocol, "tcp://192.0.2.10:502"))
+        yield from _out_of_range(self, at)
         if self.parity not in PARITIES:
             yield Problem.of(at, "modbus.bad_parity", parity=self.parity)
+        yield from self._unit_problems(at)
+        for key in TLS_FILES:
+            if self.protocol == "modbus_tls" and getattr(self, key) is None:
+                yield Problem.of(f"{at}.{key}", "modbus.tls_file_missing", key=key)
+        for key in (*TLS_FILES, "server_name"):
+            if self.protocol != "modbus_tls" and getattr(self, key) is not None:
+                yield Problem.of(f"{at}.{key}", "modbus.tls_only", key=key, protocol=self.protocol)
+
+    def _unit_problems(self, at: str) -> Iterator[Problem]:
+        first: dict[int, int] = {}
+        for index, settings in enumerate(self.units):
+            here = f"{at}.units[{index}]"
+            yield from _out_of_range(settings, here)
+            if not settings.ids:
+                yield Problem.of(here, "modbus.no_ids")
+            for unit in settings.ids:
+                if not 0 <= unit <= UNIT_MAX:
+                    yield Problem.of(f"{here}.ids", "modbus.bad_unit", unit=unit, address="ids")
+                elif first.setdefault(unit, index) != index:
+                    yield Problem.of(f"{here}.ids", "modbus.double_unit", unit=unit, first=f"units[{first[unit]}]")
 
     def _endpoint_is_good(self) -> bool:
         try:
@@ -254,16 +343,31 @@ class ModbusEndpoint:
     @property
     def is_rtu(self) -> bool:
         """Whether frames are RTU frames: a checksum, but no transaction id."""
-        return self.protocol != "modbus_tcp"
+        return self.protocol in ("modbus_rtu", "modbus_rtu_over_tcp")
 
     @property
     def host(self) -> str:
-        """Host name or address; for a serial line the path of its device."""
+        """Host name or address; for a serial line the path of its device, on Windows the name of its port."""
         parts = urlsplit(self.endpoint)
-        return parts.path if parts.scheme == "serial" else parts.hostname or ""
+        if parts.scheme == "serial":
+            return parts.path[1:] if re.fullmatch(r"/COM[0-9]+", parts.path) else parts.path
+        return parts.hostname or ""
 
     @property
     def port(self) -> int:
         """TCP port; 0 for a serial line."""
         parts = urlsplit(self.endpoint)
-        return 0 if parts.scheme == "serial" else parts.port or DEFAULT_PORT
+        if parts.scheme == "serial":
+            return 0
+        return parts.port or (TLS_PORT if self.protocol == "modbus_tls" else DEFAULT_PORT)
+
+
+def _first(own: Any, common: Any) -> Any:
+    return common if own is None else own
+
+
+def _out_of_range(settings: ModbusEndpoint | UnitSettings, at: str) -> Iterator[Problem]:
+    for key, (low, high) in LIMITS.items():
+        value = getattr(settings, key, None)
+        if value is not None and not low <= value <= high:  # also refuses NaN
+            yield Problem.of(at, "modbus.out_of_range", key=key, value=value, low=f"{low:g}", high=f"{high:g}")

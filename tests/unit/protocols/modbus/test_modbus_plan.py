@@ -99,7 +99,8 @@ def test_2000_coils_are_one_read() -> None:
 def test_the_plan_is_printable() -> None:
     rows = describe(make_requests(points("3/input/7 float32"), endpoint()), endpoint())
     assert rows == [{"connection": "line", "endpoint": "tcp://127.0.0.1:502", "unit": "3", "function": "4",
-                     "table": "input", "address": "7", "count": "2", "points": "1", "device_index": "0"}]
+                     "table": "input", "address": "7", "count": "2", "points": "1", "device_index": "0",
+                     "poll_s": "1"}]
 
 
 TYPES = ("uint16", "float32", "int64", "bool")

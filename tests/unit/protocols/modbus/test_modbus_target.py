@@ -115,7 +115,7 @@ def test_bad_endpoints(protocol: str, endpoint: str) -> None:
 
 def test_a_bad_connection_names_all_its_problems() -> None:
     with pytest.raises(ConfigError) as caught:
-        ModbusEndpoint(name="line", protocol="modbus_tls", endpoint="?", poll_s=0, timeout_s=float("nan"),
+        ModbusEndpoint(name="line", protocol="modbus_ascii", endpoint="?", poll_s=0, timeout_s=float("nan"),
                        max_registers=126, max_bits=2001, max_gap=-1, pause_ms=-5, parity="X", where="gateway.toml")
     problems = caught.value.problems
     assert {dict(p.args).get("key") for p in problems if p.code == "modbus.out_of_range"} == {

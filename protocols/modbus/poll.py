@@ -1,0 +1,273 @@
+"""Polls all units of one line for ever, and delivers what they say. No device library; loop time only.
+
+One request is outstanding. A unit that waits for its own interval, or that is silent, does not keep the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from protocols.errors import DeviceError, Problem
+from protocols.modbus import frames
+from protocols.modbus.codec import BlockCodec
+from protocols.modbus.line import Line
+from protocols.modbus.plan import GATEWAY_EXCEPTIONS, ReadPlan, Request, make_requests
+from protocols.modbus.schedule import SILENT_MAX_S, UnitState, reconnect_s
+from protocols.modbus.target import ModbusEndpoint, ModbusPoint, UnitLimits
+from protocols.samples import GOOD, NO_SOURCE_TIME, Block, PollBatch, Reading, SampleBatch, Sink
+
+MISMATCH_EVENT_S = 60.0
+"""At most one event about mismatched replies of one unit in this time."""
+
+
+@dataclass(slots=True)
+class _Unit:
+    """One unit while it is polled.
+
+    todo: reads that are left of the poll that is under way. troubled: reads whose last answer was an exception, told
+    once each.
+    """
+
+    unit: int
+    limits: UnitLimits
+    plan: ReadPlan
+    state: UnitState
+    todo: list[Request] = field(default_factory=list)
+    troubled: set[Request] = field(default_factory=set)
+    mismatch_told_s: float = float("-inf")
+    has_overrun: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compiled:
+    """How the reply to one read is decoded and delivered. block: None if it holds strings only.
+
+    labelled: position in the block, slot, and known numbers of each point with labels.
+    """
+
+    codec: BlockCodec
+    block: Block | None
+    labelled: tuple[tuple[int, int, frozenset[float]], ...]
+
+
+class Poller:
+    """All units behind one endpoint, over one line."""
+
+    def __init__(self, endpoint: ModbusEndpoint, requests: Sequence[Request], line: Line, sink: Sink,
+                 clock_ns: Callable[[], int]) -> None:
+        self._endpoint = endpoint
+        self._requests = requests
+        self._points = {point.point_index: point for request in requests for point in request.points}
+        self._line = line
+        self._sink = sink
+        self._clock_ns = clock_ns
+        self._units: list[_Unit] = []
+        self._compiled: dict[Request, _Compiled] = {}
+        self._unlabelled: set[int] = set()
+        self._attempt = 0  # connections opened since the last valid reply
+        self._is_lost = False
+        self.is_running = False
+
+    @property
+    def readable(self) -> frozenset[int]:
+        """Slots of the points that `read_once` reads."""
+        return frozenset(self._points)
+
+    async def run(self) -> None:
+        """Poll until cancelled. Device and network trouble never ends it: it is told as events and tried again."""
+        now_s = self._now_s()
+        units = [_Unit(unit, self._endpoint.of(unit), ReadPlan(list(requests)), UnitState(now_s))
+                 for unit, requests in self._by_unit()]
+        self._units = units
+        self.is_running = True
+        try:
+            if not units:
+                await asyncio.get_running_loop().create_future()
+            while True:
+                unit = min(units, key=self._ready_s)
+                await asyncio.sleep(max(0.0, self._ready_s(unit) - self._now_s()))
+                if not self._line.is_open:
+                    await self._connect(units)
+                await self._poll(unit)
+        finally:
+            self.is_running = False
+            self._line.close()
+
+    async def read_once(self, point_index: int) -> Reading | None:
+        """See `driver.Driver.read_once`."""
+        point = self._points[point_index]
+        unit = point.address.unit
+        if any(other.unit == unit and other.state.is_silent for other in self._units):
+            return None
+        request, = make_requests([point], self._endpoint)
+        async with self._line.turn(unit):
+            if not self.is_running or not self._line.is_open:
+                return None
+            asked_ns = self._clock_ns()
+            try:
+                reply, answered_ns = await self._line.read(request)
+            except DeviceError:  # the poll meets the same trouble and tells it
+                return Reading(asked_ns=asked_ns)
+        if reply.exception:
+            return Reading(asked_ns=asked_ns)
+        decoded = BlockCodec(request.points, request.address).decode(reply.body)
+        value: float | str | None = None
+        if decoded.texts:
+            value = decoded.texts[0].text
+        elif not decoded.missing.size:
+            value = float(decoded.value[0])
+        return Reading(asked_ns=asked_ns, answered_ns=answered_ns, value=value)
+
+    def _by_unit(self) -> Iterator[tuple[int, list[Request]]]:
+        for unit in sorted({r.unit for r in self._requests}):
+            yield unit, [r for r in self._requests if r.unit == unit]
+
+    def _ready_s(self, unit: _Unit) -> float:
+        return max(unit.state.due_s, self._line.ready_s(unit.unit))
+
+    @staticmethod
+    def _now_s() -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _connect(self, units: Sequence[_Unit]) -> None:
+        while True:
+            wait_s = reconnect_s(self._attempt, chance=random.random())
+            await asyncio.sleep(wait_s)
+            self._attempt += 1
+            try:
+                await self._line.connect()
+            except DeviceError as error:
+                if not self._is_lost:
+                    self._is_lost = True
+                    self._tell(error.problems[0])
+                    self._event("modbus.lost", endpoint=self._endpoint.endpoint)
+                continue
+            now_s = self._now_s()
+            for unit in units:  # what was due while the line was down is not late
+                if wait_s and unit.state.due_s < now_s:
+                    unit.state = UnitState(now_s, unit.state.failures)
+            return
+
+    async def _poll(self, unit: _Unit) -> None:
+        """Send the reads of one unit that are due; the first one without a reply ends the poll of this unit.
+
+        A unit with an interval of its own is left after each read, and comes back when it may be asked again.
+        """
+        if not unit.todo:
+            unit.todo = unit.plan.due(self._now_s())
+            if unit.state.is_silent:
+                del unit.todo[1:]
+        while unit.todo:
+            request = unit.todo.pop(0)
+            try:
+                async with self._line.turn(unit.unit):
+                    if not self._line.is_open:
+                        await self._line.open()
+                    reply, received_ns = await self._line.read(request)
+            except DeviceError as error:
+                return self._failed(unit, error.problems[0])
+            if reply.exception in GATEWAY_EXCEPTIONS:
+                return self._failed(unit, Problem.of(self._endpoint.name, "modbus.gateway_exception",
+                                                     unit=unit.unit, exception=reply.exception))
+            self._answered(unit, request, reply, received_ns)
+            if unit.todo and unit.limits.interval_ms:
+                return None
+        self._watch_pace(unit)
+        unit.state = unit.state.answered(now_s=self._now_s(), poll_s=unit.limits.poll_s)
+        return None
+
+    def _answered(self, unit: _Unit, request: Request, reply: frames.Reply, received_ns: int) -> None:
+        self._attempt = 0
+        if self._is_lost:
+            self._is_lost = False
+            self._event("modbus.back", endpoint=self._endpoint.endpoint)
+        if unit.state.is_silent:
+            unit.state = UnitState(unit.state.due_s)
+            self._event("modbus.unit_back", unit=unit.unit)
+        self._sink.answered([request.device_index], received_ns)
+        if reply.exception:
+            self._excepted(unit, request, reply.exception)
+            return
+        unit.troubled.discard(request)
+        if unit.plan.answered(request):
+            self._compiled.clear()
+            self._event("modbus.points_back", unit=unit.unit, points=len(request.points))
+        self._deliver(request, reply.body, received_ns)
+
+    def _excepted(self, unit: _Unit, request: Request, exception: int) -> None:
+        given_up = unit.plan.refused(request, exception, self._now_s())
+        if given_up:
+            self._event("modbus.points_refused", unit=unit.unit, exception=exception, points=len(given_up),
+                        first=given_up[0].address.canonical)
+        elif request in unit.plan.active and request not in unit.troubled:
+            unit.troubled.add(request)
+            self._event("modbus.exception", unit=unit.unit, exception=exception, table=request.table,
+                        address=request.address, count=request.count)
+
+    def _deliver(self, request: Request, body: bytes, received_ns: int) -> None:
+        compiled = self._compiled.get(request)
+        if compiled is None:
+            compiled = self._compiled[request] = _compile(request)
+        decoded = compiled.codec.decode(body)
+        if compiled.block is not None:
+            for position, slot, known in compiled.labelled:
+                if slot not in self._unlabelled and decoded.value[position] not in known \
+                        and position not in decoded.missing:
+                    self._unlabelled.add(slot)
+                    self._event("modbus.label_unknown", address=self._points[slot].address.canonical)
+            self._sink.samples(PollBatch(
+                block=compiled.block, received_ns=received_ns, value=decoded.value, missing=decoded.missing))
+        if decoded.texts:
+            n = len(decoded.texts)
+            self._sink.samples(SampleBatch(
+                point_index=np.array([t.point_index for t in decoded.texts], dtype=np.int64),
+                received_ns=np.full(n, received_ns, dtype=np.int64),
+                source_ns=np.full(n, NO_SOURCE_TIME, dtype=np.int64),
+                value=np.array([t.value for t in decoded.texts], dtype=np.float64),
+                quality=np.full(n, GOOD, dtype=np.uint8),
+                texts=tuple((row, t.text) for row, t in enumerate(decoded.texts))))
+        if decoded.undecodable:
+            self._sink.discarded("undecodable", decoded.undecodable)
+
+    def _failed(self, unit: _Unit, problem: Problem) -> None:
+        unit.todo.clear()
+        was_silent, now_s = unit.state.is_silent, self._now_s()
+        unit.state = unit.state.failed(now_s=now_s, poll_s=unit.limits.poll_s, chance=random.random())
+        if problem.code == "modbus.mismatch":
+            if now_s - unit.mismatch_told_s >= MISMATCH_EVENT_S:
+                unit.mismatch_told_s = now_s
+                self._tell(problem)
+        elif unit.state.is_silent and not was_silent:
+            self._tell(problem)
+        if unit.state.is_silent and not was_silent:
+            self._event("modbus.unit_silent", unit=unit.unit, failures=unit.state.failures, rare_s=f"{SILENT_MAX_S:g}")
+
+    def _watch_pace(self, unit: _Unit) -> None:
+        """Tell once when a poll ends long after the next one should have begun; forget it when one ends in time."""
+        late_s = self._now_s() - unit.state.due_s - unit.limits.poll_s
+        if late_s > unit.limits.poll_s + unit.limits.timeout_s:
+            if not unit.has_overrun:
+                unit.has_overrun = True
+                self._event("modbus.overrun", unit=unit.unit, late_s=f"{late_s:.1f}", poll_s=unit.limits.poll_s)
+        elif late_s < 0:
+            unit.has_overrun = False
+
+    def _event(self, code: str, **args: object) -> None:
+        self._sink.event(code, self._endpoint.name, **args)
+
+    def _tell(self, problem: Problem) -> None:
+        self._sink.event(problem.code, problem.where, **dict(problem.args))
+
+
+def _compile(request: Request) -> _Compiled:
+    codec = BlockCodec(request.points, request.address)
+    known: dict[int, ModbusPoint] = {p.point_index: p for p in request.points if p.labels}
+    return _Compiled(
+        codec, Block(codec.numeric, request.device_index) if codec.numeric.size else None,
+        tuple((position, slot, frozenset(float(number) for number, _ in known[slot].labels))
+              for position, slot in enumerate(codec.numeric.tolist()) if slot in known))
