@@ -27,7 +27,8 @@ from verifier.conformance.world import (
 
 K_OTHER = hashlib.sha256(b"K of the other enterprise").digest()
 KEY = hashlib.sha256(b"key of a server").hexdigest()
-SPKI: dict[str, Any] = {"dup_tags": [{"scheme": "spki-sha256", "tag": KEY}], "server": {"spki_sha256": KEY, "via": None}}
+SPKI: dict[str, Any] = {"dup_tags": [{"scheme": "spki-sha256", "tag": KEY}],
+                        "server": {"spki_sha256": KEY, "via": None}}
 
 
 class Scene:
