@@ -65,7 +65,8 @@ def draw(evidence: Sequence[Evidence], wanted: Order) -> dict[str, Any]:
         raise ConfigError(problems)
 
     # A window counts only if it was co-signed by the announced instant: nobody enters once the seed is known.
-    fixed = replace(wanted.basis, lateness_s=min(wanted.basis.lateness_s, wanted.announced_s - wanted.at_s))
+    counted_s = max(_rounded(e, wanted.at_s) for e in ordered)
+    fixed = replace(wanted.basis, lateness_s=min(wanted.basis.lateness_s, wanted.announced_s - counted_s))
     try:
         counted = [d for d in figures(ordered, wanted.at_s, fixed).devices if d.reason is None]
     except VerificationError as error:
@@ -88,6 +89,13 @@ def draw(evidence: Sequence[Evidence], wanted: Order) -> dict[str, Any]:
         "strata_by": wanted.strata_by, "devices": devices,
         "strata": [{"name": name, "population": len(strata[name]), "drawn": size}
                    for name, size in zip(names, sizes, strict=True)]}
+
+
+def _rounded(evidence: Evidence, at_s: int) -> int:
+    """Return the instant at which `figures` counts this gateway: T, or the start of the window that T is inside of."""
+    windows = evidence.windows
+    return next((windows.start_s[i] for i in range(len(windows))
+                 if windows.state[i] != OVERLAPPED and windows.start_s[i] < at_s < windows.end_s[i]), at_s)
 
 
 def _roster(evidence: Evidence, wanted: Order, problems: list[Problem]) -> dict[str, Any]:
