@@ -29,11 +29,12 @@ def basis_rows(basis: Json, say: Say) -> list[tuple[str, str, str]]:
             source = say("basis.unspecified")
         else:
             source = basis["sources"].get(name) or say("basis.own")
-        rows.append((say(f"basis.{name}"), _parameter(name, basis[name], say), source))
+        rows.append((say(f"basis.{name}"), parameter(name, basis[name], say), source))
     return rows
 
 
-def _parameter(name: str, value: Any, say: Say) -> str:
+def parameter(name: str, value: Any, say: Say) -> str:
+    """Return the value of a parameter of a basis as people read it; None is no restriction."""
     if value is None:
         return say("basis.any")
     if isinstance(value, bool):
@@ -115,11 +116,24 @@ def percent(permille: int | None) -> str:
     return ABSENT if permille is None else f"{permille // 10}.{permille % 10}"
 
 
+def division_part(part: Json, say: Say) -> str:
+    """Return a part of a division by its official name, else by its key."""
+    if part["key"] in (None, "other"):
+        return str(part["name_zh"] or say("told.other"))
+    if part["by"] == "deployment":
+        return say(f"value.{part['key']}")
+    name, key = part["name_zh"], part["key"]
+    return str(key) if name is None else str(name) if say.lang == "zh" or name == key else f"{name} ({key})"
+
+
 def finding(item: Json, say: Say) -> str:
     """Return the sentence of a finding; keys of metrics and modes in it are named as people name them."""
     args = dict(item["args"])
-    if args.get("metric") in metrics():
-        args["metric"] = metrics()[args["metric"]].zh if say.lang == "zh" else metrics()[args["metric"]].en
+    known = metrics()
+    for name in ("metric", "metrics"):
+        keys = [known.get(key) for key in args.get(name, "").split(", ")]
+        args |= {name: _joined([item.zh if say.lang == "zh" else item.en for item in keys if item], say)} \
+            if all(keys) else {}
     if args.get("claimed") in ("discrete", "process"):
         args["claimed"] = say(f"mode.{args['claimed']}")
     return say(item["code"], **args)
