@@ -17,3 +17,17 @@ def need(*names: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def need_fonts() -> None:
+    """Skip the test if a font of a PDF is missing; fail it where CI=true."""
+    from protocols.errors import ConfigError
+    from verifier.report.fonts import FONTS, find_fonts
+
+    try:
+        find_fonts(None)
+    except ConfigError:
+        reason = f"fonts not installed: {', '.join(font.file for font in FONTS.values())}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)

@@ -1,0 +1,218 @@
+"""What a report of an audit says, from the published JSON and nothing else: it can say nothing that the JSON does not.
+
+Verdict first, then what was claimed, the rules, the findings and a place for the auditor's opinion: what a person
+decides with stands on the first pages. The rest is for who asks further (`content_count.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocols.terms.say import Say
+from verifier.commands import local_time
+from verifier.report import content_count
+from verifier.report.document import Column, Command, Document, Form, Paragraph, Row, Section, Table, Text, Verdict
+from verifier.report.document import beside as put_beside
+from verifier.report.identity import result_sha256, verification_code
+from verifier.report.wording import Json, bundle_lines, enterprise_lines, finding, interval, named, number
+
+FAULTS_MAX = 5
+"""Faults told in the verdict itself; all of them stand among the findings."""
+
+FINDINGS_MAX = 50
+"""Findings printed of one bundle that does not verify."""
+
+MARKS = {"met": "●", "declared": "◐", "consistent": "◎", "not_judged": "－", "not_met": "○"}
+"""They differ in black and white too, and the words stand beside them."""
+
+OPERATORS = {">=": "≥", "<=": "≤", "==": "="}
+
+
+class English:
+    """The same run in English: for the English beside the Chinese."""
+
+    lang = "en"
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    def __call__(self, code: str, /, **args: object) -> str:
+        """Return the English sentence."""
+        return self._say.english(code, **args)
+
+    def english(self, code: str, /, **args: object) -> str:
+        """Return the English sentence."""
+        return self._say.english(code, **args)
+
+    def explain(self, code: str, /) -> dict[str, str] | None:
+        """Return what the run itself says."""
+        return self._say.explain(code)
+
+
+def report_document(result: Json, say: Say, *, rows_max: int, bilingual: bool = False) -> Document:
+    """Return the report on an audit result (docs/schemas/audit.schema.json), with `rows_max` devices in each list."""
+    sha256 = result_sha256(result)
+    document = _Report(result, say, rows_max).document(sha256)
+    if bilingual and say.lang != "en":
+        return put_beside(document, _Report(result, English(say), rows_max).document(sha256))
+    return document
+
+
+class _Report:
+    def __init__(self, result: Json, say: Say, rows_max: int) -> None:
+        self.result, self.count, self.say, self.rows_max = result, result["count"], say, rows_max
+        self.names = {metric["key"]: named(metric, say) for metric in result["metrics"]}
+
+    def t(self, code: str, /, **args: object) -> Text:
+        return Text(self.say(code, **args))
+
+    def document(self, sha256: str) -> Document:
+        programme, claim, say = self.result["programme"], self.result["claim"], self.say
+        code = verification_code(sha256)
+        return Document(
+            lang=say.lang, title=self.t("printed.title"),
+            source=Text(f"{programme['authority_zh']}《{programme['title_zh']}》{programme['doc_no']}"),
+            subject=f"{claim['enterprise']} {claim['uscc']}", code=code, sha256=sha256, dated_s=claim["at_s"],
+            sections=(self._verdict(code), self._claim(), self._rules(), self._findings(), self._opinion(),
+                      *content_count.sections(self.count, say, self.rows_max), self._check(code, sha256)))
+
+    def _verdict(self, code: str) -> Section:
+        result, holds = self.result, self.result["verdict"] == "holds"
+        resting = sum(rule["status"] == "declared" for rule in result["rules"])
+        lines = [self.t("audit.holds_means" if holds else "audit.does_not_hold_means")]
+        if resting:
+            lines.append(self.t("audit.resting", count=resting, rules=len(result["rules"])))
+        faults = [Text(finding(f, self.say)) for f in result["findings"] if f["severity"] == "fault"]
+        more = [self.t("report.more_faults", count=len(faults) - FAULTS_MAX)] if len(faults) > FAULTS_MAX else []
+        verdict = Verdict(title=self.t("audit.holds" if holds else "audit.does_not_hold"), lines=tuple(lines),
+                          items=(*faults[:FAULTS_MAX], *more), holds=holds)
+        return Section(key="verdict", title=self.t("report.section.verdict"), blocks=(
+            verdict, Table(headed=False, columns=_facts_columns(), rows=(
+                Row(cells=((self.t("report.covers"),), (self.t("report.covers.text"),))),
+                Row(cells=((self.t("report.covers_not"),), (self.t("report.covers_not.text"),))),
+                *self._facts(),
+                Row(cells=((self.t("report.code"),), (Text(code, style="strong"), self.t("report.code.text"))))))))
+
+    def _facts(self) -> list[Row]:
+        claim, count, say = self.result["claim"], self.count, self.say
+        at = [Text(local_time(claim["at_s"]))]
+        if count["at"] is not None:
+            at.append(Text(say("printed.counted_at", at=local_time(count["at"]["counted_s"]),
+                               since=local_time(count["at"]["from_s"])), style="small"))
+        programme = self.result["programme"]
+        kind = programme["type_zh"] if say.lang == "zh" else programme["type_en"]
+        rows = [self._fact("printed.type", Text(kind)),
+                self._fact("printed.enterprise", Text(claim["enterprise"]), Text(claim["uscc"], style="mono")),
+                self._fact("printed.at", *at)]
+        for bundle in count["bundles"]:
+            summary, valid = bundle["summary"], bundle["verdict"] == "valid"
+            rows.append(self._fact("printed.site", Text(summary["site"] or "—"),
+                                   Text(summary["gateway"] or bundle["sha256"][:12], style="mono")))
+            rows.append(self._fact("printed.covered", Text(interval(bundle, say))))
+            if valid:
+                rows.append(self._fact("printed.trust", self.t(f"verify.trust.{summary['trust']}"),
+                                       self.t(f"verify.time.{summary['time']}")))
+                rows.append(self._fact("printed.coverage", *(Text(line) for line in bundle_lines(bundle, say))))
+            else:
+                rows.append(self._fact("printed.trust", self.t("audit.bundle_invalid")))
+        return rows + [self._fact("printed.gateways", *(Text(line) for line in enterprise_lines(enterprise, say)))
+                       for enterprise in count["enterprises"]]
+
+    def _fact(self, code: str, *lines: Text) -> Row:
+        return Row(cells=((self.t(code),), lines))
+
+    def _claim(self) -> Section:
+        say = self.say
+        columns = (Column(title=self.t("printed.metric"), share=5), *(
+            Column(title=self.t(f"printed.{name}"), share=2, align="right")
+            for name in ("claimed", "proven", "difference")), Column(title=self.t("printed.evidence"), share=4))
+        rows = []
+        for metric in self.result["metrics"]:
+            claimed, proven = metric["claimed"], metric["proven"]
+            known = claimed is not None and proven is not None
+            over = metric["evidence"] == "proven" and known and claimed > proven
+            unit = f"（{metric['unit']}）" if metric["unit"] and say.lang == "zh" else ""
+            rows.append(Row(mark="fault" if over else "", cells=(
+                (Text(named(metric, say) + unit),), (Text(number(claimed, say)),), (Text(number(proven, say)),),
+                (Text(f"{claimed - proven:+,}" if known and claimed != proven else "0" if known else "—"),),
+                (self.t(f"printed.evidence.{metric['evidence']}"),))))
+        return Section(key="claim", title=self.t("printed.section.claim"),
+                       blocks=(Table(columns=columns, rows=tuple(rows)),
+                               *content_count.level_blocks(self.count, say)))
+
+    def _rules(self) -> Section:
+        programme, say = self.result["programme"], self.say
+        columns = (Column(title=self.t("report.comparison"), share=6), *(
+            Column(title=self.t(f"printed.{name}"), share=2, align="right")
+            for name in ("threshold", "claimed", "proven")), Column(title=self.t("printed.verdict"), share=3))
+        rows: list[Row] = []
+        for rule in self.result["rules"]:
+            rows += self._rule(rule)
+        notes = [Text(named(programme["status"], say), style="small")]
+        notes += [Text(f"{say('count.pair', name=say('printed.cutoff'), value=named(c, say))} [{c['cite']}]",
+                       style="small") for c in programme["cutoffs"]]
+        met = {rule["status"] for rule in self.result["rules"]} | {"met", "declared", "not_met"}
+        legend = "　".join(f"{mark} {say(f'status.{status}')}" for status, mark in MARKS.items() if status in met)
+        return Section(key="rules", title=self.t("printed.section.rules"), blocks=(
+            Paragraph((Text(legend, style="small"),)), Table(columns=columns, rows=tuple(rows)),
+            Paragraph(tuple(notes))))
+
+    def _rule(self, rule: Json) -> list[Row]:
+        say = self.say
+        head = [Text(f"{MARKS[rule['status']]} {say('status.' + rule['status'])}　{named(rule, say)}", style="strong"),
+                Text(f"{rule['cite']}　{rule['id']}", style="small"),
+                *(Text(f"※ {named(item, say)}", style="small") for item in rule["ambiguities"])]
+        rows = [Row(cells=(tuple(head),), mark="rule")]
+        for branch in rule["branches"]:
+            for test in branch["comparisons"]:
+                mode = f"{say('mode.' + branch['mode'])} · " if branch["mode"] else ""
+                rows.append(Row(cells=(
+                    (Text(mode + self.names[test["metric"]]),),
+                    (Text(f"{OPERATORS.get(test['op'], test['op'])} {number(test['threshold'], say)}"),),
+                    (Text(number(test["claimed"], say)),), (Text(number(test["proven"], say)),),
+                    (Text(f"{MARKS[test['status']]} {say('status.' + test['status'])}"),))))
+        return rows
+
+    def _findings(self) -> Section:
+        columns = (Column(title=self.t("report.severity"), share=2), Column(title=self.t("report.finding"), share=16))
+        items = sorted([*self.result["findings"], *self.count["findings"]], key=lambda f: str(f["severity"]))
+        rows = [self._finding(item, self.say(f"severity.{item['severity']}")) for item in items]
+        for bundle in self.count["bundles"]:
+            if bundle["verdict"] == "invalid":
+                faults = [f for f in bundle["findings"] if f["severity"] == "fault"]
+                rows += [self._finding(item, item["where"]) for item in faults[:FINDINGS_MAX]]
+        return Section(key="findings", title=self.t("printed.section.findings"), blocks=(
+            Table(columns=columns, rows=tuple(rows)) if rows else Paragraph((self.t("printed.no_findings"),)),))
+
+    def _finding(self, item: Json, first: str) -> Row:
+        return Row(mark="fault" if item["severity"] == "fault" else "", cells=(
+            (Text(first),), (Text(finding(item, self.say)), Text(item["code"], style="mono"))))
+
+    def _opinion(self) -> Section:
+        return Section(key="opinion", title=self.t("report.section.opinion"), blocks=(Form(rows=(
+            (self.t("report.opinion"), self.t("report.opinion.choices"), 9.0),
+            (self.t("report.opinion.note"), Text(""), 26.0),
+            (self.t("report.opinion.auditor"), Text(""), 11.0),
+            (self.t("report.opinion.unit"), Text(""), 22.0),
+            (self.t("report.opinion.date"), self.t("report.opinion.date.blank"), 9.0))),
+            Paragraph((Text(self.say("report.opinion.text"), style="small"),))))
+
+    def _check(self, code: str, sha256: str) -> Section:
+        programme, digests, bundles = self.result["programme"], self.count["digests"], self.count["bundles"]
+        files = "X.tally Y.tally" if len(bundles) > 1 else "X.tally"
+        told: list[tuple[str, Any]] = [
+            ("report.code", code), ("report.sha256", sha256),
+            *(("printed.digest.bundle", bundle["sha256"]) for bundle in bundles),
+            *((f"printed.digest.{name}", digests[name]) for name in ("policy", "basis", "claim"))]
+        return Section(key="check", title=self.t("printed.section.check"), blocks=(
+            Paragraph((self.t("printed.check.text"),)),
+            Command(f"tallystick audit CLAIM.toml --programme {programme['key']} --type {programme['type']} {files} "
+                    "--policy POLICY.json --json | sha256sum"),
+            Paragraph((self.t("report.check.code"), self.t("printed.check.verify"))),
+            Table(headed=False, columns=_facts_columns(), rows=tuple(
+                Row(cells=((self.t(name),), (Text(value or "—", style="mono"),))) for name, value in told))))
+
+
+def _facts_columns() -> tuple[Column, ...]:
+    return (Column(title=Text(""), share=23, head=True), Column(title=Text(""), share=77))
+
