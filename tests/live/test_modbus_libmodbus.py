@@ -15,7 +15,8 @@ import pytest
 
 from protocols.modbus.driver import Driver
 from tests.support.programs import need
-from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
+from tests.unit.protocols.modbus.authority import Authority, role
+from tests.unit.protocols.modbus.recording import Recording, closed_port, endpoint, point, running, until
 
 pytestmark = pytest.mark.live
 
@@ -96,6 +97,51 @@ async def test_all_tables_and_orders_over_tcp(server_program: Path) -> None:
     assert sink.events == []
     assert (result.ok, result.code) == (True, "modbus.check_ok")
     assert "LMB" in dict(result.args)["identity"]
+
+
+async def test_over_tls_that_socat_ends_before_it(server_program: Path, tmp_path: Path) -> None:
+    """socat asks for a certificate of its authority, and carries what is inside TLS to libmodbus as it is."""
+    need("socat")
+    ca = Authority(tmp_path / "ca")
+    outside, own = ca.pair("outside", host="127.0.0.1"), ca.pair("gateway", role=role("Operator"))
+    stranger = Authority(tmp_path / "other").pair("stranger")
+    async with process(str(server_program), "tcp") as child:
+        inner, outer = int((await line_of(child)).split()[1]), await closed_port()
+        ends = (f"OPENSSL-LISTEN:{outer},bind=127.0.0.1,reuseaddr,fork,cert={outside.certificate},key={outside.key},"
+                f"cafile={ca.file},verify=1", f"TCP:127.0.0.1:{inner}")
+        socat = await asyncio.create_subprocess_exec("socat", *ends, stdin=asyncio.subprocess.DEVNULL,
+                                                     stderr=asyncio.subprocess.DEVNULL)
+        try:
+            await listening(outer)
+            sink = Recording()
+            files = {"ca_file": ca.file, "certificate_file": own.certificate, "key_file": own.key}
+            at = endpoint(outer, protocol="modbus_tls", endpoint=f"tls://127.0.0.1:{outer}", **files)
+            driver = Driver(at, POINTS, sink)
+            [result] = await driver.check()
+            assert (result.ok, result.code, dict(result.args)["role"]) == (True, "modbus.check_ok_tls", "Operator")
+            async with running(driver):
+                await until(lambda: len(sink.values.get(12, [])) >= 10)
+            files |= {"certificate_file": stranger.certificate, "key_file": stranger.key}
+            refused = Driver(endpoint(outer, protocol="modbus_tls", endpoint=f"tls://127.0.0.1:{outer}", **files),
+                             POINTS, Recording())
+            [result] = await refused.check()
+            assert (result.ok, result.code in ("modbus.tls_unwelcome", "modbus.tls_failed")) == (False, True)
+        finally:
+            socat.terminate()
+            await socat.wait()
+    judge(sink)
+    assert sink.events == []
+
+
+async def listening(port: int) -> None:
+    """Wait until something accepts connections on this port of loopback."""
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.01)
 
 
 async def test_what_it_refuses_is_found_by_bisecting(server_program: Path) -> None:
