@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 LAST = "last"
-REPORT_FORMS = (".html", ".xlsx")
+REPORT_FORMS = (".html", ".pdf", ".xlsx")
 UNRELATED = "also.unrelated"
 AT_S_MAX = 2**53
 
@@ -37,6 +37,7 @@ def count_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     basis = parser.add_mutually_exclusive_group()
     basis.add_argument("--basis", metavar="FILE", type=Path, help=say("count.help.basis"))
     basis.add_argument("--programme", metavar="P", help=say("count.help.programme", known=_programmes()))
+    parser.add_argument("--compare", metavar="P", help=say("compare.help"))
 
 
 def audit_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
@@ -45,7 +46,9 @@ def audit_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     _bundle_arguments(parser, say)
     parser.add_argument("--programme", metavar="P", required=True, help=say("audit.help.programme"))
     parser.add_argument("--type", metavar="T", required=True, help=say("audit.help.type"))
-    parser.add_argument("--report", metavar="OUT.html|.xlsx", type=Path, help=say("audit.help.report"))
+    parser.add_argument("--report", metavar="OUT.pdf|.html|.xlsx", type=Path, help=say("audit.help.report"))
+    parser.add_argument("--bilingual", action="store_true", help=say("report.help.bilingual"))
+    parser.add_argument("--fonts", metavar="DIR", type=Path, help=say("report.help.fonts"))
 
 
 def _bundle_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
@@ -75,10 +78,25 @@ def count_command(args: argparse.Namespace, say: Say) -> int:
     at_s = parse_at(args.at)
     order = _own_order(args, at_s) if args.programme is None else programme_order(
         args, at_s, load_programme(args.programme), claim=None)
+    if args.compare is not None:
+        return _compare(args, order, say)
     judged = judge_all(args, say)
     result = as_json(count(judged, _explained(order, args.explain, judged), say))
     print(as_bytes(result) if args.json else "\n".join(count_lines(result, say, every_device=args.devices)))
     return 0 if result["verdict"] == "valid" else EXIT_FAILED
+
+
+def _compare(args: argparse.Namespace, order: Order, say: Say) -> int:
+    """Print the same evidence under a second basis, and the difference."""
+    from verifier.audit.comparing import compared, second_order
+    from verifier.audit.results import as_bytes, as_json
+    from verifier.report.text import compare_lines
+
+    second = second_order(args, order)
+    judged = judge_all(args, say)
+    result = as_json(compared(judged, _explained(order, args.explain, judged), second, say))
+    print(as_bytes(result) if args.json else "\n".join(compare_lines(result, say)))
+    return 0 if result["first"]["verdict"] == "valid" else EXIT_FAILED
 
 
 def audit_command(args: argparse.Namespace, say: Say) -> int:
@@ -87,12 +105,12 @@ def audit_command(args: argparse.Namespace, say: Say) -> int:
     from verifier.audit.claim import load_claim
     from verifier.audit.counting import count
     from verifier.audit.results import as_bytes, as_json
-    from verifier.audit.rules import audit
-    from verifier.report.text import audit_lines
+    from verifier.audit.verdict import audit
+    from verifier.report.audit_text import audit_lines
 
-    _check_report(args.report)
-    claim = load_claim(args.claim)
+    _check_report(args.report, args.fonts)
     programme = load_programme(args.programme)
+    claim = load_claim(args.claim, programme)
     _agree(args, programme.data.programme.key, claim.table.programme, claim.table.type)
     platform_type = programme.type_named(args.type)
     order = programme_order(args, claim.at_s, programme, claim=claim.sha256)
@@ -100,7 +118,7 @@ def audit_command(args: argparse.Namespace, say: Say) -> int:
     counted = count(judged, _explained(order, args.explain, judged), say)
     result = as_json(audit(claim, programme, platform_type, counted, say))
     if args.report is not None:
-        _write_report(args.report, result, say)
+        _write_report(args, result, say)
         print(say("audit.report_written", path=args.report), file=sys.stderr)
     print(as_bytes(result) if args.json else "\n".join(audit_lines(result, say)))
     return 0 if result["verdict"] == "holds" else EXIT_FAILED
@@ -264,26 +282,40 @@ def _agree(args: argparse.Namespace, key: str, programme: str, platform_type: st
         raise ConfigError(problems)
 
 
-def _check_report(path: Path | None) -> None:
+def _check_report(path: Path | None, fonts: Path | None) -> None:
+    """Refuse before the work what cannot be written after it: an unknown form, a PDF without its fonts."""
     from protocols.errors import ConfigError, Problem
 
-    if path is not None and path.suffix.lower() not in REPORT_FORMS:
+    if path is None:
+        return
+    if path.suffix.lower() not in REPORT_FORMS:
         raise ConfigError(Problem.of(str(path), "audit.report_form", form=path.suffix or "-"))
+    if path.suffix.lower() == ".pdf":
+        from verifier.report.fonts import check_library, find_fonts
+
+        check_library()
+        find_fonts(fonts)
 
 
-def _write_report(path: Path, result: dict[str, Any], say: Say) -> None:
+def _write_report(args: argparse.Namespace, result: dict[str, Any], say: Say) -> None:
     from protocols.errors import ConfigError, Problem
 
+    path: Path = args.report
     if path.suffix.lower() == ".xlsx":
         from verifier.report.xlsx import write_report
 
         write_report(path, result, say)
         return
-    from verifier.report.html import render
+    if path.suffix.lower() == ".pdf":
+        from verifier.report.pdf import render_pdf
 
-    page = render(result, say)
+        page = render_pdf(result, say, bilingual=args.bilingual, fonts=args.fonts)
+    else:
+        from verifier.report.html import render
+
+        page = render(result, say, bilingual=args.bilingual).encode()
     try:
-        path.write_text(page, encoding="utf-8")
+        path.write_bytes(page)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(Problem.of(str(path), "audit.report_unwritten", reason=reason)) from error

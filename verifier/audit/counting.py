@@ -16,6 +16,7 @@ from typing import Any
 from config.classification import REPORTING_LEVEL, Classification, load_classification
 from config.programme import DAY_OFFSETS_S, DailyRunning, SplitBy
 from protocols.errors import ConfigError, Problem, VerificationError
+from protocols.evidence import entry
 from protocols.terms.basis import Basis, family
 from protocols.terms.say import Say
 from verifier.audit.divisions import place
@@ -37,6 +38,7 @@ from verifier.audit.results import (
     Part,
     PresenceResult,
     Protocols,
+    SealedLedger,
     SealedResult,
     Sentence,
     Windows,
@@ -111,7 +113,8 @@ def count(judged: Sequence[Judged], order: Order, say: Say) -> CountResult:
         verdict="valid" if valid else "invalid", at=at, basis=basis_json(order.basis),
         bundles=tuple(BundleResult(sha256=j.sha256, verdict=j.told["verdict"], findings=tuple(j.told["findings"]),
                                    summary=j.told["summary"]) for j in judged),
-        enterprises=families, figures=told, devices=devices, duplicates=machines, findings=tuple(findings),
+        enterprises=families, figures=told, devices=devices, duplicates=machines,
+        ledgers=_ledgers(evidence, at), findings=tuple(findings),
         ambiguities=order.ambiguities, levels=levels,
         limits=tuple(sorted({code for j in judged for code in j.verdict.summary.limits})), digests=order.digests)
 
@@ -171,6 +174,20 @@ def _presence(found: Figures, evidence: Sequence[Evidence]) -> PresenceResult:
     return PresenceResult(
         new=None if told.new is None else len(told.new), gone=None if told.gone is None else len(told.gone),
         short_before=told.short_before, short_after=told.short_after)
+
+
+def _ledgers(evidence: Sequence[Evidence], at: Instant | None) -> tuple[SealedLedger, ...]:
+    """Return the asset ledger that each gateway sealed with its roster at T, where that entry is shown."""
+    found = []
+    for one in evidence if at is not None else ():
+        before = [i for i, end_s in enumerate(one.windows.end_s) if at is not None and end_s <= at.counted_s]
+        seq = one.windows.roster[before[-1]] if before else None
+        data = None if seq is None else one.log.entry(seq)
+        if data is not None and seq is not None:
+            told = entry.decode(data, seq=seq)["ledger"]
+            found.append(SealedLedger(gateway=one.gateway, sha256=told["sha256"], date=told["date"],
+                                      rows=told["rows"]))
+    return tuple(found)
 
 
 def _sealed(found: Sealed | None) -> SealedResult | None:

@@ -16,8 +16,6 @@ from protocols.terms.basis import Basis
 from protocols.terms.say import Say
 from verifier.audit.results_machines import GroupResult
 
-Status = Literal["met", "declared", "not_met"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -274,10 +272,20 @@ class Digests:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SealedLedger:
+    """The asset ledger that a gateway sealed with the roster in force at T: digest, date and rows of its file."""
+
+    gateway: str
+    sha256: str
+    date: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CountResult:
     """All of `tallystick count`. figures and levels are null for an invalid bundle; `basis` has every parameter.
 
-    duplicates: groups of rows that are one machine.
+    duplicates: groups of rows that are one machine. ledgers: of the gateways whose roster entry at T is shown.
     """
 
     verdict: Literal["valid", "invalid"]
@@ -288,99 +296,12 @@ class CountResult:
     figures: FiguresResult | None
     devices: tuple[DeviceResult, ...]
     duplicates: tuple[GroupResult, ...]
+    ledgers: tuple[SealedLedger, ...]
     findings: tuple[Finding, ...]
     ambiguities: tuple[Sentence, ...]
     levels: LevelsResult | None
     limits: tuple[str, ...]
     digests: Digests
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparisonResult:
-    """One comparison of a rule; `proven` is null where evidence says nothing of this metric."""
-
-    metric: str
-    op: str
-    threshold: int | float | bool
-    unit: str
-    wording: str
-    claimed: int | float | bool | None
-    proven: int | None
-    status: Status
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BranchResult:
-    """Comparisons that must all hold."""
-
-    mode: str | None
-    status: Status
-    comparisons: tuple[ComparisonResult, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleResult:
-    """A rule: the status of its best branch. `declared`: reached by declaration alone, not proven."""
-
-    id: str
-    cite: str
-    zh: str
-    en: str
-    status: Status
-    branches: tuple[BranchResult, ...]
-    ambiguities: tuple[Sentence, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricResult:
-    """A key that was claimed or that a rule needs."""
-
-    key: str
-    zh: str
-    en: str
-    unit: str
-    evidence: str
-    claimed: int | float | bool | None
-    proven: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimResult:
-    """What was claimed, by whom, for which instant."""
-
-    enterprise: str
-    uscc: str
-    at_s: int
-    branch: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProgrammeResult:
-    """The programme and type under which the claim was judged."""
-
-    key: str
-    version: str
-    title_zh: str
-    authority_zh: str
-    doc_no: str
-    type: str
-    type_zh: str
-    type_en: str
-    status: Sentence
-    cutoffs: tuple[Sentence, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditResult:
-    """All of `tallystick audit`."""
-
-    verdict: Literal["holds", "does_not_hold"]
-    programme: ProgrammeResult
-    claim: ClaimResult
-    metrics: tuple[MetricResult, ...]
-    rules: tuple[RuleResult, ...]
-    findings: tuple[Finding, ...]
-    count: CountResult
 
 
 def noted(severity: Literal["fault", "remark"], code: str, where: str, say: Say, **args: object) -> Finding:
@@ -394,8 +315,8 @@ def basis_json(basis: Basis) -> dict[str, Any]:
     return {f.name: _plain(getattr(basis, f.name)) for f in dataclasses.fields(basis)}
 
 
-def as_json(result: CountResult | AuditResult) -> dict[str, Any]:
-    """Return the published form."""
+def as_json(result: object) -> dict[str, Any]:
+    """Return the published form of a result."""
     value: dict[str, Any] = _plain(result)
     return value
 

@@ -27,7 +27,7 @@ from verifier.audit.results_audit import (
     ShareResult,
     Status,
 )
-from verifier.audit.values import Facts, Figure, Part, exact
+from verifier.audit.values import Facts, Figure, Part, exact, number
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, ">": operator.gt, "==": operator.eq, "<=": operator.le}
@@ -151,8 +151,8 @@ def _branch(branch: Branch, rule: Rule, facts: Facts, reading: Reading | None, p
     return min(found, key=lambda one: (BEST.index(one.status), [-_size(test) for test in one.comparisons]))
 
 
-def _size(test: ComparisonResult) -> float:
-    return float(test.value) if isinstance(test.value, int | float) else 0.0
+def _size(test: ComparisonResult) -> int | float:
+    return number(test.value) or 0
 
 
 def _compare(test: Comparison, rule: Rule, facts: Facts, reading: Reading | None,
@@ -165,7 +165,8 @@ def _compare(test: Comparison, rule: Rule, facts: Facts, reading: Reading | None
         figure, share, compared = _share(test, metric, facts, reading, part)
     else:
         figure = facts.figure(metric, part, reading, kinds)
-        compared = exact(figure.value) if type(figure.value) in (int, float) else figure.value  # type: ignore[arg-type]  # just tested
+        counted = number(figure.value)
+        compared = figure.value if counted is None else exact(counted)
     threshold = test.value if isinstance(test.value, bool) else exact(test.value)
     comparable = compared is not None and isinstance(compared, bool) == isinstance(threshold, bool)
     status: Status = "not_met"
@@ -186,12 +187,12 @@ def _share(test: Comparison, metric: str, facts: Facts, reading: Reading | None,
     if reading is not None and reading.denominator not in (None, above):
         below = str(reading.denominator)
     numerator, denominator = facts.figure(above, part, reading), facts.figure(below, part, reading)
-    top, bottom = (figure.value if type(figure.value) in (int, float) else None for figure in (numerator, denominator))
-    share = ShareResult(numerator=above, numerator_value=top, denominator=below, denominator_value=bottom)  # type: ignore[arg-type]  # just tested
+    top, bottom = number(numerator.value), number(denominator.value)
+    share = ShareResult(numerator=above, numerator_value=top, denominator=below, denominator_value=bottom)
     claimed = facts.claimed(metric, part)
     if top is None or not bottom:
         return Figure(claimed, None, None, None), share, None
-    value = exact(top) / exact(bottom)  # type: ignore[arg-type]  # just tested
+    value = exact(top) / exact(bottom)
     resting = {numerator.rests_on, denominator.rests_on}
     rests = "both" if len(resting) > 1 else numerator.rests_on
     return Figure(claimed, None, float(round(value, SHARE_DIGITS)), rests), share, value

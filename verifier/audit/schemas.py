@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from verifier.audit.claim import claim_model
-from verifier.audit.results import AuditResult, CountResult
+from verifier.audit.difference import CompareResult
+from verifier.audit.results import CountResult
+from verifier.audit.results_audit import AuditResult
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -15,7 +17,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def all_schemas() -> dict[str, dict[str, Any]]:
     """Return file name -> schema. In results every field is present and no other is allowed."""
     results = {name: _closed(TypeAdapter(kind).json_schema(mode="serialization"))
-               for name, kind in (("count", CountResult), ("audit", AuditResult))}
+               for name, kind in (("count", CountResult), ("audit", AuditResult), ("compare", CompareResult))}
     return {f"{name}.schema.json": {"$schema": DIALECT, **schema, "title": name}
             for name, schema in (*results.items(), ("claim", claim_model().model_json_schema()))}
 

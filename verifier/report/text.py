@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protocols.terms.say import Say
 from verifier.commands import level_lines, local_time
+from verifier.report.difference import difference_lines
 from verifier.report.machines import duplicate_lines
 from verifier.report.wording import (
     Json,
@@ -15,7 +16,6 @@ from verifier.report.wording import (
     finding,
     interval,
     named,
-    number,
     percent,
     presence_lines,
     protocols,
@@ -26,52 +26,35 @@ from verifier.report.wording import (
 DEVICES_SHOWN = 50
 """Devices told one by one; a screen holds no more, and --json lists all."""
 
-MARKS = {"met": "[+]", "declared": "[~]", "not_met": "[-]"}
-
 
 def count_lines(result: Json, say: Say, *, every_device: bool = False) -> list[str]:
     """Return the lines of `tallystick count`; `every_device`: the counted ones are listed too."""
     lines = [say("count.valid" if result["verdict"] == "valid" else "count.invalid"), ""]
-    lines += _bundles(result, say)
+    lines += sections_of_bundles(result, say)
     if result["figures"] is not None:
         lines += ["", say("count.at", at=local_time(result["at"]["counted_s"])), *_figures(result, say),
                   *(_counted(result, say) if every_device else ()), *_not_counted(result, say),
                   *duplicate_lines(result, say), *_basis(result, say)]
-    return [*lines, *_findings(result["findings"], say), *_open(result, say), *_limits(result, say)]
+    return [*lines, *finding_lines(result["findings"], say), *_open(result, say), *_limits(result, say)]
 
 
-def audit_lines(result: Json, say: Say) -> list[str]:
-    """Return the lines of `tallystick audit`."""
-    counted, rules = result["count"], result["rules"]
-    verdict = result["verdict"]
-    lines = [say("audit.holds" if verdict == "holds" else "audit.does_not_hold"),
-             say("audit.holds_means" if verdict == "holds" else "audit.does_not_hold_means")]
-    resting = sum(rule["status"] == "declared" for rule in rules)
-    if resting:
-        lines.append(say("audit.resting", count=resting, rules=len(rules)))
-    lines += ["", *_bundles(counted, say), ""]
-    for item in result["metrics"]:
-        lines.append(say("audit.metric", name=named(item, say), claimed=number(item["claimed"], say),
-                         proven=number(item["proven"], say)))
-    names = {item["key"]: named(item, say) for item in result["metrics"]}
-    for rule in rules:
-        lines += ["", say("audit.rule", status=f"{MARKS[rule['status']]} {say('status.' + rule['status'])}",
-                          text=named(rule, say), cite=rule["cite"])]
-        for branch in rule["branches"]:
-            for c in branch["comparisons"]:
-                told = say("audit.comparison", name=names[c["metric"]], op=c["op"],
-                           threshold=number(c["threshold"], say), claimed=number(c["claimed"], say),
-                           proven=number(c["proven"], say), status=say(f"status.{c['status']}"))
-                mode = branch["mode"]
-                lines.append("      " + (say("count.pair", name=say(f"mode.{mode}"), value=told) if mode else told))
-    if counted["figures"] is not None:
-        lines += ["", say("count.at", at=local_time(counted["at"]["counted_s"])), *_figures(counted, say),
-                  *_not_counted(counted, say), *duplicate_lines(counted, say), *_basis(counted, say)]
-    return [*lines, *_findings([*result["findings"], *counted["findings"]], say), *_open(counted, say),
-            *_limits(counted, say)]
+def compare_lines(result: Json, say: Say) -> list[str]:
+    """Return the lines of `tallystick count --compare`."""
+    first, second = result["first"], result["second"]
+    found = first["findings"] + [f for f in second["findings"] if f not in first["findings"]]
+    return [say("count.valid" if first["verdict"] == "valid" else "count.invalid"), "",
+            *sections_of_bundles(first, say), *difference_lines(result, say), *finding_lines(found, say),
+            *_open(first, say), *_open(second, say), *_limits(first, say)]
 
 
-def _bundles(result: Json, say: Say) -> list[str]:
+def count_sections(counted: Json, say: Say) -> list[str]:
+    """Return the figures of a count that an audit tells again: figures, not counted, machines, basis."""
+    return [say("count.at", at=local_time(counted["at"]["counted_s"])), *_figures(counted, say),
+            *_not_counted(counted, say), *duplicate_lines(counted, say), *_basis(counted, say)]
+
+
+def sections_of_bundles(result: Json, say: Say) -> list[str]:
+    """Return what each bundle rests on, and which gateways of its enterprise are not shown."""
     lines = []
     for bundle in result["bundles"]:
         summary = bundle["summary"]
@@ -133,7 +116,8 @@ def _basis(result: Json, say: Say) -> list[str]:
               for name, value, source in basis_rows(basis, say))]
 
 
-def _findings(findings: list[Json], say: Say) -> list[str]:
+def finding_lines(findings: list[Json], say: Say) -> list[str]:
+    """Return every finding in a line of its own."""
     if not findings:
         return []
     return ["", say("count.findings", count=len(findings)),
