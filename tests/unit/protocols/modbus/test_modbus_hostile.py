@@ -76,7 +76,7 @@ async def test_a_late_answer_that_a_serial_gateway_hands_to_the_next_connection_
                 if number == 2:
                     asyncio.get_running_loop().call_later(1.5 * timeout_s, late)
                     continue
-                if number == 3 and asked[2] - asked[1] < 1.6 * timeout_s:  # asked while the late answer was due: it comes first
+                if number == 3 and asked[2] - asked[1] < 1.6 * timeout_s:  # the late answer is due: it comes first
                     await asyncio.sleep(timeout_s)
                 writer.write(hostile.frame(0, 1, b"\x03\x02" + number.to_bytes(2, "big")))
 

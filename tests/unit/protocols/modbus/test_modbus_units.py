@@ -1,0 +1,165 @@
+"""Units that share a line: limits, pauses and intervals of their own, and a dead one that costs only itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import pairwise
+
+import pytest
+
+from protocols.modbus import schedule
+from protocols.modbus.driver import Driver
+from protocols.modbus.schedule import Pace
+from protocols.modbus.target import UnitSettings
+from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
+from tests.unit.protocols.modbus.test_modbus_driver import device, serving, silence
+
+
+class Wire:
+    """When each request of each unit reached the server, by the loop's clock."""
+
+    def __init__(self) -> None:
+        self.asked: dict[int, list[float]] = {}
+        self.requests: list[tuple[float, int, int, int]] = []
+        self.replied: list[float] = []
+
+    def packet(self, sending: bool, data: bytes) -> bytes:
+        now_s = time.monotonic()
+        if sending:
+            self.replied.append(now_s)
+        elif len(data) >= 12:
+            self.asked.setdefault(data[6], []).append(now_s)
+            address, count = (int.from_bytes(data[at:at + 2], "big") for at in (8, 10))
+            self.requests.append((now_s, data[6], address, count))
+        return data
+
+
+def test_pace() -> None:
+    pace = Pace()
+    pace.started(3, now_s=10.0, interval_ms=500)
+    pace.ended(now_s=10.1, pause_ms=50)
+    assert pace.unit_ready_s(3) == 10.5
+    assert pace.unit_ready_s(4) == float("-inf")
+    assert pace.line_ready_s() == pytest.approx(10.15)
+    pace.started(4, now_s=10.2, interval_ms=0)
+    assert pace.unit_ready_s(4) == float("-inf")
+
+
+async def test_each_unit_is_read_within_its_own_limits() -> None:
+    wire, sink = Wire(), Recording()
+    points = [point(unit * 100 + a, f"{unit}/holding/{a}", "uint16", device=unit) for unit in (1, 2) for a in range(40)]
+    at_two = UnitSettings(ids=(2,), max_registers=8, poll_s=0.1)
+    async with serving(device(1, [7] * 40), device(2, [9] * 40), trace_packet=wire.packet) as port:
+        driver = Driver(endpoint(port, poll_s=0.02, units=(at_two,)), points, sink)
+        assert [(row["unit"], row["count"], row["poll_s"]) for row in driver.plan()] == [
+            ("1", "40", "0.02"), *[("2", "8", "0.1")] * 5]
+        async with running(driver):
+            await until(lambda: len(sink.values.get(239, [])) >= 3)
+    assert {count for _, unit, _, count in wire.requests if unit == 2} == {8}
+    assert len(sink.values[100]) > 2 * len(sink.values[200]), "unit 1 is polled five times as often"
+
+
+async def test_a_unit_that_wants_an_interval_keeps_nobody_waiting() -> None:
+    """Unit 2 needs five reads of 60 ms apart; unit 1 goes on every 20 ms in between."""
+    wire, sink = Wire(), Recording()
+    points = [point(unit * 100 + a, f"{unit}/holding/{a}", "uint16", device=unit) for unit in (1, 2) for a in range(40)]
+    at_two = UnitSettings(ids=(2,), max_registers=8, interval_ms=60)
+    async with serving(device(1, [7] * 40), device(2, [9] * 40), trace_packet=wire.packet) as port:
+        driver = Driver(endpoint(port, units=(at_two,)), points, sink)
+        async with running(driver):
+            await until(lambda: len(sink.values.get(239, [])) >= 2)
+            for slot in (200, 208, 200):  # whoever else asks waits as well
+                await driver.read_once(slot)
+    gaps = [b - a for a, b in pairwise(wire.asked[2])]
+    assert len(gaps) >= 10
+    assert min(gaps) >= 0.04
+    assert len(wire.asked[1]) >= 1.5 * len(wire.asked[2])
+    order = [address for _, unit, address, _ in wire.requests if unit == 2][:5]
+    assert order == [0, 8, 16, 24, 32], "one poll, in its order"
+
+
+async def test_the_pause_of_one_unit_is_kept_by_all() -> None:
+    wire, sink = Wire(), Recording()
+    points = [point(unit, f"{unit}/holding/0", "uint16", device=unit) for unit in (1, 2)]
+    async with serving(device(1, [7]), device(2, [9]), trace_packet=wire.packet) as port:
+        driver = Driver(endpoint(port, units=(UnitSettings(ids=(1,), pause_ms=40),)), points, sink)
+        async with running(driver):
+            await until(lambda: len(sink.values.get(2, [])) >= 8)
+    after: dict[int, list[float]] = {1: [], 2: []}
+    for (reply_s, (_, unit, _, _)), (asked_s, *_) in zip(
+            zip(wire.replied, wire.requests, strict=False), wire.requests[1:], strict=False):
+        after[unit].append(asked_s - reply_s)
+    assert min(after[1]) >= 0.025
+    assert min(after[2]) < 0.025
+
+
+async def test_a_unit_that_cannot_keep_its_rate_is_told_once() -> None:
+    sink = Recording()
+    points = [point(a, f"1/holding/{a}", "uint16") for a in range(40)]
+    at = UnitSettings(ids=(1,), max_registers=8, interval_ms=40, timeout_s=0.1)
+    async with serving(device(1, [7] * 40)) as port:
+        async with running(Driver(endpoint(port, units=(at,)), points, sink)):
+            await until(lambda: len(sink.values.get(39, [])) >= 4)
+    assert sink.codes() == ["modbus.overrun"]
+
+
+async def test_the_timeout_of_a_unit_is_its_own() -> None:
+    points = [point(1, "1/holding/0", "uint16"), point(2, "2/holding/0", "uint16", device=1)]
+    async with serving(device(1, [7]), device(2, [9]), trace_packet=silence(1, 2)) as port:
+        at = endpoint(port, timeout_s=0.05, units=(UnitSettings(ids=(2,), timeout_s=0.3),))
+        began_s = time.monotonic()
+        results = await Driver(at, points, Recording()).check()
+    assert [dict(r.args)["timeout_s"] for r in results] == ["0.05", "0.3"]
+    assert time.monotonic() - began_s >= 0.35
+
+
+async def test_one_dead_unit_of_thirty_leaves_the_others_nine_tenths_of_their_rate(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth of real time: polls of 0.1 s, a timeout as long, and a dead unit asked every 3 s at the most.
+
+    A busy machine slows either run, so the best of three counts; test_modbus_schedule.py has it in virtual time.
+    """
+    monkeypatch.setattr(schedule, "SILENT_FIRST_S", schedule.SILENT_FIRST_S / 10)
+    monkeypatch.setattr(schedule, "SILENT_MAX_S", schedule.SILENT_MAX_S / 10)
+    shares = []
+    for _ in range(3):
+        alive, others = await rates(()), await rates((13,))
+        shares.append(min(others[unit] / alive[unit] for unit in others if unit != 13))
+        assert others[13] == 0 < alive[13]
+        if shares[-1] >= 0.9:
+            break
+    assert max(shares) >= 0.9, shares
+
+
+async def rates(dead: tuple[int, ...]) -> dict[int, float]:
+    """Return replies per second of each of 30 units, over 3 s, when these are dead."""
+    units, sink = range(1, 31), Recording()
+    points = [point(unit, f"{unit}/holding/0", "float32", device=unit) for unit in units]
+    async with serving(*(device(u, [0x41AC, 0]) for u in units), trace_packet=silence(*dead)) as port:
+        async with running(Driver(endpoint(port, poll_s=0.1, timeout_s=0.1), points, sink)):
+            await until(lambda: len(sink.replies) >= 30 - len(dead))
+            before, began_s = dict(sink.replies), time.monotonic()
+            await asyncio.sleep(3.0)
+            took_s = time.monotonic() - began_s
+    return {u: (sink.replies.get(u, 0) - before.get(u, 0)) / took_s for u in units}
+
+
+async def test_one_connection_carries_all_units_and_one_request_at_a_time() -> None:
+    connections, flights, most = [0], [0], [0]
+
+    def connected(is_up: bool) -> None:
+        connections[0] += is_up
+
+    def packet(sending: bool, data: bytes) -> bytes:
+        flights[0] += -1 if sending else 1
+        most[0] = max(most[0], flights[0])
+        return data
+
+    sink = Recording()
+    points = [point(unit, f"{unit}/holding/0", "uint16", device=unit) for unit in range(1, 11)]
+    async with serving(*(device(u, [u]) for u in range(1, 11)), trace_connect=connected, trace_packet=packet) as port:
+        async with running(Driver(endpoint(port), points, sink)):
+            await until(lambda: len(sink.replies) == 10 and min(sink.replies.values()) > 5)
+    assert (connections, most) == ([1], [1])
