@@ -167,9 +167,9 @@ def test_the_command_prints_both_readings(tmp_path: Path, capsys: pytest.Capture
     gateway = plant.gateway.id[:8]
     assert "The same evidence under two counting bases: default and strict" in text
     assert "devices that count: 5 and 4; 1 enter, 2 leave" in text
-    assert "  things counted: equipment, product, terminal -> equipment, production line\n" in text
-    assert (f"  gateway {gateway}, slot 2: by `deployments`, together with `things counted`; under default: "
-            in text)
+    assert "  things counted: equipment, product, terminal -> equipment, line\n" in text
+    assert (f"  gateway {gateway}, slot 2: by `deployments`, together with `things counted`; under default: no "
+            "industrial device under this basis\n") in text
     assert main([*words, "--lang", "zh"]) == 0
     assert "新增（1）：仅在 strict 下计入" in capsys.readouterr().out
     assert main([*words[:-1], "jiangsu_2018"]) == 2
