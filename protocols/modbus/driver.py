@@ -73,11 +73,11 @@ class Link:
         """
         now_s, limits = asyncio.get_running_loop().time, self._limits[unit]
         while True:
-            await asyncio.sleep(max(0.0, self._pace.unit_ready_s(unit) - now_s()))
+            await _until(self._pace.unit_ready_s(unit))
             async with self.lock:
                 if self._pace.unit_ready_s(unit) > now_s():
                     continue  # somebody else asked this unit in between
-                await asyncio.sleep(max(0.0, self._pace.line_ready_s() - now_s()))
+                await _until(self._pace.line_ready_s())
                 self._pace.started(unit, now_s=now_s(), interval_ms=limits.interval_ms)
                 try:
                     yield
@@ -267,6 +267,13 @@ class Link:
 
     def _problem(self, code: str, **args: object) -> Problem:
         return Problem.of(self._endpoint.name, code, **args)
+
+
+async def _until(at_s: float) -> None:
+    """Wait until a moment of the loop's clock; at once if it is over."""
+    wait_s = at_s - asyncio.get_running_loop().time()
+    if wait_s > 0:
+        await asyncio.sleep(wait_s)
 
 
 class Driver:
