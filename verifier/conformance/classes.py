@@ -42,7 +42,7 @@ PARTLY: Mapping[int, str] = {
 
 PENDING: Mapping[int, str] = {
     30: "time-stamp tokens", 34: "SM2 and SM3", 36: "a TPM", 37: "a TPM", 39: "the tags of other enterprises",
-    42: "samples drawn by an audit", 43: "SM2 and SM3",
+    43: "SM2 and SM3",
 }
 """Classes that need what does not exist yet."""
 

@@ -13,8 +13,10 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
+from protocols.errors import ConfigError
 from protocols.evidence import jcs, keys, note, roster, signed, tiles
 from protocols.evidence.encoding import to_base64
 from protocols.evidence.policy import Policy
@@ -28,6 +30,7 @@ from protocols.terms.vocabulary import (
     THINGS,
 )
 from verifier.conformance import servers as key_holder
+from verifier.conformance import visits
 from verifier.conformance.world import (
     OTHER_USCC,
     START_S,
@@ -42,6 +45,7 @@ from verifier.conformance.world import (
     zipped,
 )
 from verifier.proof.also import EQUIVOCATION
+from verifier.sampling.spotcheck import close
 
 WITNESSES = ("bureau", "vendor", "association", "city", "union")
 HOUR_S, DAY_S = 3600, 86_400
@@ -204,6 +208,35 @@ class Draw:
             pair = [stranger.checkpoint().decode(), stranger.checkpoint(root=rng.randbytes(32)).decode()]
             self.also["other-equivocation.json"] = jcs.encode({"type": EQUIVOCATION, "a": pair[0], "b": pair[1]})
 
+    def visited(self) -> Draw:
+        """A checker who trusts an assessor may hold the findings of a visit to devices that this bundle shows."""
+        rng = random.Random(f"visit {self.seed}")  # of its own: nothing else is drawn otherwise because of it
+        if self.mode != "witnessed" or rng.random() >= 0.2:
+            return self
+        policy = json.dumps(json.loads(self.policy) | {"assessors": [public(visits.ASSESSOR).hex()]}).encode()
+        seen: dict[int, int] = {}  # co-signature -> start of the first window that names it
+        for value in map(json.loads, self.gateway.entries):
+            if value["type"] == "window" and value.get("seen"):
+                seen.setdefault(value["seen"]["time_s"], value["start_s"])
+        pairs = list(pairwise(sorted(seen)))
+        for before_s, after_s in rng.sample(pairs, min(len(pairs), 4)):
+            try:
+                drawn = visits.honest_draw(
+                    [self.members], policy, after_s - 1, at_s=min(seen[before_s], after_s - 1),
+                    basis=visits.PATIENT, at_least_permille=rng.choice([500, 950, 1000]))
+            except ConfigError:
+                continue  # no device counted then, or the bundle does not show it
+            told = {place: rng.choice(["match", "match", "mismatch", "unverified", None])
+                    for place in range(len(drawn["devices"]))}
+            made = visits.visit(drawn, told)
+            if rng.random() < 0.8:
+                close(made, missing_allowed=True)
+            self.also["findings.json"] = made.encode()
+            self.policy = policy
+            self.features.add(_BESIDE["findings.json"])
+            break
+        return self
+
     def _strange_line(self, data: bytes) -> bytes:
         parsed = note.parse(data, where="")
         stranger = note.Signature("stranger.example", self.rng.randbytes(4), self.rng.randbytes(64))
@@ -214,7 +247,8 @@ class Draw:
 
 
 _BESIDE = {"chain": "chain of a server", "reads": "transcript of reads", "kept": "beside it: an older checkpoint",
-           "older": "beside it: another bundle of this log", "other": "beside it: a proof about another log"}
+           "findings.json": "findings of a visit", "older": "beside it: another bundle of this log",
+           "other": "beside it: a proof about another log"}
 """First word of a file's name -> feature."""
 
 

@@ -28,6 +28,7 @@ from verifier.conformance import (  # noqa: F401 - fill KINDS, in this order
     classes_probes,
     classes_register,
     classes_trust,
+    classes_visits,
 )
 from verifier.conformance.classes import CLASSES, KINDS, NAMES, NO_OBJECT, PARTLY, PENDING
 from verifier.conformance.draw import FEATURES, SERVERS, honest
@@ -116,7 +117,7 @@ def be_honest(seed: int, first: int, count: int) -> Alarms:
     """Draw and judge honest bundles [first, first + count)."""
     alarms = Alarms()
     for place in range(first, first + count):
-        draw = honest(f"{seed}/honest/{place}")
+        draw = honest(f"{seed}/honest/{place}").visited()
         codes: tuple[str, ...]
         try:
             with classes.beside(draw.also) as files:

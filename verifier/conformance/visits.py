@@ -21,6 +21,9 @@ from verifier.sampling.spotcheck import Visit, begin, close
 ASSESSOR = "assessor"
 SHA256 = "ab" * 32
 """Stands for the digest of the basis, which nothing here looks at."""
+PATIENT = Basis(key="drawn", version="1", lateness_s=10**9, owner_required=False)
+"""However late a window was co-signed: what counts is that it was before the announced instant."""
+
 WALK_S = 300
 """From one device to the next."""
 
