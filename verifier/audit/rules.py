@@ -79,13 +79,16 @@ def _ambiguity(item: Ambiguity, rule: Rule, judged: _Judged, facts: Facts) -> Am
         other = _under(rule, facts, reading) if reading.changes() and rule.any else judged
         readings.append(ReadingResult(
             key=reading.key, zh=reading.zh, en=reading.en, status=other.status, branches=other.branches,
-            passing=other.groups.passing if other.groups else None, figures=_figures(item, reading, facts)))
+            passing=other.groups.passing if other.groups else None,
+            figures={key: value for key, value in _figures(item, reading, facts).items()
+                     if key in rule.metric_keys()}))
     return AmbiguityResult(zh=item.zh, en=item.en, cite=item.cite, readings=tuple(readings))
 
 
 def _figures(item: Ambiguity, reading: Reading, facts: Facts) -> dict[str, int | None]:
     """Return the figures that some reading of this passage changes, under this one."""
-    changed = [key for key, yes in (("device_kind_count", any(r.kinds for r in item.readings)),
+    changed = [key for key, yes in (("device_kind_count", any(r.kinds and _of(r, "device_kind_count")
+                                                              for r in item.readings)),
                                     ("protocol_count", any(r.protocols for r in item.readings))) if yes]
     return {key: facts.proven(key, None, reading.kinds, reading.protocols) for key in changed}
 
@@ -107,7 +110,7 @@ def _of_groups(rule: Rule, groups: Groups, facts: Facts, reading: Reading | None
     claimed = {(group.by, group.key) for group in facts.claim.groups}
     verdicts = []
     for by in groups.by:
-        for part in _members(by, groups, facts) or facts.parts(by):
+        for part in _members(by, groups, facts) or _parts(by, rule, facts, reading):
             branches = _branches(rule, facts, reading, part)
             verdicts.append(GroupVerdict(part=part.named(), claimed=(part.by, part.key) in claimed,
                                          status=_best(branches), branches=branches))
@@ -124,6 +127,14 @@ def _of_groups(rule: Rule, groups: Groups, facts: Facts, reading: Reading | None
         passing=sum(v.status in PASSING for v in verdicts), groups=tuple(verdicts)))
 
 
+def _parts(by: str, rule: Rule, facts: Facts, reading: Reading | None) -> list[Part]:
+    """Return the groups that the claim names, and those of the evidence where it proves something that is asked."""
+    asked = {_metric(test, reading) for branch in rule.any for test in branch.all}
+    provable = any(facts.metric(key).evidence == "proven" for key in asked)
+    claimed = {(group.by, group.key) for group in facts.claim.groups}
+    return [part for part in facts.parts(by) if provable or (part.by, part.key) in claimed]
+
+
 def _members(by: str, groups: Groups, facts: Facts) -> list[Part]:
     """Return the groups that the document names."""
     of = division(by, facts.programme.data.divisions)
@@ -136,7 +147,9 @@ def _branches(rule: Rule, facts: Facts, reading: Reading | None, part: Part | No
 
 def _branch(branch: Branch, rule: Rule, facts: Facts, reading: Reading | None, part: Part | None) -> BranchResult:
     """Judge a branch; where it asks for one industry or region, of the best of them."""
-    scope = next((test.scope for test in branch.all if test.scope), None) or (reading.scope if reading else None)
+    scope = next((test.scope for test in branch.all if test.scope), None)
+    if reading is not None and any(_of(reading, test.metric) for test in branch.all):
+        scope = scope or reading.scope
     parts: list[Part | None] = [part]
     if scope is not None and part is None:
         parts = [*facts.candidates(scope)]
@@ -157,7 +170,8 @@ def _size(test: ComparisonResult) -> int | float:
 
 def _compare(test: Comparison, rule: Rule, facts: Facts, reading: Reading | None,
              part: Part | None) -> ComparisonResult:
-    metric = test.metric if reading is None else reading.metrics.get(test.metric, test.metric)
+    reading = reading if reading is not None and _of(reading, test.metric) else None
+    metric = _metric(test, reading)
     kinds = test.kinds if test.kinds == "by_model" else None
     share: ShareResult | None = None
     compared: Any
@@ -178,6 +192,15 @@ def _compare(test: Comparison, rule: Rule, facts: Facts, reading: Reading | None
         metric=metric, op=test.op, threshold=test.value, unit=test.unit, wording=test.wording, filter=test.filter,
         claimed=figure.claimed, proven=figure.proven, value=figure.value, rests_on=figure.rests_on, share=share,
         status=status)
+
+
+def _of(reading: Reading, metric: str) -> bool:
+    """Whether a reading changes comparisons of this metric."""
+    return not reading.of or metric in reading.of
+
+
+def _metric(test: Comparison, reading: Reading | None) -> str:
+    return test.metric if reading is None else reading.metrics.get(test.metric, test.metric)
 
 
 def _share(test: Comparison, metric: str, facts: Facts, reading: Reading | None,

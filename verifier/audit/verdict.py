@@ -196,8 +196,9 @@ def _part_findings(facts: Facts, splits: Iterable[SplitResult], say: Say) -> Ite
             claimed = number(figure.claimed)
             if figure.rests_on == "evidence" and claimed is not None and figure.proven is not None \
                     and claimed > figure.proven:
+                name = division(group.by, facts.programme.data.divisions).name_zh(group.key) or group.name
                 yield noted("fault", "audit.part_overclaim", f"groups.{group.by}.{group.key}", say, metric=key,
-                            part=group.name, claimed=claimed, proven=figure.proven)
+                            part=name, claimed=claimed, proven=figure.proven)
 
 
 def _document_findings(facts: Facts, table: Iterable[MetricResult], counted: CountResult,

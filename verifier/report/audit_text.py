@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protocols.terms.say import Say
 from verifier.commands import local_time
+from verifier.report.listed import listed_lines
 from verifier.report.text import count_sections, finding_lines, sections_of_bundles
 from verifier.report.wording import ABSENT, Json, division_part, finding, named, number
 
@@ -19,7 +20,8 @@ def audit_lines(result: Json, say: Say) -> list[str]:
     """Return the lines of `tallystick audit`."""
     counted = result["count"]
     lines = [*_first_screen(result, say), "", *_rule_details(result, say), *_stages(result, say),
-             *_splits(result, say), *_documents(result, say), "", *sections_of_bundles(counted, say)]
+             *_splits(result, say), *_documents(result, say), *listed_lines(result["claimed_list"], say), "",
+             *sections_of_bundles(counted, say)]
     if counted["figures"] is not None:
         lines += ["", *count_sections(counted, say)]
     return [*lines, *finding_lines([*result["findings"], *counted["findings"]], say), *_open(result, say),
@@ -66,9 +68,11 @@ def _figure(item: Json, say: Say) -> str:
         rest = say("told.more", more=number(more, say)) if more > 0 else say("told.less", less=number(-more, say))
     else:
         rest = ""
+    if item["evidence"] == "declared" and item["evidence_class"] is None:
+        return say("told.figure_other", name=name, claimed=number(item["claimed"], say), rest=rest)
     if item["evidence"] == "declared":
         return say("told.figure_declared", name=name, claimed=number(item["claimed"], say), rest=rest,
-                   class_=item["evidence_class"] or say("told.class"))
+                   class_=item["evidence_class"])
     return say("told.figure", name=name, claimed=number(item["claimed"], say), proven=number(item["proven"], say),
                rest=rest)
 
@@ -120,9 +124,11 @@ def _comparison(test: Json, names: dict[str, str], say: Say) -> str:
         return say("told.share", name=names[test["metric"]], top=names[share["numerator"]], value=_plain(test["value"]),
                    bottom=names[share["denominator"]], above=number(share["numerator_value"], say),
                    below=number(share["denominator_value"], say), threshold=test["threshold"], **told)
-    return say("told.comparison", name=names[test["metric"]], threshold=number(test["threshold"], say),
-               wording=test["wording"] or test["op"], claimed=number(test["claimed"], say),
-               proven=number(test["proven"], say), **told)
+    threshold = number(test["threshold"], say)
+    if test["wording"]:
+        threshold = say("told.wording", threshold=threshold, wording=test["wording"])
+    return say("audit.comparison", name=names[test["metric"]], threshold=threshold,
+               claimed=number(test["claimed"], say), proven=number(test["proven"], say), **told)
 
 
 def _plain(value: object) -> str:
@@ -153,10 +159,11 @@ def _ambiguity(item: Json, names: dict[str, str], say: Say) -> list[str]:
         words += [f"{names.get(key, key)} {number(value, say)}" for key, value in reading["figures"].items()]
         if reading["passing"] is not None:
             words.append(say("told.passing", passing=reading["passing"]))
-        words += [_comparison(test, names, say) for branch in reading["branches"] for test in branch["comparisons"]
-                  if test["share"] is not None]
         lines.append("  " + say("told.reading_line", key=reading["key"], text=named(reading, say),
                                 result="; ".join(words)))
+        lines += [f"    {line}" for line in _branches(
+            [{**branch, "comparisons": [test for test in branch["comparisons"] if branch["part"] or test["share"]]}
+             for branch in reading["branches"]], names, say)]
     return lines
 
 
