@@ -125,11 +125,14 @@ class Facts:
         return next((group for group in groups if group.key == part.key), NOBODY)
 
     def claimed(self, key: str, part: Part | None) -> Value | None:
-        """Return what is claimed: of this part; or of all, where the whole claim is of this part."""
-        for group in self.claim.groups if part is not None else ():
-            if part is not None and (group.by, group.key) == (part.by, part.key) and key in group.metrics:
+        """Return what is claimed: of this part; or of all, where the whole claim is of this part and names no parts."""
+        if part is None:
+            return self.claim.metrics.get(key)
+        named = [group for group in self.claim.groups if group.by == part.by and key in group.metrics]
+        for group in named:
+            if group.key == part.key:
                 return group.metrics[key]
-        return self.claim.metrics.get(key) if part is None or part.scoped else None
+        return self.claim.metrics.get(key) if part.scoped and not named else None
 
     def parts(self, by: str) -> list[Part]:
         """Return the parts that have a counted device, or that the claim names, in the order of their keys."""
