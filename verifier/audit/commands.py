@@ -46,6 +46,7 @@ def audit_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     _bundle_arguments(parser, say)
     parser.add_argument("--programme", metavar="P", required=True, help=say("audit.help.programme"))
     parser.add_argument("--type", metavar="T", required=True, help=say("audit.help.type"))
+    parser.add_argument("--devices", metavar="LIST", type=Path, help=say("list.help"))
     parser.add_argument("--report", metavar="OUT.pdf|.html|.xlsx", type=Path, help=say("audit.help.report"))
     parser.add_argument("--bilingual", action="store_true", help=say("report.help.bilingual"))
     parser.add_argument("--fonts", metavar="DIR", type=Path, help=say("report.help.fonts"))
@@ -104,6 +105,7 @@ def audit_command(args: argparse.Namespace, say: Say) -> int:
     from config.programme import load_programme
     from verifier.audit.claim import load_claim
     from verifier.audit.counting import count
+    from verifier.audit.listed import claimed_list, with_list
     from verifier.audit.results import as_bytes, as_json
     from verifier.audit.verdict import audit
     from verifier.report.audit_text import audit_lines
@@ -114,9 +116,13 @@ def audit_command(args: argparse.Namespace, say: Say) -> int:
     _agree(args, programme.data.programme.key, claim.table.programme, claim.table.type)
     platform_type = programme.type_named(args.type)
     order = programme_order(args, claim.at_s, programme, claim=claim.sha256)
+    listed = None if args.devices is None else claimed_list(args.devices)
     judged = judge_all(args, say)
     counted = count(judged, _explained(order, args.explain, judged), say)
-    result = as_json(audit(claim, programme, platform_type, counted, say))
+    found = audit(claim, programme, platform_type, counted, say)
+    if listed is not None:
+        found = with_list(found, listed, judged, order.basis, say)
+    result = as_json(found)
     if args.report is not None:
         _write_report(args, result, say)
         print(say("audit.report_written", path=args.report), file=sys.stderr)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from verifier.audit.results import CountResult, Finding, Sentence
+from verifier.audit.results_machines import ClaimedListResult
 
 Value = int | float | bool | str
 
@@ -251,7 +252,10 @@ class ProgrammeResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditResult:
-    """All of `tallystick audit`. ambiguities: of the whole programme, with the figures that their readings change."""
+    """All of `tallystick audit`. ambiguities: of the whole programme, with the figures that their readings change.
+
+    claimed_list: of --devices, null where no list was given or a bundle is invalid.
+    """
 
     verdict: Literal["holds", "does_not_hold"]
     programme: ProgrammeResult
@@ -262,3 +266,4 @@ class AuditResult:
     ambiguities: tuple[AmbiguityResult, ...]
     findings: tuple[Finding, ...]
     count: CountResult
+    claimed_list: ClaimedListResult | None = None

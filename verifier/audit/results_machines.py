@@ -56,15 +56,18 @@ class GroupResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryResult:
-    """One roster entry that touched a device. The entry took effect with the window that begins at `from_s`.
+    """One roster entry that touched a device: signed by the gateway, from an asset ledger of this digest and date.
 
-    what: the device was `listed` (also: in the first roster of the bundle), its row was `changed` (in `fields`), or
-    it is `gone`. after_s, before_s: independent co-signatures around that window, null where nothing proves a side.
+    what: the device was `listed` (also: stood in the first roster of the bundle), its row or points were `changed`
+    (`fields`), or it is `gone`. from_s: start of the first window under the entry, by the gateway's clock, null
+    if there is none; after_s, before_s: independent co-signatures around that window, null where nothing proves it.
     """
 
     seq: int
     what: Literal["listed", "changed", "gone"]
     fields: tuple[str, ...]
+    ledger_sha256: str
+    ledger_date: str
     from_s: int | None
     after_s: int | None
     before_s: int | None
@@ -75,9 +78,10 @@ class ListedResult:
     """One device on which list and evidence differ.
 
     row: of the list, null if only the evidence has it. state: `not_counted` for `reason`; `gone`: its slot is a
-    tombstone at T; `unknown`: no slot, or no opened device, is called so; `not_shown`: no bundle of its gateway;
-    `twice`: an earlier row names it; `not_listed`: it counts. seen_s: end of the last window until T in which it
-    produced, null where none of the bundle does.
+    tombstone at T; `later`: its slot came after T; `unknown`: no slot and no opened device is called so; `several`:
+    more than one opened device is; `not_shown`: no bundle of its gateway; `twice`: an earlier row names it;
+    `not_listed`: it counts. seen_s: end of the last window until T in which it produced by points in the roles of
+    the basis, null where none of the bundle's does (of the last 20 000).
     """
 
     row: int | None
@@ -85,7 +89,7 @@ class ListedResult:
     gateway: str | None
     slot: int | None
     name: str | None
-    state: Literal["not_counted", "gone", "unknown", "not_shown", "twice", "not_listed"]
+    state: Literal["not_counted", "gone", "later", "unknown", "several", "not_shown", "twice", "not_listed"]
     reason: str | None
     seen_s: int | None
     history: tuple[EntryResult, ...]

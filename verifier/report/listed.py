@@ -1,0 +1,56 @@
+"""A list of claimed devices against the evidence, for a terminal: each device on which they differ, and its history."""
+
+from __future__ import annotations
+
+from protocols.terms.say import Say
+from verifier.commands import local_time
+from verifier.report.wording import Json, device_name
+
+DEVICES_SHOWN = 50
+ENTRIES_SHOWN = 5
+"""So many are told one by one; a screen holds no more, and --json lists all."""
+
+
+def listed_lines(told: Json | None, say: Say) -> list[str]:
+    """Return the lines about a list; nothing where none was given."""
+    if told is None:
+        return []
+    only, more = told["only_in_list"], told["only_in_evidence"]
+    lines = ["", say("list.heading", rows=told["rows"], matched=told["matched"], only=len(only), more=len(more))]
+    for code, items in (("only", only), ("more", more)):
+        if not items:
+            continue
+        lines += ["", say(f"list.{code}", count=len(items))]
+        for item in items[:DEVICES_SHOWN]:
+            lines += [f"  {line}" for line in _item(item, say)]
+        if len(items) > DEVICES_SHOWN:
+            lines.append(f"  {say('count.more', count=len(items) - DEVICES_SHOWN)}")
+    return lines
+
+
+def _item(item: Json, say: Say) -> list[str]:
+    state = say(f"reason.{item['reason']}") if item["state"] == "not_counted" else say(f"list.{item['state']}")
+    name = item["id"] if item["gateway"] is None else device_name(item, say)
+    if item["gateway"] is None and item["name"]:
+        name = f"{item['id']} {item['name']}"
+    if item["row"] is None:
+        return [say("count.pair", name=name, value=state), *_history(item, say)]
+    if item["state"] in ("not_counted", "gone"):
+        state = say("list.never", state=state) if item["seen_s"] is None else say(
+            "list.seen", state=state, seen=local_time(item["seen_s"]))
+    return [say("list.row", row=item["row"], name=name, state=state), *_history(item, say)]
+
+
+def _history(item: Json, say: Say) -> list[str]:
+    lines = []
+    for told in item["history"][-ENTRIES_SHOWN:]:
+        what = {"listed": say("list.listed"), "gone": say("list.removed")}.get(told["what"]) or say(
+            "list.changed", fields=("、" if say.lang == "zh" else ", ").join(told["fields"]))
+        if told["from_s"] is None:
+            lines.append("  " + say("list.entry_unused", seq=told["seq"], date=told["ledger_date"] or "-", what=what))
+            continue
+        times = {name: say("count.sealed_open") if told[key] is None else local_time(told[key])
+                 for name, key in (("after", "after_s"), ("before", "before_s"))}
+        lines.append("  " + say("list.entry", seq=told["seq"], date=told["ledger_date"] or "-", what=what,
+                                start=local_time(told["from_s"]), **times))
+    return lines
