@@ -5,7 +5,7 @@ A slot is never reused and never lost, so columns of windows under different ros
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -129,6 +129,20 @@ class Rosters:
             for row in changed:
                 if result.get(row.slot, (None, -1))[0] != row.server_spki_sha256 or row.slot not in result:
                     result[row.slot] = (row.server_spki_sha256, at)
+        return result
+
+    def told_of(self, devices: Collection[int]) -> dict[int, list[tuple[int, DeviceRow | None, bool]]]:
+        """Return device slot -> what each roster entry says of it, in order.
+
+        That is (entry, its row where the entry tells one, whether the entry tells points of it). The first entry of
+        the bundle tells every row in force then.
+        """
+        result: dict[int, list[tuple[int, DeviceRow | None, bool]]] = {slot: [] for slot in devices}
+        for seq, changed, points in self._changes:
+            rows = {row.slot: row for row in changed if row.slot in result}
+            owners = {point.device for point in points if point.device in result}
+            for slot in sorted(rows.keys() | owners):
+                result[slot].append((seq, rows.get(slot), slot in owners))
         return result
 
     def sizes(self, seq: int) -> tuple[int, int]:
@@ -289,6 +303,8 @@ def _in_circles(devices: Sequence[DeviceRow]) -> set[int]:
     done: set[int] = set()
     bad: set[int] = set()
     for row in devices:
+        if row.parent is None:
+            continue
         path: dict[int, None] = {}
         at: int | None = row.slot
         while at is not None and at < len(devices) and at not in done and at not in path:
