@@ -11,22 +11,30 @@ from typing import Any
 from protocols.terms.say import Say
 from verifier.commands import local_time
 from verifier.report import content_count
-from verifier.report.document import Column, Command, Document, Form, Paragraph, Row, Section, Table, Text, Verdict
+from verifier.report.content_machines import machines_section
+from verifier.report.content_rules import Rules
+from verifier.report.document import (
+    Bullets,
+    Column,
+    Command,
+    Document,
+    Form,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+    Text,
+    Verdict,
+)
 from verifier.report.document import beside as put_beside
 from verifier.report.identity import result_sha256, verification_code
-from verifier.report.wording import Json, bundle_lines, enterprise_lines, finding, interval, named, number
+from verifier.report.wording import Json, bundle_lines, enterprise_lines, finding, interval
 
 FAULTS_MAX = 5
 """Faults told in the verdict itself; all of them stand among the findings."""
 
 FINDINGS_MAX = 50
 """Findings printed of one bundle that does not verify."""
-
-MARKS = {"met": "●", "declared": "◐", "consistent": "◎", "not_judged": "－", "not_met": "○"}
-"""They differ in black and white too, and the words stand beside them."""
-
-OPERATORS = {">=": "≥", "<=": "≤", "==": "="}
-
 
 class English:
     """The same run in English: for the English beside the Chinese."""
@@ -61,7 +69,6 @@ def report_document(result: Json, say: Say, *, rows_max: int, bilingual: bool = 
 class _Report:
     def __init__(self, result: Json, say: Say, rows_max: int) -> None:
         self.result, self.count, self.say, self.rows_max = result, result["count"], say, rows_max
-        self.names = {metric["key"]: named(metric, say) for metric in result["metrics"]}
 
     def t(self, code: str, /, **args: object) -> Text:
         return Text(self.say(code, **args))
@@ -69,12 +76,17 @@ class _Report:
     def document(self, sha256: str) -> Document:
         programme, claim, say = self.result["programme"], self.result["claim"], self.say
         code = verification_code(sha256)
+        rules = Rules(self.result, say)
         return Document(
             lang=say.lang, title=self.t("printed.title"),
             source=Text(f"{programme['authority_zh']}《{programme['title_zh']}》{programme['doc_no']}"),
             subject=f"{claim['enterprise']} {claim['uscc']}", code=code, sha256=sha256, dated_s=claim["at_s"],
-            sections=(self._verdict(code), self._claim(), self._rules(), self._findings(), self._opinion(),
-                      *content_count.sections(self.count, say, self.rows_max), self._check(code, sha256)))
+            sections=(self._verdict(code), rules.claim(), rules.rules(), self._findings(), self._opinion(),
+                      *content_count.figure_sections(self.count, say, self.rows_max),
+                      *machines_section(self.count, say),
+                      *content_count.device_sections(self.count, say, self.rows_max),
+                      content_count.basis_section(self.count, say), *rules.left_open(), *self._limits(),
+                      self._check(code, sha256)))
 
     def _verdict(self, code: str) -> Section:
         result, holds = self.result, self.result["verdict"] == "holds"
@@ -121,58 +133,6 @@ class _Report:
     def _fact(self, code: str, *lines: Text) -> Row:
         return Row(cells=((self.t(code),), lines))
 
-    def _claim(self) -> Section:
-        say = self.say
-        columns = (Column(title=self.t("printed.metric"), share=5), *(
-            Column(title=self.t(f"printed.{name}"), share=2, align="right")
-            for name in ("claimed", "proven", "difference")), Column(title=self.t("printed.evidence"), share=4))
-        rows = []
-        for metric in self.result["metrics"]:
-            claimed, proven = metric["claimed"], metric["proven"]
-            known = claimed is not None and proven is not None
-            over = metric["evidence"] == "proven" and known and claimed > proven
-            unit = f"（{metric['unit']}）" if metric["unit"] and say.lang == "zh" else ""
-            rows.append(Row(mark="fault" if over else "", cells=(
-                (Text(named(metric, say) + unit),), (Text(number(claimed, say)),), (Text(number(proven, say)),),
-                (Text(f"{claimed - proven:+,}" if known and claimed != proven else "0" if known else "—"),),
-                (self.t(f"printed.evidence.{metric['evidence']}"),))))
-        return Section(key="claim", title=self.t("printed.section.claim"),
-                       blocks=(Table(columns=columns, rows=tuple(rows)),
-                               *content_count.level_blocks(self.count, say)))
-
-    def _rules(self) -> Section:
-        programme, say = self.result["programme"], self.say
-        columns = (Column(title=self.t("report.comparison"), share=6), *(
-            Column(title=self.t(f"printed.{name}"), share=2, align="right")
-            for name in ("threshold", "claimed", "proven")), Column(title=self.t("printed.verdict"), share=3))
-        rows: list[Row] = []
-        for rule in self.result["rules"]:
-            rows += self._rule(rule)
-        notes = [Text(named(programme["status"], say), style="small")]
-        notes += [Text(f"{say('count.pair', name=say('printed.cutoff'), value=named(c, say))} [{c['cite']}]",
-                       style="small") for c in programme["cutoffs"]]
-        met = {rule["status"] for rule in self.result["rules"]} | {"met", "declared", "not_met"}
-        legend = "　".join(f"{mark} {say(f'status.{status}')}" for status, mark in MARKS.items() if status in met)
-        return Section(key="rules", title=self.t("printed.section.rules"), blocks=(
-            Paragraph((Text(legend, style="small"),)), Table(columns=columns, rows=tuple(rows)),
-            Paragraph(tuple(notes))))
-
-    def _rule(self, rule: Json) -> list[Row]:
-        say = self.say
-        head = [Text(f"{MARKS[rule['status']]} {say('status.' + rule['status'])}　{named(rule, say)}", style="strong"),
-                Text(f"{rule['cite']}　{rule['id']}", style="small"),
-                *(Text(f"※ {named(item, say)}", style="small") for item in rule["ambiguities"])]
-        rows = [Row(cells=(tuple(head),), mark="rule")]
-        for branch in rule["branches"]:
-            for test in branch["comparisons"]:
-                mode = f"{say('mode.' + branch['mode'])} · " if branch["mode"] else ""
-                rows.append(Row(cells=(
-                    (Text(mode + self.names[test["metric"]]),),
-                    (Text(f"{OPERATORS.get(test['op'], test['op'])} {number(test['threshold'], say)}"),),
-                    (Text(number(test["claimed"], say)),), (Text(number(test["proven"], say)),),
-                    (Text(f"{MARKS[test['status']]} {say('status.' + test['status'])}"),))))
-        return rows
-
     def _findings(self) -> Section:
         columns = (Column(title=self.t("report.severity"), share=2), Column(title=self.t("report.finding"), share=16))
         items = sorted([*self.result["findings"], *self.count["findings"]], key=lambda f: str(f["severity"]))
@@ -187,6 +147,10 @@ class _Report:
     def _finding(self, item: Json, first: str) -> Row:
         return Row(mark="fault" if item["severity"] == "fault" else "", cells=(
             (Text(first),), (Text(finding(item, self.say)), Text(item["code"], style="mono"))))
+
+    def _limits(self) -> list[Section]:
+        items = tuple(self.t(code) for code in self.count["limits"])
+        return [Section(key="limits", title=self.t("printed.section.limits"), blocks=(Bullets(items),))]
 
     def _opinion(self) -> Section:
         return Section(key="opinion", title=self.t("report.section.opinion"), blocks=(Form(rows=(
@@ -203,14 +167,17 @@ class _Report:
         told: list[tuple[str, Any]] = [
             ("report.code", code), ("report.sha256", sha256),
             *(("printed.digest.bundle", bundle["sha256"]) for bundle in bundles),
-            *((f"printed.digest.{name}", digests[name]) for name in ("policy", "basis", "claim"))]
+            *((f"printed.digest.{name}", digests[name]) for name in ("policy", "basis", "claim")),
+            *((f"report.digest.{name}", digests[name]) for name in ("explanations",) if digests[name])]
         return Section(key="check", title=self.t("printed.section.check"), blocks=(
             Paragraph((self.t("printed.check.text"),)),
             Command(f"tallystick audit CLAIM.toml --programme {programme['key']} --type {programme['type']} {files} "
                     "--policy POLICY.json --json | sha256sum"),
             Paragraph((self.t("report.check.code"), self.t("printed.check.verify"))),
-            Table(headed=False, columns=_facts_columns(), rows=tuple(
-                Row(cells=((self.t(name),), (Text(value or "—", style="mono"),))) for name, value in told))))
+            Table(headed=False, columns=_facts_columns(), rows=(
+                *(Row(cells=((self.t(name),), (Text(value or "—", style="mono"),))) for name, value in told),
+                *(Row(cells=((self.t("report.digest.data", name=name),), (Text(value, style="mono"),)))
+                  for name, value in sorted(programme["digests"].items()))))))
 
 
 def _facts_columns() -> tuple[Column, ...]:

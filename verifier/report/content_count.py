@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from config.classification import load_classification
 from protocols.terms.basis import NOT_COUNTED_REASONS
 from protocols.terms.say import Say
-from verifier.commands import level_lines
 from verifier.report import charts
 from verifier.report.document import Block, Bullets, Cell, Chart, Column, Fold, Paragraph, Row, Section, Table, Text
 from verifier.report.document import shown as printable
@@ -16,7 +15,6 @@ from verifier.report.wording import (
     Json,
     basis_rows,
     device_level,
-    named,
     number,
     percent,
     presence_lines,
@@ -29,22 +27,32 @@ DEVICE_STAGES = ("configured", "connected", "", "producing", "changing", "counte
 POINT_STAGES = ("configured", "", "sampled", "producing", "changing", "counted", "folded")
 STAGES = tuple(a or b for a, b in zip(DEVICE_STAGES, POINT_STAGES, strict=True))
 DAY_COLUMNS = 2
-SPLITS = (("class", "printed.class"), ("city", "printed.city"))
-"""Splits that are printed, each with its sum, which is the total: Appendix B level 2, and cities of Appendix D."""
+SPLITS = (("class", "printed.class"), ("city", "printed.city"), ("industry", "report.industry"),
+          ("enterprise", "report.enterprises"))
+"""Divisions that are printed, each with its sum, which is the total: Appendix B level 2, cities, Appendix A."""
+
+CHARTED = ("class", "city")
+PARTS_MAX = 60
+"""Parts printed of one division; what is left out stands in one line, so that the sum is that of all."""
 
 
-def sections(count: Json, say: Say, rows_max: int) -> list[Section]:
-    """Return the sections on a count; without figures those that remain true."""
+def figure_sections(count: Json, say: Say, rows_max: int) -> list[Section]:
+    """Return the figures at T, split and drawn, and what does not count; without figures, that there are none."""
     told = _Count(count, say, rows_max)
-    figures = [told.figures(), told.splits(), told.not_counted(), told.counted()] if count["figures"] else [
-        Section(key="figures", title=told.t("printed.section.figures"),
-                blocks=(Paragraph((told.t("printed.no_figures"),)),))]
-    return [*figures, told.basis(), *told.open(), told.limits()]
+    if not count["figures"]:
+        nothing = Paragraph((told.t("printed.no_figures"),))
+        return [Section(key="figures", title=told.t("printed.section.figures"), blocks=(nothing,))]
+    return [told.figures(), told.splits(), told.not_counted()]
 
 
-def level_blocks(count: Json, say: Say) -> list[Block]:
-    """Return how many devices have which assurance level."""
-    return [Paragraph(tuple(Text(line, style="small") for line in level_lines(count["levels"], say)))]
+def device_sections(count: Json, say: Say, rows_max: int) -> list[Section]:
+    """Return the devices that count, one by one."""
+    return [_Count(count, say, rows_max).counted()] if count["figures"] else []
+
+
+def basis_section(count: Json, say: Say) -> Section:
+    """Return every parameter of the counting basis, with where it comes from."""
+    return _Count(count, say, 0).basis()
 
 
 class _Count:
@@ -107,9 +115,13 @@ class _Count:
     def splits(self) -> Section:
         figures = self.count["figures"]
         blocks: list[Block] = []
-        for split, title in SPLITS:
-            parts = figures["splits"][split]
-            blocks += [self._bars(parts, title), self._split(parts, title, split in figures["declared"])]
+        for by, title in SPLITS:
+            parts = figures["groups"].get(by, ())
+            if not parts or (by == "enterprise" and len(parts) == 1):
+                continue
+            if by in CHARTED:
+                blocks.append(self._bars(parts, title))
+            blocks.append(self._split(parts, title, declared=by in (*figures["declared"], "enterprise")))
         return Section(key="splits", title=self.t("report.section.splits"), blocks=tuple(blocks))
 
     def _bars(self, parts: Sequence[Json], title: str) -> Chart:
@@ -118,22 +130,31 @@ class _Count:
                   for part in sorted(parts, key=lambda part: (part["key"] is None, -part["devices"]))]
         return charts.bars(self.t(title), values)
 
-    def _split(self, parts: Sequence[Json], title: str, declared: bool) -> Table:
+    def _split(self, parts: Sequence[Json], title: str, *, declared: bool) -> Table:
         say = self.say
         head = say(title) + (f" ({say('printed.declared')})" if declared else "")
-        columns = (Column(title=Text(head), share=4), Column(title=self.t("printed.devices"), share=1, align="right"))
-        rows = [Row(cells=((Text(self._part(part)),), self.n(part["devices"]))) for part in parts]
+        columns = (Column(title=Text(head), share=5), *(
+            Column(title=self.t(f"printed.{name}"), share=1, align="right") for name in ("devices", "points")))
+        rows = [Row(cells=((Text(self._part(part)),), self.n(part["devices"]), self.n(part["points"])))
+                for part in parts[:PARTS_MAX]]
+        rest = parts[PARTS_MAX:]
+        if rest:
+            rows.append(Row(cells=((self.t("report.more_parts", count=len(rest)),), *(
+                self.n(sum(part[name] for part in rest)) for name in ("devices", "points")))))
         total = sum(part["devices"] for part in parts)
         counted = self.count["figures"]["devices"]["counted"]
         held = say("report.sum_equals" if total == counted else "report.sum_differs", counted=number(counted, say))
-        rows.append(Row(cells=((Text(f"{say('printed.sum')}（{held}）"),), self.n(total)), mark="total"))
+        rows.append(Row(cells=((Text(f"{say('printed.sum')}（{held}）"),), self.n(total),
+                               self.n(sum(part["points"] for part in parts))), mark="total"))
         return Table(columns=columns, rows=tuple(rows))
 
     def _part(self, part: Json) -> str:
-        if part["key"] is None:
-            return self.say("printed.no_class")
-        name = part["name_zh"] if self.say.lang == "zh" else part["name_en"] or part["name_zh"]
-        return printable(str(name or part["key"]))
+        name, key = part["name_zh"], part["key"]
+        if key is None:
+            return str(name) if name and self.say.lang == "zh" else self.say("printed.no_class")
+        if not name or self.say.lang == "zh" or name == key:
+            return printable(str(name or key))
+        return printable(f"{name} ({key})")
 
     def not_counted(self) -> Section:
         left_out = [device for device in self.count["devices"] if device["reason"] is not None]
@@ -199,16 +220,6 @@ class _Count:
         return Section(key="basis", title=self.t("printed.section.basis"), blocks=(
             Paragraph((self.t("count.basis", key=basis["key"], version=basis["version"]),)),
             Table(columns=columns, rows=rows)))
-
-    def open(self) -> list[Section]:
-        items = [Text(named(item, self.say) + (f" [{item['cite']}]" if item["cite"] else ""))
-                 for item in self.count["ambiguities"]]
-        section = Section(key="open", title=self.t("printed.section.open"), blocks=(Bullets(tuple(items)),))
-        return [section] if items else []
-
-    def limits(self) -> Section:
-        return Section(key="limits", title=self.t("printed.section.limits"),
-                       blocks=(Bullets(tuple(self.t(code) for code in self.count["limits"])),))
 
 
 def _class_names(say: Say) -> dict[str, str]:
