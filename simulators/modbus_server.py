@@ -2,12 +2,13 @@
 
 A server stands for a gateway in front of a serial line. A dead unit never answers, not even with an exception; a unit
 that does not exist is answered by the gateway (exception 0x0B). Write requests are refused and counted: nobody has
-any business writing here.
+any business writing here. Faults that a plant file asks for (simulators/modbus_faults.py) are played on the replies.
 """
 
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from pymodbus.server import ModbusTcpServer
 from pymodbus.server.requesthandler import ServerRequestHandler
 from pymodbus.simulator import DataType, SimData, SimDevice
 
+from simulators import modbus_faults
 from simulators.layout import WIDTH, Device, ModbusPlace, Point
 from simulators.signals import Value
 
@@ -39,9 +41,11 @@ Run = tuple[str, int, tuple[tuple[Point, int], ...]]
 class ModbusPlant:
     """One Modbus TCP server with its units. `writes` counts the write requests that it refused."""
 
-    def __init__(self, devices: Iterable[Device]) -> None:
+    def __init__(self, devices: Iterable[Device], line: modbus_faults.Line | None = None) -> None:
         self.devices = tuple(devices)
+        self.line = line or modbus_faults.Line([])
         self.writes = 0
+        self.began_s = time.monotonic()
         self.endpoint = ""
         self._server: ModbusTcpServer | None = None
         self._runs = {device.unit: register_runs(device) for device in self.devices}
@@ -115,10 +119,19 @@ class ModbusPlant:
 class _Handler(ServerRequestHandler):
     """One connection: decides which unit answers at all, then lets the library answer."""
 
+    fault: modbus_faults.Fault | None = None
+
     async def handle_request(self) -> None:
         plant: ModbusPlant = self.server.plant
         pdu = self.last_pdu
         if pdu is None or pdu.dev_id in plant.silent:
+            if pdu is not None and pdu.function_code in WRITE_CODES:
+                plant.writes += 1
+            return
+        self.fault = plant.line.fault(pdu.dev_id, time.monotonic() - plant.began_s)
+        if self.fault is not None and self.fault.kind in ("silent", "close") and pdu.function_code not in WRITE_CODES:
+            if self.fault.kind == "close":
+                self.close()
             return
         refused = None
         if pdu.dev_id not in plant._identities:
@@ -126,11 +139,28 @@ class _Handler(ServerRequestHandler):
         elif pdu.function_code in WRITE_CODES:
             plant.writes += 1
             refused = ExcCodes.ILLEGAL_FUNCTION
+        elif self.fault is not None and self.fault.kind == "busy":
+            refused = ExcCodes.DEVICE_BUSY
         if refused is None:
             await super().handle_request()  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
             return
         reply = ExceptionResponse(pdu.function_code, refused, device_id=pdu.dev_id, transaction=pdu.transaction_id)
         self.server_send(reply, self.last_addr)  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
+
+    def send(self, data: bytes, addr: tuple[Any, ...] | None = None) -> None:
+        """Send a reply, with the fault that its request met."""
+        if self.fault is None:
+            super().send(data, addr)
+            return
+        spoilt = modbus_faults.spoilt(self.fault.kind, data)
+        if self.fault.kind == "late":
+            self.loop.call_later(self.fault.delay_s, self._send_late, spoilt, addr)
+        else:
+            super().send(spoilt, addr)
+
+    def _send_late(self, data: bytes, addr: tuple[Any, ...] | None) -> None:
+        if self.transport is not None:  # who asked may have hung up
+            super().send(data, addr)
 
 
 class _Server(ModbusTcpServer):

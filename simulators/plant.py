@@ -18,6 +18,7 @@ from simulators import ledger
 from simulators.certificates import make_server_files
 from simulators.layout import CONNECTION_OF, EDGE_NODES, Layout, draw_layout
 from simulators.ledger import Endpoints
+from simulators.modbus_faults import of_connection
 from simulators.modbus_server import ModbusPlant
 from simulators.mqtt_plant import CONNECT_TIMEOUT_S, EdgeNode, EmbeddedBroker, JsonDevices, broker_address
 from simulators.opcua_server import OpcUaPlant
@@ -50,7 +51,9 @@ class Plant:
         self._running = {device.machine: Machine(device.signals, device.rhythm, f"signals/{device.machine}")
                          for device in reversed(self.layout.devices)}  # of two rows of one machine the first decides
         self.machines: dict[str, list[Value]] = {name: machine.values for name, machine in self._running.items()}
-        self.modbus = {name: ModbusPlant(self.layout.of(name)) for name in CONNECTION_OF["modbus_tcp"]}
+        faults = [table.fault() for table in settings.modbus.faults]
+        self.modbus = {name: ModbusPlant(self.layout.of(name), of_connection(faults, name))
+                       for name in CONNECTION_OF["modbus_tcp"]}
         self.opc_ua: OpcUaPlant | None = None
         self.broker = EmbeddedBroker() if settings.mqtt.broker == EMBEDDED else None
         self.nodes: list[EdgeNode] = []

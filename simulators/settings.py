@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -10,6 +11,7 @@ from pydantic import Field
 from config.loader import Section, load_toml
 from protocols.errors import ConfigError, Problem
 from simulators.layout import DEFAULT_SEED, DEVICES_MAX, Numbers, draw_numbers
+from simulators.modbus_faults import Fault, Kind
 
 EMBEDDED = "embedded"
 TICK_S_MAX = 2.0
@@ -42,10 +44,31 @@ class OpcUaTable(Section):
     port: int = Field(default=0, ge=0, le=65535)
 
 
+class ModbusFaultTable(Section):
+    """[[modbus.faults]]: what goes wrong on a Modbus line, see simulators/modbus_faults.py.
+
+    connection, unit: absent means both, and every unit. every: each Nth request to a unit meets it. after_s, for_s:
+    when, from the start of the plant. The true counts do not know of faults: a unit that may never answer is dead.
+    """
+
+    kind: Kind
+    connection: Literal["utilities-a", "utilities-b"] | None = None
+    unit: int | None = Field(default=None, ge=0, le=247)
+    every: int = Field(default=1, ge=1, le=1_000_000)
+    delay_s: float = Field(default=1.0, ge=0, le=600)
+    after_s: float = Field(default=0.0, ge=0, le=86_400)
+    for_s: float | None = Field(default=None, gt=0, le=86_400)
+
+    def fault(self) -> Fault:
+        """Return it as the server plays it."""
+        return Fault(**self.model_dump())
+
+
 class ModbusTable(Section):
-    """[modbus]: one port for each of the two servers."""
+    """[modbus]: one port for each of the two servers, and what they do wrong."""
 
     ports: list[int] = Field(default=[0, 0], min_length=2, max_length=2)
+    faults: list[ModbusFaultTable] = Field(default=[], max_length=1000)
 
 
 class MqttTable(Section):
