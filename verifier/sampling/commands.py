@@ -120,9 +120,12 @@ def _instant(option: str, text: str) -> int:
     from protocols.errors import ConfigError, Problem
     from verifier.audit.commands import parse_at
 
-    at_s = parse_at(text) if text != "last" else None
+    try:
+        at_s = parse_at(text)
+    except ConfigError:
+        at_s = None
     if at_s is None:
-        raise ConfigError(Problem.of(option, "count.bad_time", value=text))
+        raise ConfigError(Problem.of(option, "sampling.bad_instant", value=text[:80]))
     return at_s
 
 
