@@ -12,7 +12,13 @@ from pydantic import Field
 
 from config.loader import Section
 
-CLASSIFICATIONS = ("equipment_jx_b", "industry_jx_a")
+CLASSIFICATIONS = (
+    "application_jxg_2022", "cloud_software_js_2019", "domain_ah_2023_form", "domain_js_2019", "domain_jxg_2022",
+    "domain_nine", "equipment_jx_b", "industry_ah_2023", "industry_ah_2023_form", "industry_jx_2024_form",
+    "industry_jx_a", "industry_sc_2022", "manufacturing_js_2019", "model_jx_c", "region_jx_d", "technical_ah_2023",
+)
+"""Every file of `config/classifications`."""
+
 REPORTING_LEVEL = 2
 """The level at which the programmes ask for numbers."""
 
@@ -21,7 +27,8 @@ class Class(Section):
     """One class. `codes` are those of the standard that the classification names, as printed.
 
     own_codes: codes that we add where the document prints none. maps_to: classes of the classification that is mapped
-    to, whose codes are then meant too; empty where nothing corresponds. aliases_zh: other names in the documents.
+    to, whose codes are then meant too; empty where nothing corresponds. rest: it holds every code that no other class
+    holds. aliases_zh: other names in the documents.
     """
 
     key: str
@@ -32,7 +39,7 @@ class Class(Section):
     own_codes: list[str] = Field(default_factory=list)
     maps_to: list[str] = Field(default_factory=list)
     aliases_zh: list[str] = Field(default_factory=list)
-    definition_zh: str = ""
+    rest: bool = False
 
 
 class Remark(Section):
@@ -94,10 +101,12 @@ class Classification:
         return self.at_level(key, REPORTING_LEVEL)
 
     def by_code(self, code: str | None) -> Class | None:
-        """Return the class whose codes hold the longest prefix of `code`, None if no code fits."""
+        """Return the class whose codes hold the longest prefix of `code`; the rest, or None, if no code fits."""
         digits = (code or "").lstrip("ABCDEFGHIJKLMNOPQRST")
         fitting = [(len(prefix), key) for prefix, key in self.codes if digits.startswith(prefix)]
-        return self.classes[max(fitting, key=lambda pair: pair[0])[1]] if fitting else None
+        if fitting:
+            return self.classes[max(fitting, key=lambda pair: pair[0])[1]]
+        return next((item for item in self.classes.values() if item.rest), None) if digits else None
 
 
 @functools.cache

@@ -23,16 +23,7 @@ from pydantic import Field, model_validator
 
 from config.classification import CLASSIFICATIONS, load_classification
 from config.loader import Section, load_toml, parse_toml, validate
-from config.programme_forms import (
-    Attachment,
-    FormField,
-    MonitoringTable,
-    Names,
-    ProofList,
-    Report,
-    Submission,
-    Track,
-)
+from config.programme_forms import Form, FormField, MonitoringTable, ProofList, Report, Submission, Track
 from config.programme_rules import Ambiguity, Cited, Division, Indicator, Rule, Sentence
 from protocols.errors import ConfigError, Problem
 from protocols.terms.basis import Basis
@@ -116,10 +107,11 @@ class BasisFile(Section):
 
 
 class PlatformType(Section):
-    """A platform type. `devices_of`: whose devices a claim of this type may count."""
+    """A platform type. `devices_of`: whose devices a claim of this type may count. aliases_zh: its other names."""
 
     key: str
     name_zh: str
+    aliases_zh: list[str] = Field(default_factory=list)
     name_en: str
     devices_of: Literal["applicant", "anybody"]
 
@@ -184,6 +176,12 @@ class SplitBy(Cited):
     borrowed: bool = False
 
 
+class Catalogue(Section):
+    """[catalogue]: every indicator of the programme."""
+
+    indicators: list[Indicator] = Field(default_factory=list)
+
+
 class ProgrammeFile(Section):
     """One file of `config/programmes`, or a user's own."""
 
@@ -198,15 +196,27 @@ class ProgrammeFile(Section):
     anomalies: list[Cited] = Field(alias="anomaly", default_factory=list)
     daily_running: DailyRunning | None = None
     rules: list[Rule] = Field(alias="rule", default_factory=list)
-    indicators: list[Indicator] = Field(alias="indicator", default_factory=list)
-    fields: list[FormField] = Field(alias="field", default_factory=list)
+    form: Form = Field(default_factory=Form)
+    catalogue: Catalogue = Field(default_factory=Catalogue)
     monitoring: MonitoringTable | None = None
-    lists: list[ProofList] = Field(alias="list", default_factory=list)
-    attachments: list[Attachment] = Field(alias="attachment", default_factory=list)
     reports: list[Report] = Field(alias="report", default_factory=list)
-    names: list[Names] = Field(alias="names", default_factory=list)
     tracks: list[Track] = Field(alias="track", default_factory=list)
     submission: Submission | None = None
+
+    @property
+    def indicators(self) -> list[Indicator]:
+        """Every indicator of the programme."""
+        return self.catalogue.indicators
+
+    @property
+    def fields(self) -> list[FormField]:
+        """The fields of the form, in its order."""
+        return self.form.fields
+
+    @property
+    def lists(self) -> list[ProofList]:
+        """The lists that the programme asks for as proof."""
+        return self.form.lists
 
     def required_fields(self, key: str) -> list[FormField]:
         """Return the fields that this platform type must fill in, in the order of the form."""
@@ -281,9 +291,9 @@ def _programme(raw: dict[str, Any], where: str, text: bytes, place: str) -> Prog
 def _loose_ends(data: ProgrammeFile, known: dict[str, Metric]) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
     """Yield (place, code, value, what is known) for every name that refers to nothing and for every key used twice."""
     types = tuple(item.key for item in data.types)
-    for place, keys in (("rule", [r.id for r in data.rules]), ("indicator", [i.id for i in data.indicators]),
-                        ("type", list(types)), ("list", [i.key for i in data.lists]),
-                        ("field", [i.number for i in data.fields]), ("report", [i.key for i in data.reports]),
+    for place, keys in (("rule", [r.id for r in data.rules]), ("catalogue.indicators", [i.id for i in data.indicators]),
+                        ("type", list(types)), ("form.lists", [i.key for i in data.lists]),
+                        ("form.fields", [i.number for i in data.fields]), ("report", [i.key for i in data.reports]),
                         ("metric", [*metrics(), *(m.key for m in data.metrics)]),
                         ("division", [d.key for d in data.divisions])):
         yield from ((place, "programme.twice", key, ()) for key, times in Counter(keys).items() if times > 1)
@@ -296,19 +306,19 @@ def _loose_ends(data: ProgrammeFile, known: dict[str, Metric]) -> Iterator[tuple
         yield from ((f"rule[{at}]", "programme.no_such_metric", key, _near(key, known))
                     for key in sorted(rule.metric_keys() - known.keys()))
     for at, indicator in enumerate(data.indicators):
-        yield from ((f"indicator[{at}].types", "programme.no_such_type", key, types)
+        yield from ((f"catalogue.indicators[{at}].types", "programme.no_such_type", key, types)
                     for key in indicator.types if key not in types)
-        yield from ((f"indicator[{at}].metrics", "programme.no_such_metric", key, _near(key, known))
+        yield from ((f"catalogue.indicators[{at}].metrics", "programme.no_such_metric", key, _near(key, known))
                     for key in indicator.metrics if key not in known)
     for at, field in enumerate(data.fields):
-        yield from ((f"field[{at}]", "programme.no_such_type", key, types)
+        yield from ((f"form.fields[{at}]", "programme.no_such_type", key, types)
                     for key in (*field.required, *field.optional) if key not in types)
         if field.metric not in known:
-            yield f"field[{at}].metric", "programme.no_such_metric", field.metric, _near(field.metric, known)
+            yield f"form.fields[{at}].metric", "programme.no_such_metric", field.metric, _near(field.metric, known)
     ids = {item.id for item in data.indicators}
     for at, row in enumerate(data.monitoring.rows if data.monitoring else []):
         if row.indicator not in ids:
-            yield f"monitoring.row[{at}].indicator", "programme.no_such_indicator", row.indicator, ()
+            yield f"monitoring.rows[{at}].indicator", "programme.no_such_indicator", row.indicator, ()
     for at, division in enumerate(data.divisions):
         if division.classification not in CLASSIFICATIONS:
             yield f"division[{at}]", "programme.no_such_classification", division.classification, CLASSIFICATIONS

@@ -11,9 +11,11 @@ from config.programme_rules import Cited, Division, Evidence, Sentence
 
 
 class FormField(Section):
-    """A figure that the form asks for. `number` is its number in the form, as it is cited there.
+    """A figure that the form asks for. `number` is its number in the form; where one number or row of the form has
+    several boxes, their order follows a dash.
 
-    required, optional: platform types that must, or may, fill it in; others leave it empty.
+    required: platform types of which the document says by this number that they must fill it in; a claim without it is
+    refused. optional: types that the form asks, without a claim being refused; other types leave it empty.
     by: the division in which the figure is asked for.
     """
 
@@ -52,7 +54,7 @@ class MonitoringTable(Section):
     name_zh: str
     columns_zh: list[str] = Field(min_length=1)
     cite: str
-    rows: list[MonitoringRow] = Field(alias="row", min_length=1)
+    rows: list[MonitoringRow] = Field(min_length=1)
 
 
 class ProofList(Section):
@@ -111,7 +113,7 @@ class Report(Section):
     duplex: bool = False
     glued: bool = False
     toc_levels: int | None = None
-    styles: list[Style] = Field(alias="style", default_factory=list)
+    styles: list[Style] = Field(default_factory=list)
 
 
 class Submission(Cited):
@@ -143,3 +145,12 @@ class Names(Section):
     names_zh: list[str] = Field(min_length=1)
     cite: str
     open: bool = False
+
+
+class Form(Section):
+    """[form]: what the programme's form asks for, and what comes with it."""
+
+    fields: list[FormField] = Field(default_factory=list)
+    lists: list[ProofList] = Field(default_factory=list)
+    attachments: list[Attachment] = Field(default_factory=list)
+    names: list[Names] = Field(default_factory=list)

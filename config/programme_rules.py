@@ -203,8 +203,9 @@ class Rule(Cited):
 class Indicator(Section):
     """One indicator of a programme, by its official name. `evidence` is its class.
 
-    metrics: what it asks for, none for a text. by: the division in which it is split. together: the metrics are added
-    up in one box. item: its number in the form. types: who fills it in, all if empty. starred: proof is mandatory.
+    metrics: what it asks for, none for a text. by: the division in which they are split, but for those in `whole`.
+    together: the metrics are added up in one box. item: its number in the form. types: who fills it in, all if empty.
+    starred: proof is mandatory.
     """
 
     id: str
@@ -213,6 +214,7 @@ class Indicator(Section):
     evidence: Evidence
     metrics: list[str] = Field(default_factory=list)
     by: Division | None = None
+    whole: list[str] = Field(default_factory=list)
     together: bool = False
     item: str = ""
     cite: str

@@ -17,9 +17,10 @@ WORDS = {
     "具备": "=="}
 """Wordings of thresholds and their operators: usual legal reading."""
 
-CITED = re.compile(
-    r"^(《[^》]+》|[\u4e00-\u9fff]+〔\d{4}〕\d+号|[\u4e00-\u9fff]+ \d{4}-\d{2}-\d{2}[^，]*)，(通知正文 |附件\d )?"
-    r"[（）一二三四五六七八九十0-9.、\u4e00-\u9fffA-D]+( \d+)?$")
+DOCUMENT = r"(《[^》]+》|[\u4e00-\u9fff]+〔\d{4}〕\d+号|[\u4e00-\u9fff]+ \d{4}-\d{2}-\d{2}[^，]*)"
+NUMBERED = r"[（）一二三四五六七八九十0-9. ]*[\u4e00-\u9fff]*（?[\u4e00-\u9fff]*）?( \d)?"
+ITEM = rf"(?=[^、；]*[一二三四五六附0-9])((通知正文|附件\d) ?)?(附录[A-D]( 表[A-D]\.1)?|{NUMBERED})"
+CITED = re.compile(rf"^{DOCUMENT}，{ITEM}((、|；){ITEM})*$")
 """A document by its title, its number, or authority and date; then annex and item."""
 
 

@@ -235,9 +235,9 @@ def test_a_wrong_claim_gets_all_its_problems_at_once(tmp_path: Path) -> None:
         "claim.at": ("audit.no_zone", None), "claim.brunch": ("config.unknown_key_near", "branch"),
         "claim.enterprise.name": ("config.out_of_range", None), "claim.enterprise.uscc": ("audit.bad_uscc", None),
         "metrics.device_conected_count": ("config.unknown_key_near", "device_connected_count"),
-        "metrics.point_count": ("config.out_of_range", None),
-        "metrics.industrial_app_count": ("config.wrong_type", None),
-        "metrics.graphical_development": ("config.wrong_type", None)}
+        "2.1-3 设备数据采集点总数, metrics.point_count": ("config.out_of_range", None),
+        "2.2-4 工业APP数量, metrics.industrial_app_count": ("config.wrong_type", None),
+        "2.4-5 图形化开发能力, metrics.graphical_development": ("config.wrong_type", None)}
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e300"])
