@@ -6,6 +6,7 @@ evidence is not proven, never zero.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,12 +16,14 @@ from typing import Any
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import entry
 from protocols.terms.basis import Basis, DeviceFacts, reason_alone
+from protocols.terms.vocabulary import PROTOCOLS, ROLES
 from verifier.proof.history import OUTSIDE, OVERLAPPED, UNKNOWN, Outage, Windows
 from verifier.proof.levels import NO_LEVEL, At, Level, LevelTotals, Possession, levels, totals
 from verifier.proof.log import Log
 from verifier.proof.machines import Device, Group, Holder, Machines
 from verifier.proof.recount import NOTHING, Columns, Unpacker, mask
 from verifier.proof.rows import DeviceRow, Roster, Rosters
+from verifier.proof.spread import bits_of, set_bits, subsets, times_set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +199,7 @@ class Standing:
     gathered: Sequence[_Gathered]
     machines: Machines
     rows: list[tuple[_Gathered, DeviceRow]] = field(init=False)
-    _facts: dict[bool, list[DeviceFacts]] = field(default_factory=dict)
+    _facts: dict[bool, _Facts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rows = [(g, row) for g in self.gathered for row in g.roster.devices if row.alive]
@@ -215,13 +218,10 @@ class Standing:
         """Give every device its one reason, or none: alone, then parents and children, then duplicates."""
         late = late and any(g.late for g in self.gathered)
         if late not in self._facts:
-            self._facts[late] = [facts for g in self.gathered for facts in _facts(g, g.with_late if late else g.now)]
-        alone: dict[DeviceFacts, str | None] = {}
-        reasons = []
-        for facts in self._facts[late]:
-            if facts not in alone:
-                alone[facts] = reason_alone(facts, basis)
-            reasons.append(alone[facts])
+            self._facts[late] = _facts(self.gathered, late=late)
+        facts = self._facts[late]
+        alone = [reason_alone(one, basis) for one in facts.different]
+        reasons = [alone[number] for number in facts.of_device]
         self.machines.settle(reasons, basis.parents)
         return reasons
 
@@ -237,45 +237,72 @@ class Standing:
 
     def figures(self, basis: Basis) -> Figures:
         """Return all figures under a basis of the freshness and lateness with which the windows were read."""
-        gathered = self.gathered
-        devices, by_level = _levels(gathered, self._told(basis), basis)
-        counted = {(d.gateway, d.row.slot): d for d in devices if d.reason is None}
-        with_late = self.reasons(basis, late=True).count(None)
-        points, of_device, shares = _points(gathered, counted.keys(), basis)
-        devices = [replace(d, points=did.points, protocols=frozenset(did.protocols))
-                   if (did := of_device.get((d.gateway, d.row.slot))) else d for d in devices]
-        protocols = {basis.protocol_name(name) for did in of_device.values() for name in did.protocols}
+        gathered, reasons = self.gathered, self.reasons(basis)
+        pointed = self._pointed(basis, reasons)
+        points = sum((one.totals for one in pointed), Counter[str]())
+        shares = [1000 * times // (g.windows - g.untrusted) for g, one in zip(gathered, pointed, strict=True)
+                  for times in one.busiest if times]
+        devices, by_level = self._told(basis, reasons, pointed)
+        counted = [d for d in devices if d.reason is None]
+        protocols = {basis.protocol_name(name) for names in {d.protocols for d in counted} for name in names}
         return Figures(
             at_s=self.at_s, counted_at_s=self.counted_at_s, from_s=self.counted_at_s - basis.freshness_s,
             anchored=all(g.evidence.anchored for g in gathered), devices=tuple(devices), levels=by_level,
-            points=points, windows=sum(g.windows for g in gathered),
+            points=PointTotals(**points), windows=sum(g.windows for g in gathered),
             untrusted_windows=sum(g.untrusted for g in gathered), late_windows=sum(g.late for g in gathered),
             missing_windows=sum(_missing(o, g.counted_at_s - basis.freshness_s, g.counted_at_s)
                                 for g in gathered for o in g.evidence.outages),
-            late_devices=with_late - len(counted), sealed=_sealed(gathered),
-            kinds_by_model=len({d.row.kind for d in counted.values()} - {None}),
-            kinds_by_class=len({d.row.equipment_class for d in counted.values()} - {None}),
+            late_devices=self.reasons(basis, late=True).count(None) - len(counted), sealed=_sealed(gathered),
+            kinds_by_model=len({d.row.kind for d in counted} - {None}),
+            kinds_by_class=len({d.row.equipment_class for d in counted} - {None}),
             protocols=tuple(sorted(protocols)), producing_permille=round(median(shares)) if shares else None,
-            by_thing=_split(counted.values(), lambda row: row.thing),
-            by_class=_split(counted.values(), lambda row: row.equipment_class),
-            by_industry=_split(counted.values(), lambda row: row.industry),
-            by_region=_split(counted.values(), lambda row: row.region),
-            by_deployment=_split(counted.values(), lambda row: row.deployment), groups=self.machines.groups)
+            by_thing=_split(counted, lambda row: row.thing),
+            by_class=_split(counted, lambda row: row.equipment_class),
+            by_industry=_split(counted, lambda row: row.industry),
+            by_region=_split(counted, lambda row: row.region),
+            by_deployment=_split(counted, lambda row: row.deployment), groups=self.machines.groups)
 
-    def _told(self, basis: Basis) -> list[DeviceFigure]:
-        reasons = iter(self.reasons(basis))
-        told = []
-        for g in self.gathered:
-            roles = _roles(g, g.now)
-            connected = _set_bits(g.now.connected, len(g.roster.devices))
+    def protocols_over(self, period_s: int, basis: Basis) -> frozenset[str]:
+        """Return the protocols, by their own names, of devices that count when a longer period before T is read.
+
+        Raises: VerificationError `figures.not_covered`.
+        """
+        over = replace(basis, freshness_s=period_s)
+        longer = Standing(self.at_s, [_gather(g.evidence, self.at_s, over) for g in self.gathered], self.machines)
+        used = {bits for one in longer._pointed(over, longer.reasons(over)) for bits in one.protocols}
+        return frozenset[str]().union(*(_PROTOCOLS_OF[bits] for bits in used))
+
+    def _pointed(self, basis: Basis, reasons: Iterable[str | None]) -> list[_Pointed]:
+        """Return what the points of the devices that count add up to, for each gateway."""
+        counts = [bytearray(len(g.roster.devices)) for g in self.gathered]
+        of = {id(g): one for g, one in zip(self.gathered, counts, strict=True)}
+        for (g, row), reason in zip(self.rows, reasons, strict=True):
+            of[id(g)][row.slot] = reason is None
+        return [_points(g, one, basis) for g, one in zip(self.gathered, counts, strict=True)]
+
+    def _told(self, basis: Basis, reasons: Sequence[str | None],
+              pointed: Sequence[_Pointed]) -> tuple[list[DeviceFigure], LevelTotals]:
+        """Return every device with its level and all that counts of it, and the levels of those that count."""
+        chosen: dict[int, list[int]] = {id(g): [] for g in self.gathered}
+        for (g, row), reason in zip(self.rows, reasons, strict=True):
+            if reason is None:
+                chosen[id(g)].append(row.slot)
+        at = [At(possession=g.evidence.possession, roster=g.roster, at_s=g.counted_at_s,
+                 counted=frozenset(chosen[id(g)])) for g in self.gathered]
+        found = levels(at, freshness_s=basis.freshness_s, lateness_s=basis.lateness_s, period_s=basis.observation_s)
+        told, left = [], iter(reasons)
+        roles = bits_of(ROLES, basis.roles)
+        for g, one, level in zip(self.gathered, pointed, found, strict=True):
+            did, connected = _did(g, g.now), set_bits(g.now.connected, len(g.roster.devices))
             for row in g.roster.devices:
                 if row.alive:
-                    did = roles.get(row.slot, _NOTHING_DONE)
+                    slot = row.slot
                     told.append(DeviceFigure(
-                        gateway=g.evidence.gateway, row=row, connected=bool(connected[row.slot]),
-                        producing=bool(did.producing & basis.roles), changing=bool(did.changing & basis.roles),
-                        reason=next(reasons)))
-        return told
+                        gateway=g.evidence.gateway, row=row, connected=bool(connected[slot]),
+                        producing=bool(did.producing[slot] & roles), changing=bool(did.changing[slot] & roles),
+                        reason=next(left), level=level[slot], points=one.points[slot],
+                        protocols=_PROTOCOLS_OF[one.protocols[slot]]))
+        return told, totals(at, found, [chosen[id(g)] for g in self.gathered])
 
 
 def standing(evidence: Sequence[Evidence], at_s: int, basis: Basis,
@@ -372,113 +399,104 @@ def _add(planes: list[int], bits: int) -> None:
         planes.append(bits)
 
 
-def _set_bits(bits: int, slots: int) -> bytes:
-    """Return one byte a slot, 1 where the bit is set: big shifts in a loop would be quadratic."""
-    data = bits.to_bytes((max(slots, bits.bit_length()) + 7) // 8, "little")
-    return bytes(data[slot >> 3] >> (slot & 7) & 1 for slot in range(slots))
+_ROLE_BIT = {name: 1 << i for i, name in enumerate(ROLES)}
+_PROTOCOL_BIT = {name: 1 << i for i, name in enumerate(PROTOCOLS)}
+_ROLES_OF, _PROTOCOLS_OF = subsets(ROLES), subsets(PROTOCOLS)
 
 
-@dataclass(slots=True)
-class _Roles:
-    """Roles of the points of one device, by what they did."""
+@dataclass(frozen=True, slots=True)
+class _Did:
+    """Roles of the points of each device, by what they did: one byte a device slot, one bit a role."""
 
-    producing: set[str] = field(default_factory=set)
-    changing: set[str] = field(default_factory=set)
-    untrusted: set[str] = field(default_factory=set)
-
-
-def _levels(gathered: Sequence[_Gathered], devices: Sequence[DeviceFigure],
-            basis: Basis) -> tuple[list[DeviceFigure], LevelTotals]:
-    """Return the devices with their levels, and the levels of those that count."""
-    counted: dict[str, list[int]] = {g.evidence.gateway: [] for g in gathered}
-    for device in devices:
-        if device.reason is None:
-            counted[device.gateway].append(device.row.slot)
-    chosen = [counted[g.evidence.gateway] for g in gathered]
-    at = [At(possession=g.evidence.possession, roster=g.roster, at_s=g.counted_at_s, counted=frozenset(slots))
-          for g, slots in zip(gathered, chosen, strict=True)]
-    found = levels(at, freshness_s=basis.freshness_s, lateness_s=basis.lateness_s, period_s=basis.observation_s)
-    of = {g.evidence.gateway: one for g, one in zip(gathered, found, strict=True)}
-    raised = [replace(d, level=of[d.gateway][d.row.slot]) if of[d.gateway][d.row.slot].level else d for d in devices]
-    return raised, totals(at, found, chosen)
+    producing: bytearray
+    changing: bytearray
+    untrusted: bytearray
 
 
-_NOTHING_DONE = _Roles()
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """Facts of every device alive, as numbers of different ones: many devices are alike."""
+
+    different: Sequence[DeviceFacts]
+    of_device: Sequence[int]
 
 
-def _facts(g: _Gathered, bits: Columns) -> Iterable[DeviceFacts]:
-    """Yield the facts of each device alive, in slot order."""
-    roles = _roles(g, bits)
-    for row in g.roster.devices:
-        if row.alive:
-            did = roles.get(row.slot, _NOTHING_DONE)
-            yield DeviceFacts(
-                thing=row.thing, energy=row.energy, uscc=row.uscc, industry=row.industry, region=row.region,
-                deployment=row.deployment, producing_roles=frozenset(did.producing),
-                untrusted_roles=frozenset(did.untrusted))
+def _facts(gathered: Sequence[_Gathered], *, late: bool) -> _Facts:
+    """Return the facts of each device alive, in the order of gateways and slots."""
+    numbers: dict[tuple[Any, ...], int] = {}
+    of_device = []
+    for g in gathered:
+        did = _did(g, g.with_late if late else g.now)
+        for row in g.roster.devices:
+            if row.alive:
+                key = (row.thing, row.energy, row.uscc, row.industry, row.region, row.deployment,
+                       did.producing[row.slot], did.untrusted[row.slot])
+                of_device.append(numbers.setdefault(key, len(numbers)))
+    return _Facts([DeviceFacts(
+        thing=thing, energy=energy, uscc=uscc, industry=industry, region=region, deployment=deployment,
+        producing_roles=_ROLES_OF[producing], untrusted_roles=_ROLES_OF[untrusted])
+        for thing, energy, uscc, industry, region, deployment, producing, untrusted in numbers], of_device)
 
 
-def _roles(g: _Gathered, bits: Columns) -> dict[int, _Roles]:
-    """Return device slot -> roles. Late windows that do not count now are as little trusted as those outside."""
-    slots = len(g.roster.points)
-    producing, changing = _set_bits(bits.producing, slots), _set_bits(bits.changing, slots)
-    untrusted = _set_bits(g.untrusted_producing | g.with_late.producing, slots)
-    roles: dict[int, _Roles] = {}
+def _did(g: _Gathered, bits: Columns) -> _Did:
+    """Return the roles of each device. Late windows that do not count now are as little trusted as those outside."""
+    devices, slots = len(g.roster.devices), len(g.roster.points)
+    producing, changing = set_bits(bits.producing, slots), set_bits(bits.changing, slots)
+    untrusted = set_bits(g.untrusted_producing | g.with_late.producing, slots)
+    did = _Did(bytearray(devices), bytearray(devices), bytearray(devices))
     for point in g.roster.points:
         if not point.alive:
             continue
-        did = roles.setdefault(point.device, _Roles())
+        role = _ROLE_BIT[point.role]
         if producing[point.slot]:
-            did.producing.add(point.role)
+            did.producing[point.device] |= role
         elif untrusted[point.slot]:
-            did.untrusted.add(point.role)
+            did.untrusted[point.device] |= role
         if changing[point.slot]:
-            did.changing.add(point.role)
-    return roles
+            did.changing[point.device] |= role
+    return did
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Pointed:
-    """What the points of one device that counts add up to."""
+    """What the points that count add up to: of a gateway, and of each device slot.
 
-    points: int = 0
-    protocols: set[str] = field(default_factory=set)
-    busiest: int = 0
+    busiest: windows in which the busiest point produced. protocols: one bit each of PROTOCOLS.
+    """
+
+    totals: Counter[str]
+    points: array[int]
+    busiest: array[int]
+    protocols: bytearray
 
 
-def _points(gathered: Sequence[_Gathered], counted: Iterable[tuple[str, int]],
-            basis: Basis) -> tuple[PointTotals, dict[tuple[str, int], _Pointed], list[int]]:
-    """Return totals of points, what each counted device has, and the share of windows (permille) of each of them.
+def _points(g: _Gathered, counts: bytearray, basis: Basis) -> _Pointed:
+    """Add up the points of one gateway. counts: one byte a device slot, 1 where the device counts.
 
     A base address that several devices share belongs to the first of them, so that the devices add up to the total.
     """
-    of_device = {key: _Pointed() for key in counted}
-    totals: Counter[str] = Counter()
-    bases: set[tuple[str, bytes]] = set()
-    for g in gathered:
-        bits = g.now
-        alive = mask(p.slot for p in g.roster.points if p.alive)
-        totals["configured"] += alive.bit_count()
-        for name in ("sampled", "producing", "changing"):
-            totals[name] += (getattr(bits, name) & alive).bit_count()
-        producing = _set_bits(bits.producing & alive, len(g.roster.points))
-        planes = [_set_bits(plane, len(g.roster.points)) for plane in g.planes]
-        for point in g.roster.points:
-            did = of_device.get((g.evidence.gateway, point.device)) if producing[point.slot] else None
-            if did is None:
-                continue
-            if point.role in basis.roles:
-                did.busiest = max(did.busiest, sum(plane[point.slot] << k for k, plane in enumerate(planes)))
-                did.protocols.add(point.protocol)
-            if point.role in basis.point_roles:
-                folded = (g.evidence.gateway, point.base) in bases
-                bases.add((g.evidence.gateway, point.base))
-                totals["counted"] += 1
-                did.points += not (folded and basis.fold_points)
-    trusted = {g.evidence.gateway: g.windows - g.untrusted for g in gathered}
-    shares = [1000 * did.busiest // trusted[gateway] for (gateway, _), did in of_device.items()
-              if did.protocols and trusted[gateway]]
-    return PointTotals(**totals, folded=len(bases)), of_device, shares
+    bits, devices, slots = g.now, len(g.roster.devices), len(g.roster.points)
+    alive = mask(p.slot for p in g.roster.points if p.alive)
+    totals = Counter({name: (getattr(bits, name) & alive).bit_count() for name in ("sampled", "producing", "changing")})
+    totals["configured"] = alive.bit_count()
+    result = _Pointed(totals, array("Q", bytes(8 * devices)), array("Q", bytes(8 * devices)), bytearray(devices))
+    producing, times = set_bits(bits.producing & alive, slots), times_set(g.planes, slots)
+    bases: set[bytes] = set()
+    for point in g.roster.points:
+        at, device = point.slot, point.device
+        if not producing[at] or not counts[device]:
+            continue
+        if point.role in basis.roles:
+            result.protocols[device] |= _PROTOCOL_BIT[point.protocol]
+            if times[at] > result.busiest[device]:
+                result.busiest[device] = times[at]
+        if point.role in basis.point_roles:
+            totals["counted"] += 1
+            if not basis.fold_points or point.base not in bases:
+                result.points[device] += 1
+            bases.add(point.base)
+    totals["folded"] = len(bases)
+    return result
 
 
 def _split(devices: Iterable[DeviceFigure], key: Callable[[DeviceRow], str | None]) -> dict[str | None, int]:
