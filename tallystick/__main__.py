@@ -73,7 +73,7 @@ COMMANDS: dict[str, Room] = {
     "show": VERIFIER,
     "count": AUDIT,
     "audit": AUDIT,
-    "export": VERIFIER,
+    "export": Room("verifier.forms.commands", "documents"),
     "sign": Room("verifier.statements.commands"),
     "sample": SAMPLING,
     "spotcheck": SAMPLING,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from config.programme import Programme
     from protocols.evidence.policy import Policy
+    from verifier.audit.claim import Claim
     from verifier.audit.counting import Judged, Order
     from verifier.audit.results import Digests
     from verifier.proof.also import Also
@@ -42,7 +43,7 @@ def count_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
 
 def audit_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments of `tallystick audit`."""
-    parser.add_argument("claim", metavar="CLAIM.toml", type=Path, help=say("audit.help.claim"))
+    parser.add_argument("claim", metavar="CLAIM.toml|.xlsx", type=Path, help=say("audit.help.claim"))
     _bundle_arguments(parser, say)
     parser.add_argument("--programme", metavar="P", required=True, help=say("audit.help.programme"))
     parser.add_argument("--type", metavar="T", required=True, help=say("audit.help.type"))
@@ -103,7 +104,6 @@ def _compare(args: argparse.Namespace, order: Order, say: Say) -> int:
 def audit_command(args: argparse.Namespace, say: Say) -> int:
     """Judge a claim. 0 it holds, 1 it does not, 2 bad usage or T is not covered."""
     from config.programme import load_programme
-    from verifier.audit.claim import load_claim
     from verifier.audit.counting import count
     from verifier.audit.listed import claimed_list, with_list
     from verifier.audit.results import as_bytes, as_json
@@ -112,7 +112,7 @@ def audit_command(args: argparse.Namespace, say: Say) -> int:
 
     _check_report(args.report, args.fonts)
     programme = load_programme(args.programme)
-    claim = load_claim(args.claim, programme)
+    claim = read_claim(args.claim, programme)
     _agree(args, programme.data.programme.key, claim.table.programme, claim.table.type)
     platform_type = programme.type_named(args.type)
     order = programme_order(args, claim.at_s, programme, claim=claim.sha256)
@@ -128,6 +128,17 @@ def audit_command(args: argparse.Namespace, say: Say) -> int:
         print(say("audit.report_written", path=args.report), file=sys.stderr)
     print(as_bytes(result) if args.json else "\n".join(audit_lines(result, say)))
     return 0 if result["verdict"] == "holds" else EXIT_FAILED
+
+
+def read_claim(path: Path, programme: Programme) -> Claim:
+    """Return the claim of a claim file, or of a fill-in sheet that somebody filled in. Raises ConfigError."""
+    if path.suffix.lower() == ".xlsx":
+        from verifier.audit.claim_sheet import load_claim_sheet
+
+        return load_claim_sheet(path, programme)
+    from verifier.audit.claim import load_claim
+
+    return load_claim(path, programme)
 
 
 def parse_at(text: str) -> int | None:

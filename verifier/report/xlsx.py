@@ -241,20 +241,33 @@ def _remarks(device: Json, say: Say) -> str:
 
 
 def long_table(book: Book, name: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, title: str,
-               rows_max: int = ROWS_MAX) -> None:
-    """Write a table of any length: what one sheet cannot hold goes on on the next, with the same head."""
+               ours: str | None = None, theirs: str = "", pages_wide: int = 1, repeated: int = 0,
+               above: str = "", below: str = "", rows_max: int = ROWS_MAX) -> None:
+    """Write a table of any length: what one sheet cannot hold goes on on the next, with the same head.
+
+    ours, theirs: see Sheet.head. pages_wide: pages beside each other in print, each with the first `repeated` columns.
+    above, below: a line before the head, and one after the last row.
+    """
     source = iter(rows)
     row, number = next(source, None), 1
     while row is not None or number == 1:
         sheet = book.sheet(name if number == 1 else f"{name} ({number})")
+        sheet.pages(pages_wide, repeated)
         sheet.widths([column.width for column in columns])
-        sheet.title(title, columns=len(columns))
-        sheet.head(columns, freeze=True)
-        first, left = sheet.row - 1, rows_max
+        sheet.title(title, columns=repeated or len(columns))
+        if above:
+            sheet.line(above, columns=len(columns))
+        sheet.head(columns, freeze=True, ours=ours, theirs=theirs)
+        head, left = sheet.row - 1, rows_max
         while row is not None and left:
             sheet.record(columns, row)
             row, left = next(source, None), left - 1
-        sheet.filter(first, len(columns))
+        sheet.filter(head, len(columns))
+        for at, column in enumerate(columns):
+            if column.choices and sheet.row > head + 1:
+                sheet.choices(at, head + 1, sheet.row - 1, column.choices)
+        if below and row is None:
+            sheet.line(below, columns=len(columns))
         number += 1
 
 

@@ -52,7 +52,9 @@ def cell_text(text: str) -> str:
 def lines_of(text: str, width: float) -> int:
     """Return how many lines a text takes in a cell `width` characters wide; a Chinese character is two wide."""
     room = max(int(width) - 1, 2)
-    return sum(max(-(-sum(1 + (c > "\u2e7f") for c in line) // room), 1) for line in text.split("\n"))
+    # Three bytes of UTF-8 are a Chinese character: (3 + 1) / 2 = 2, and an ASCII character is (1 + 1) / 2 = 1.
+    return sum(max(-(-((len(line.encode("utf-8", "replace")) + len(line)) // 2) // room), 1)
+               for line in text.split("\n"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,12 @@ class Sheet:
         self.raw.set_margins(left=0.5, right=0.5, top=0.6, bottom=0.7)
         self.raw.fit_to_pages(1, 0)
         self.raw.set_footer(book.footer)
+
+    def pages(self, wide: int, repeated: int) -> None:
+        """Print on `wide` pages beside each other; the first `repeated` columns stand on each of them."""
+        self.raw.fit_to_pages(wide, 0)
+        if repeated:
+            self.raw.repeat_columns(0, repeated - 1)
 
     def widths(self, widths: Sequence[float]) -> None:
         """Set the widths of the columns, in characters."""
@@ -109,13 +117,13 @@ class Sheet:
     def _across(self, text: str, columns: int, style: str) -> None:
         if columns > 1:
             self.raw.merge_range(self.row, 0, self.row, columns - 1, "", self.book.style(style))
-        self._write(self.row, 0, text, "text", style)
+        self._write(self.row, 0, text, style)
         self.row += 1
 
     def heading(self, text: str) -> None:
         """Write the heading of a section, after an empty row."""
         self.row += 1 if self.row else 0
-        self._write(self.row, 0, text, "text", "section")
+        self._write(self.row, 0, text, "section")
         self.row += 1
 
     def skip(self) -> None:
@@ -125,17 +133,17 @@ class Sheet:
     def pairs(self, pairs: Iterable[tuple[str, Cell]]) -> None:
         """Write (name, value) rows."""
         for name, value in pairs:
-            self._write(self.row, 0, name, "text", "name")
-            self._write(self.row, 1, value, "text", "count" if isinstance(value, int) else "value")
+            self._write(self.row, 0, name, "name")
+            self._write(self.row, 1, value, "count" if isinstance(value, int) else "value")
             self.row += 1
 
     def wide(self, name: str, value: str, columns: int = 6) -> None:
         """Write a name and a value that takes the rest of `columns` columns."""
         self._height([(name, self._width(0)), (value, sum(self._width(at) for at in range(1, columns)))])
-        self._write(self.row, 0, name, "text", "name")
+        self._write(self.row, 0, name, "name")
         if columns > 2:
             self.raw.merge_range(self.row, 1, self.row, columns - 1, "", self.book.style("value"))
-        self._write(self.row, 1, value, "text", "value")
+        self._write(self.row, 1, value, "value")
         self.row += 1
 
     def head(self, columns: Sequence[Column], *, freeze: bool = False, ours: str | None = None,
@@ -148,11 +156,11 @@ class Sheet:
         if ours is not None:
             for at, column in enumerate(columns):
                 said = (ours if column.ours else theirs) if not at or columns[at - 1].ours != column.ours else ""
-                self._write(self.row, at, said, "text", "group_ours" if column.ours else "group")
+                self._write(self.row, at, said, "group_ours" if column.ours else "group")
             self.row += 1
         self._height((column.title, self._width(at)) for at, column in enumerate(columns))
         for at, column in enumerate(columns):
-            self._write(self.row, at, column.title, "text", "head_ours" if column.ours else "head")
+            self._write(self.row, at, column.title, "head_ours" if column.ours else "head")
         if freeze:
             self.raw.freeze_panes(self.row + 1, 0)
             self.raw.repeat_rows(first, self.row)
@@ -163,8 +171,25 @@ class Sheet:
         self._height((cell, self._width(at)) for at, cell in enumerate(cells) if isinstance(cell, str))
         for at, (column, cell) in enumerate(zip(columns, cells, strict=True)):
             style = "entered" if column.entered else f"{column.kind}_strong" if strong else column.kind
-            self._write(self.row, at, cell, column.kind, style)
+            self._write(self.row, at, cell, style)
         self.row += 1
+
+    def entry(self, cells: Sequence[Cell], entered: Sequence[int], *, keys: bool = False) -> None:
+        """Write one row of a form: a key that is cut short, then cells; those in `entered` may be filled in.
+
+        keys: every cell is a key.
+        """
+        if not keys:
+            self._height((cell, self._width(at)) for at, cell in enumerate(cells) if at and isinstance(cell, str))
+        for at, cell in enumerate(cells):
+            number = isinstance(cell, int | float)
+            style = "entered" if at in entered else "key" if keys or not at else "count" if number else "text"
+            self._write(self.row, at, cell, style)
+        self.row += 1
+
+    def protect(self) -> None:
+        """Lock every cell that is not to be filled in; there is no password, it only keeps from mistakes."""
+        self.raw.protect("", {"format_columns": True, "format_rows": True, "sort": False})
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, freeze: bool = False) -> int:
         """Write head and rows; return how many rows there were."""
@@ -207,7 +232,7 @@ class Sheet:
             "validate": "integer" if whole else "decimal", "criteria": ">=", "value": 0,
             "error_title": message[:32], "error_message": message[:255]})
 
-    def _write(self, row: int, column: int, cell: Cell, kind: Kind, style: str) -> None:
+    def _write(self, row: int, column: int, cell: Cell, style: str) -> None:
         if cell is None or cell == "":
             self.raw.write_blank(row, column, None, self.book.style(style))
         elif isinstance(cell, bool):
@@ -293,7 +318,8 @@ STYLES: dict[str, dict[str, Any]] = {
     "head_ours": _HEAD | {"bg_color": "#F2F2F2", "italic": True},
     "group": {"font_size": 9, "bold": True, "bottom": 2},
     "group_ours": {"font_size": 9, "bold": True, "italic": True, "bottom": 4},
-    "entered": _CELL | {"bg_color": "#FFFFE0", "locked": False},
+    "key": _CELL | {"font_size": 6, "font_color": "#808080", "text_wrap": False, "align": "fill"},
+    "entered": _CELL | {"bg_color": "#FFFFE0", "locked": False, "num_format": "General"},
     **{name: _CELL | how for name, how in _KINDS.items()},
     **{f"{name}_strong": _CELL | how | {"bold": True, "top": 2} for name, how in _KINDS.items()},
 }

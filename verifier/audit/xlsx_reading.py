@@ -1,0 +1,155 @@
+"""Cells of a spreadsheet from outside. Everything is bounded before it is parsed, and no formula is evaluated.
+
+A spreadsheet is a zip of XML, so it is looked at as such first: size, members, uncompressed sizes, no document type,
+no macros. Only then does a library read it, row by row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from xml.etree.ElementTree import ParseError
+
+from protocols.errors import ConfigError, Problem
+
+FILE_BYTES_MAX = 32 * 1024 * 1024
+OPENED_BYTES_MAX = 256 * 1024 * 1024
+MEMBERS_MAX = 300
+SHEETS_MAX = 60
+ROWS_MAX = 100_000
+COLUMNS_MAX = 60
+NEEDED = ("[Content_Types].xml", "xl/workbook.xml")
+MACROS = "vbaProject.bin"
+CHUNK_BYTES = 1 << 16
+OVERLAP_BYTES = 16
+REFUSED_XML = (b"<!DOCTYPE", b"<!ENTITY", b"\x00")
+"""No spreadsheet program writes a document type; entities could grow without bound. NUL: UTF-16, where both hide."""
+
+Value = str | int | float | bool | date | datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell that holds something. place: as people name it, `SHEET!E5`."""
+
+    place: str
+    value: Value
+    formula: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row; cells by column from 0, None where a cell is empty."""
+
+    cells: Sequence[Cell | None]
+
+    def cell(self, column: int) -> Cell | None:
+        """Return a cell, None beyond the last."""
+        return self.cells[column] if column < len(self.cells) else None
+
+    def value(self, column: int) -> Value:
+        """Return the value of a cell, None if it is empty or holds a formula."""
+        found = self.cell(column)
+        return None if found is None or found.formula else found.value
+
+
+def read_sheets(path: Path, *, rows_max: int = ROWS_MAX) -> tuple[dict[str, list[Row]], str]:
+    """Return sheet name -> its rows that hold something, and the SHA-256 of the file.
+
+    Raises: ConfigError `cells.*` if the file cannot be read, breaks a limit, or is no spreadsheet.
+    """
+    data = _bytes(path)
+    _bound(data, path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library's remarks on styles and extensions say nothing of values
+            return dict(_sheets(data, path, rows_max)), hashlib.sha256(data).hexdigest()
+    except ConfigError:
+        raise
+    except UNREADABLE as error:
+        raise ConfigError(Problem.of(str(path), "cells.unreadable", reason=type(error).__name__)) from error
+
+
+UNREADABLE = (AttributeError, EOFError, KeyError, IndexError, NotImplementedError, OverflowError, ParseError,
+              RecursionError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What the library raises on files that are no spreadsheets; none of it says anything to a user."""
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(Problem.of(str(path), "verify.file", reason=reason)) from error
+    if len(data) > FILE_BYTES_MAX:
+        raise ConfigError(Problem.of(str(path), "cells.too_large", what="bytes", limit=FILE_BYTES_MAX))
+    return data
+
+
+def _bound(data: bytes, path: Path) -> None:
+    """Raise ConfigError unless the zip keeps the limits, which is read and not believed."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            members = file.infolist()
+            if len(members) > MEMBERS_MAX:
+                raise ConfigError(Problem.of(str(path), "cells.too_large", what="members", limit=MEMBERS_MAX))
+            names = [member.filename for member in members]
+            if not set(NEEDED) <= set(names) or len(set(names)) < len(names):
+                raise ConfigError(Problem.of(str(path), "cells.no_spreadsheet"))
+            if any(name.endswith(MACROS) for name in names):
+                raise ConfigError(Problem.of(str(path), "cells.macros"))
+            left = OPENED_BYTES_MAX
+            for member in members:
+                left = _bound_member(file, member, left, path)
+    except (*UNREADABLE, OSError) as error:
+        raise ConfigError(Problem.of(str(path), "cells.no_spreadsheet")) from error
+
+
+def _bound_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, left: int, path: Path) -> int:
+    """Return how many bytes the other members may still have."""
+    is_xml = member.filename.endswith((".xml", ".rels", ".vml"))
+    before = b""
+    with file.open(member) as opened:
+        while chunk := opened.read(CHUNK_BYTES):
+            left -= len(chunk)
+            if left < 0:
+                raise ConfigError(Problem.of(str(path), "cells.too_large", what="bytes", limit=OPENED_BYTES_MAX))
+            if is_xml and any(sign in before + chunk for sign in REFUSED_XML):
+                raise ConfigError(Problem.of(str(path), "cells.refused_xml", member=member.filename))
+            before = chunk[-OVERLAP_BYTES:]
+    return left
+
+
+def _sheets(data: bytes, path: Path, rows_max: int) -> Iterator[tuple[str, list[Row]]]:
+    from openpyxl import load_workbook
+    from openpyxl.worksheet._read_only import ReadOnlyWorksheet
+
+    book = load_workbook(io.BytesIO(data), read_only=True, data_only=False, keep_links=False)
+    if len(book.sheetnames) > SHEETS_MAX:
+        raise ConfigError(Problem.of(str(path), "cells.too_large", what="sheets", limit=SHEETS_MAX))
+    left = rows_max
+    for sheet in book.worksheets:
+        rows = []
+        if isinstance(sheet, ReadOnlyWorksheet):
+            sheet.reset_dimensions()  # what the file says of its size is not believed
+        for at, cells in enumerate(sheet.iter_rows(max_row=rows_max + 1, max_col=COLUMNS_MAX), 1):
+            if at > left:
+                raise ConfigError(Problem.of(str(path), "cells.too_large", what="rows", limit=rows_max))
+            row = Row([None if cell.value is None else Cell(
+                f"{sheet.title}!{cell.coordinate}", _value(cell.value), cell.data_type == "f") for cell in cells])
+            if any(cell is not None for cell in row.cells):
+                rows.append(row)
+        left -= len(rows)
+        yield sheet.title, rows
+
+
+def _value(value: object) -> Value:
+    return value if isinstance(value, str | int | float | bool | date | datetime) else str(value)
