@@ -34,11 +34,11 @@ def totals(**values: int) -> dict[str, int]:
 
 
 def made_count(programme: Programme, *, daily: int | None = None,
-               groups: Mapping[str, Mapping[str, Mapping[str, int]]] | None = None, **values: int) -> CountResult:
+               groups: Mapping[str, Mapping[Any, Mapping[str, int]]] | None = None, **values: int) -> CountResult:
     """Return a valid count with these totals. groups: division -> part -> totals of that part."""
     whole = totals(**values)
     parts = {by: tuple(PartFigures(key=key, name_zh=None, **totals(**part))
-                       for key, part in sorted((groups or {}).get(by, {}).items())) for by in GROUPED}
+                       for key, part in (groups or {}).get(by, {}).items()) for by in GROUPED}
     devices = dict.fromkeys(("configured", *STAGES), whole["devices"])
     figures = FiguresResult(
         anchored=True, devices=devices, not_counted={},

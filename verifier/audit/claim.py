@@ -367,8 +367,7 @@ def _is_plain(name: str) -> bool:
 
 def field_name(field: FormField) -> str:
     """Return number and official name of a field, as in `(6) 兼容协议数量`."""
-    number = field.number if field.number.startswith("(") else f"({field.number})"
-    return f"{number} {field.name_zh}"
+    return f"{field.number} {field.name_zh}"
 
 
 def missing_fields(claim: Claim, programme: Programme) -> list[FormField]:

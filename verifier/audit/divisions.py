@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ OTHER = "other"
 OTHER_NAMES = (OTHER, "其他", "其它")
 PLACES = {"province": 2, "city": 4, "county": 6}
 """Parts of a region code of GB/T 2260: name -> leading digits. A code that ends in zeros names no smaller place."""
+
+CODE = re.compile("[A-T]?[0-9]{1,10}", re.ASCII)
+"""A code of one of the standards: GB/T 4754 has a letter before its digits."""
 
 DEFAULTS: dict[str, tuple[str, int]] = {
     "class": ("equipment_jx_b", 2), "class_level_1": ("equipment_jx_b", 1), "industry": ("industry_jx_a", 2)}
@@ -54,7 +58,7 @@ class Division:
                     return item.key
             if text in OTHER_NAMES:
                 return OTHER
-            found = known.by_code(text) if text.isalnum() and text.isascii() else None
+            found = known.by_code(text) if CODE.fullmatch(text) else None
             found = known.at_level(found.key, self.level) if found else None
             return found.key if found else text if known.open else None
         if text in OTHER_NAMES:

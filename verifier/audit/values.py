@@ -32,11 +32,12 @@ PROVEN: dict[str, Callable[[Totals, str, str], int]] = {
 """How each metric is read from the figures of a part: totals, how kinds and how protocols are told apart."""
 
 OF_ALL: dict[str, Callable[[FiguresResult], int | None]] = {
+    "covered_industry_count": lambda f: sum(part.key is not None for part in f.groups["industry"]),
     "device_daily_running_count": lambda f: f.daily_running[-1].devices if f.daily_running else None,
     "enterprises_with_evidence_in_jiangxi": lambda f: sum(
         part.enterprises for part in f.groups["province"] if part.key == JIANGXI),
 }
-"""How each metric is read that has one figure only, that of all devices."""
+"""How each metric is read that is no total of all devices: of some of them, or by the programme's own industries."""
 
 ADDITIVE = ("device_connected_count", "point_count")
 """Figures whose parts add up to the whole."""

@@ -23,7 +23,7 @@ from verifier.audit.results_audit import (
     SplitResult,
 )
 from verifier.audit.rules import judge, open_passages
-from verifier.audit.values import ADDITIVE, KINDS, PROTOCOLS, PROVEN, Facts, Part, number
+from verifier.audit.values import ADDITIVE, KINDS, OF_ALL, PROTOCOLS, PROVEN, Facts, Part, number
 from verifier.commands import SHOWN_ZONE
 
 DECLARED_CLASSES = ("c", "c+")
@@ -99,7 +99,7 @@ def _metrics(facts: Facts, platform_type: PlatformType) -> tuple[MetricResult, .
 
 
 def _of_each(facts: Facts, item: Metric, totals: Mapping[str, Totals] | None) -> dict[str, int] | None:
-    if item.evidence != "proven" or item.key not in PROVEN or totals is None:
+    if item.evidence != "proven" or item.key not in PROVEN or item.key in OF_ALL or totals is None:
         return None
     return {name: PROVEN[item.key](one, facts.kinds, facts.protocols) for name, one in totals.items()}
 
