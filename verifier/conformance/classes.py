@@ -41,8 +41,7 @@ PARTLY: Mapping[int, str] = {
 """Classes of which a part has no object."""
 
 PENDING: Mapping[int, str] = {
-    30: "time-stamp tokens", 34: "SM2 and SM3", 36: "a TPM", 37: "a TPM", 39: "the tags of other enterprises",
-    43: "SM2 and SM3",
+    30: "time-stamp tokens", 34: "SM2 and SM3", 36: "a TPM", 37: "a TPM", 43: "SM2 and SM3",
 }
 """Classes that need what does not exist yet."""
 

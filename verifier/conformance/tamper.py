@@ -24,6 +24,7 @@ from protocols.evidence.bundle import open_bundle
 from verifier.conformance import (  # noqa: F401 - fill KINDS, in this order
     classes,
     classes_content,
+    classes_enterprises,
     classes_log,
     classes_probes,
     classes_register,
