@@ -94,7 +94,8 @@ def _compare(args: argparse.Namespace, order: Order, say: Say) -> int:
     from verifier.audit.results import as_bytes, as_json
     from verifier.report.text import compare_lines
 
-    second = second_order(args, order)
+    second = second_order(args.compare, order,
+                          lambda programme: programme_order(args, order.at_s, programme, claim=None))
     judged = judge_all(args, say)
     result = as_json(compared(judged, _explained(order, args.explain, judged), second, say))
     print(as_bytes(result) if args.json else "\n".join(compare_lines(result, say)))

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from config.loader import parse_toml
-from config.programme import load_basis, load_programme
+from config.programme import Programme, load_basis, load_programme
 from protocols.errors import ConfigError, Problem
 from protocols.terms.say import Say
-from verifier.audit.commands import programme_order
 from verifier.audit.counting import Judged, Order, count
 from verifier.audit.difference import CompareResult, compare
 
 OPTION = "--compare"
 
 
-def second_order(args: argparse.Namespace, first: Order) -> Order:
+def second_order(named: str, first: Order, under: Callable[[Programme], Order]) -> Order:
     """Return the order of --compare: a programme by its key, a basis or a programme by the path of its file.
 
+    under: makes the order to count under a programme.
     Raises: ConfigError with every problem of the file, or with the programmes that are known.
     """
-    path = Path(args.compare)
+    path = Path(named)
     if path.suffix == ".toml":
         raw, problems = parse_toml(path)
         if raw is None:
@@ -32,7 +31,7 @@ def second_order(args: argparse.Namespace, first: Order) -> Order:
             basis, sha256 = load_basis(path)
             return Order(at_s=first.at_s, basis=basis, digests=replace(first.digests, basis=sha256))
     try:
-        return programme_order(args, first.at_s, load_programme(args.compare), claim=None)
+        return under(load_programme(named))
     except ConfigError as error:
         raise ConfigError(Problem(OPTION if p.where == "--programme" else p.where, p.code, p.args)
                           for p in error.problems) from error

@@ -11,16 +11,19 @@ import random
 from typing import Any
 
 from protocols.evidence.bundle import open_bundle
+from protocols.terms.basis import Basis
 from protocols.terms.uscc import check_character
+from protocols.terms.vocabulary import ROLES, THINGS
 from verifier.audit.duplicates import group_findings, groups
 from verifier.conformance.classes import Instance, alive, kind, mode
-from verifier.conformance.classes_trust import EVERYTHING
 from verifier.conformance.draw import Draw
 from verifier.conformance.world import Gateway, device_row, point_row, private_part, zipped
 from verifier.proof.figures import figures
 from verifier.proof.verify import Verdict, verify
 
 RIVAL_USCC = "91320000MA1XYRAB5" + check_character("91320000MA1XYRAB5")
+EVERYTHING = Basis(key="everything", version="1", things=frozenset(THINGS), roles=frozenset(ROLES),
+                   owner_required=False)
 TWO = "duplicates.two_enterprises"
 kind(39, TWO)
 
