@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pymodbus import FramerType
 from pymodbus.constants import ExcCodes
@@ -39,7 +39,12 @@ Run = tuple[str, int, tuple[tuple[Point, int], ...]]
 
 
 class ModbusPlant:
-    """One Modbus TCP server with its units. `writes` counts the write requests that it refused."""
+    """One Modbus TCP server with its units. `writes` counts the write requests that it refused.
+
+    writes_of_process: the same for every server of this process, those that are gone included; the tests compare it.
+    """
+
+    writes_of_process: ClassVar[int] = 0
 
     def __init__(self, devices: Iterable[Device], line: modbus_faults.Line | None = None) -> None:
         self.devices = tuple(devices)
@@ -94,6 +99,11 @@ class ModbusPlant:
             await self._server.shutdown()  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
             self._server = None
 
+    def note_write(self) -> None:
+        """Count a write request; it is refused, or its unit is dead."""
+        self.writes += 1
+        ModbusPlant.writes_of_process += 1
+
     def _own_identity(self, sending: bool, pdu: ModbusPDU) -> ModbusPDU:
         """Give an identity reply the texts of the unit that it is for; objects that the unit lacks fall away."""
         if sending and isinstance(pdu, ReadDeviceInformationResponse):
@@ -126,7 +136,7 @@ class _Handler(ServerRequestHandler):
         pdu = self.last_pdu
         if pdu is None or pdu.dev_id in plant.silent:
             if pdu is not None and pdu.function_code in WRITE_CODES:
-                plant.writes += 1
+                plant.note_write()
             return
         self.fault = plant.line.fault(pdu.dev_id, time.monotonic() - plant.began_s)
         if self.fault is not None and self.fault.kind in ("silent", "close") and pdu.function_code not in WRITE_CODES:
@@ -137,7 +147,7 @@ class _Handler(ServerRequestHandler):
         if pdu.dev_id not in plant._identities:
             refused = ExcCodes.GATEWAY_NO_RESPONSE
         elif pdu.function_code in WRITE_CODES:
-            plant.writes += 1
+            plant.note_write()
             refused = ExcCodes.ILLEGAL_FUNCTION
         elif self.fault is not None and self.fault.kind == "busy":
             refused = ExcCodes.DEVICE_BUSY

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -21,3 +23,15 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LC_ALL", "LC_MESSAGES", "LANG", "TALLYSTICK_DEBUG", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(autouse=True)
+def nobody_writes() -> Iterator[None]:
+    """No test, whatever it is about, sends a Modbus write to a simulated plant of its process."""
+    def refused() -> int:
+        servers = sys.modules.get("simulators.modbus_server")
+        return servers.ModbusPlant.writes_of_process if servers is not None else 0
+
+    before = refused()
+    yield
+    assert refused() == before, "a write reached a simulated Modbus device"

@@ -103,6 +103,8 @@ class Link:
             is_up = await client.connect()
             if is_up and self._endpoint.is_rtu and self._is_owed:
                 await self._drain()
+        except ValueError:  # a name that nobody can look up; `_why_not` meets it again and tells
+            is_up = False
         except BaseException:
             self.close()
             raise
@@ -234,9 +236,18 @@ class Link:
             raise DeviceError(error.problems[0]) from error
 
     def _look_at_server(self, client: Client) -> None:
-        ssl_object = client.ctx.transport.get_extra_info("ssl_object")
-        self.session = tls.describe(ssl_object, role=self._role)
-        self.server_key = tls.spki_sha256(ssl_object.getpeercert(binary_form=True))
+        """Note who answered. Raises DeviceError if the server has ended the connection already."""
+        transport = client.ctx.transport
+        ssl_object = transport.get_extra_info("ssl_object") if transport is not None else None
+        try:
+            der = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
+        except ValueError:  # a fatal alert that arrived just now takes the handshake back
+            der = None
+        if not der:
+            self.close()
+            raise DeviceError(self._problem("modbus.tls_unwelcome"))
+        self.session = tls.describe(ssl_object, der, role=self._role)
+        self.server_key = tls.spki_sha256(der)
 
     async def _why_not(self) -> Problem:
         """Find the cause of a failed connect, which pymodbus keeps to itself, by trying once more."""

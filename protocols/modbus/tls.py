@@ -90,9 +90,8 @@ def role(pem: bytes) -> str:
     return "".join(c for c in text if c.isprintable())[:ROLE_CHARS_MAX]
 
 
-def describe(ssl_object: Any, *, role: str) -> dict[str, str]:
-    """Return what a person compares about a connection that is up: version, cipher, server certificate, our role."""
-    der = ssl_object.getpeercert(binary_form=True)
+def describe(ssl_object: Any, der: bytes, *, role: str) -> dict[str, str]:
+    """Return what a person compares about a connection that is up: version, cipher, our role, and `der` of the server."""
     cipher = ssl_object.cipher()
     return {"version": ssl_object.version() or "?", "cipher": cipher[0] if cipher else "?",
             "server_sha256": hashlib.sha256(der).hexdigest(), "role": role or "-"}

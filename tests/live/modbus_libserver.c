@@ -3,7 +3,7 @@
  * build: gcc -O2 -Wall -o modbus_libserver modbus_libserver.c $(pkg-config --cflags --libs libmodbus)
  * run:   modbus_libserver tcp            prints "port N", serves many clients on loopback
  *        modbus_libserver rtu DEVICE     prints "ready", answers as unit 17 on a serial line
- * Ends when its standard input is closed.
+ * Ends when its standard input is closed, and then prints "writes N": how many requests were no reads.
  *
  * Addresses 100..299 exist in every table; all others are refused with exception 2.
  *   coils and discrete inputs: 1 where the address is divisible by 3
@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 enum { FIRST = 100, COUNT = 200 };
+static int writes = 0;
 
 static void fill(modbus_mapping_t *map) {
     for (int i = 0; i < COUNT; i++) {
@@ -46,6 +47,8 @@ static int answer(modbus_t *ctx, modbus_mapping_t *map) {
     int length = modbus_receive(ctx, query);
     if (length < 0) return -1;
     if (length > 0) {
+        int function = query[modbus_get_header_length(ctx)];
+        if (function > 4 && function != 17 && function != 43) writes++;
         map->tab_registers[20]++;
         modbus_reply(ctx, query, length, map);
     }
@@ -108,8 +111,13 @@ int main(int argc, char **argv) {
     modbus_mapping_t *map = modbus_mapping_new_start_address(FIRST, COUNT, FIRST, COUNT, FIRST, COUNT, FIRST, COUNT);
     if (map == NULL) return fprintf(stderr, "%s\n", modbus_strerror(errno)), 1;
     fill(map);
-    if (argc == 2 && strcmp(argv[1], "tcp") == 0) return serve_tcp(map);
-    if (argc == 3 && strcmp(argv[1], "rtu") == 0) return serve_rtu(map, argv[2]);
+    int status = -1;
+    if (argc == 2 && strcmp(argv[1], "tcp") == 0) status = serve_tcp(map);
+    if (argc == 3 && strcmp(argv[1], "rtu") == 0) status = serve_rtu(map, argv[2]);
+    if (status >= 0) {
+        printf("writes %d\n", writes);
+        return status;
+    }
     fprintf(stderr, "usage: %s tcp | rtu DEVICE\n", argv[0]);
     return 2;
 }

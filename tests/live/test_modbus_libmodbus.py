@@ -48,10 +48,13 @@ async def process(*command: str) -> AsyncIterator[asyncio.subprocess.Process]:
     try:
         yield child
     finally:
-        assert child.stdin is not None
+        assert child.stdin is not None and child.stdout is not None
         child.stdin.close()
         try:
             await asyncio.wait_for(child.wait(), 2)
+            if child.returncode == 0:  # else a test has killed it
+                told = (await child.stdout.read()).decode().splitlines()
+                assert told[-1:] == ["writes 0"], told
         except TimeoutError:
             with suppress(ProcessLookupError):
                 child.kill()

@@ -21,6 +21,8 @@ from protocols.modbus.driver import Driver
 from protocols.samples import PollBatch
 from tests.unit.protocols.modbus.recording import Recording, closed_port, endpoint, point, running, until
 
+READ_ONLY = {1, 2, 3, 4, 17, 43}
+
 
 def words(raw: bytes) -> list[int]:
     return [int.from_bytes(raw[i:i + 2], "big") for i in range(0, len(raw), 2)]
@@ -34,14 +36,23 @@ def device(unit: int, registers: list[int], *, at: int = 0, action: object = Non
 
 @asynccontextmanager
 async def serving(*devices: SimDevice, **more: object) -> AsyncIterator[int]:
-    """Run pymodbus's server on a free port of loopback."""
-    server = ModbusTcpServer(list(devices), address=("127.0.0.1", int(str(more.pop("port", 0)))),
+    """Run pymodbus's server on a free port of loopback. It is asked for nothing but reads."""
+    asked: set[int] = set()
+    trace = more.pop("trace_pdu", None)
+
+    def note(sending: bool, pdu: ModbusPDU) -> ModbusPDU:
+        if not sending:
+            asked.add(pdu.function_code)
+        return trace(sending, pdu) if callable(trace) else pdu
+
+    server = ModbusTcpServer(list(devices), address=("127.0.0.1", int(str(more.pop("port", 0)))), trace_pdu=note,
                              **more)  # type: ignore[arg-type] # by name
     await server.serve_forever(background=True)
     try:
         yield server.transport.sockets[0].getsockname()[1]  # type: ignore[attr-defined] # an asyncio.Server
     finally:
         await server.shutdown()
+    assert asked <= READ_ONLY, asked
 
 
 def silence(*units: int) -> Callable[[bool, bytes], bytes]:
@@ -289,6 +300,16 @@ async def test_check_tells_wrong_unit_refused_and_unknown_host() -> None:
     assert (result.ok, result.code) == (False, "modbus.refused")
     [result] = await Driver(endpoint(1, endpoint="tcp://no-such-host.invalid:502"), points, Recording()).check()
     assert (result.ok, result.code) == (False, "modbus.unknown_host")
+
+
+async def test_a_name_that_nobody_can_look_up_ends_nothing() -> None:
+    points, sink = [point(0, "1/holding/0", "uint16")], Recording()
+    driver = Driver(endpoint(1, endpoint=f"tcp://{'a' * 70}:502"), points, sink)
+    [result] = await driver.check()
+    assert (result.ok, result.code) == (False, "modbus.unreachable")
+    async with running(driver) as task:
+        await until(lambda: "modbus.lost" in sink.codes())
+        assert not task.done()
 
 
 async def test_a_connection_that_is_gone_is_an_error_not_a_hang() -> None:

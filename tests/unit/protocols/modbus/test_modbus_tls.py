@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+import types
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from pymodbus.server import ModbusTlsServer
 
 from protocols.errors import ConfigError
 from protocols.modbus import tls
-from protocols.modbus.driver import Driver
+from protocols.modbus.driver import Driver, Link
 from protocols.modbus.target import ModbusEndpoint
 from tests.unit.protocols.modbus import authority
 from tests.unit.protocols.modbus.authority import Authority, Pair
@@ -198,3 +199,32 @@ def test_the_port_of_modbus_over_tls() -> None:
     at = ModbusEndpoint(name="line", protocol="modbus_tls", endpoint="tls://plc", ca_file=Path("a"),
                         certificate_file=Path("b"), key_file=Path("c"))
     assert (at.port, at.is_rtu) == (802, False)
+
+
+@pytest.mark.parametrize("transport", ["gone", "no handshake", "no certificate"])
+async def test_a_server_that_hangs_up_just_after_the_handshake(
+    ca: Authority, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    """The alert of a server that does not want us may arrive before we have looked at its certificate."""
+    class Object:
+        def getpeercert(self, binary_form: bool) -> bytes | None:
+            if transport == "no handshake":
+                raise ValueError("handshake not done yet")
+            return None
+
+    class Transport:
+        def get_extra_info(self, name: str) -> Object:
+            assert name == "ssl_object"
+            return Object()
+
+    real = Link._look_at_server
+
+    def late(self: Link, client: object) -> None:
+        context = types.SimpleNamespace(transport=None if transport == "gone" else Transport())
+        real(self, types.SimpleNamespace(ctx=context))  # type: ignore[arg-type] # as far as it is looked at
+
+    monkeypatch.setattr(Link, "_look_at_server", late)
+    async with serving(ca.server_context(ca.pair("plc", host="127.0.0.1"))) as port:
+        driver = Driver(secured(port, ca, ca.pair("gateway")), POINTS, Recording())
+        assert (await code_of(driver))[0] == "modbus.tls_unwelcome"
+        assert driver.server_spki_sha256() is None
