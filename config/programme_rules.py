@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from config.loader import Section
 
@@ -100,6 +100,13 @@ class Comparison(Section):
     denominator: str | None = None
     since: date | None = None
     proof: list[str] = Field(default_factory=list)
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        if not isinstance(value, int | float):
+            raise ValueError("a number, or true / false")
+        return value
 
 
 class Branch(Section):
