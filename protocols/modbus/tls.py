@@ -91,7 +91,7 @@ def role(pem: bytes) -> str:
 
 
 def describe(ssl_object: Any, der: bytes, *, role: str) -> dict[str, str]:
-    """Return what a person compares about a connection that is up: version, cipher, our role, and `der` of the server."""
+    """Return what a person compares about a connection that is up; `der` is the certificate that the server showed."""
     cipher = ssl_object.cipher()
     return {"version": ssl_object.version() or "?", "cipher": cipher[0] if cipher else "?",
             "server_sha256": hashlib.sha256(der).hexdigest(), "role": role or "-"}
