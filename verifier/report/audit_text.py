@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from protocols.terms.say import Say
 from verifier.commands import local_time
 from verifier.report.listed import listed_lines
@@ -37,13 +39,16 @@ def _first_screen(result: Json, say: Say) -> list[str]:
     resting = sum(rule["status"] == "declared" for rule in rules)
     if resting:
         lines.append(say("audit.resting", count=resting, rules=len(rules)))
+    shown = sum(rule["status"] == "not_judged" for rule in rules)
+    if shown:
+        lines.append(say("told.unjudged", count=shown, rules=len(rules)))
     invalid = sum(bundle["verdict"] == "invalid" for bundle in counted["bundles"])
     lines += ["", say("told.under", programme=programme["title_zh"], authority=programme["authority_zh"],
                       type=named({"zh": programme["type_zh"], "en": programme["type_en"]}, say),
                       enterprise=claim["enterprise"], uscc=claim["uscc"], at=local_time(claim["at_s"])),
               say("told.status", text=named(programme["status"], say)),
               say("told.unsound", invalid=invalid) if invalid else say("told.sound", bundles=len(counted["bundles"])),
-              say("told.sound_means"), ""]
+              *_soundness(counted, say), ""]
     lines += [_figure(item, say) for item in result["metrics"]
               if item["claimed"] is not None or item["proven"] is not None or item["required"]]
     lines += ["", say("told.rules", rules=len(rules)) if rules else say("told.no_rules")]
@@ -56,6 +61,13 @@ def _first_screen(result: Json, say: Say) -> list[str]:
         if len(faults) > FAULTS_SHOWN:
             lines.append(f"  {say('count.more', count=len(faults) - FAULTS_SHOWN)}")
     return lines
+
+
+def _soundness(counted: Json, say: Say) -> list[str]:
+    """What valid covers and what it does not, and on whose word trust and time rest, the weakest bundle included."""
+    valid = [bundle["summary"] for bundle in counted["bundles"] if bundle["verdict"] == "valid"]
+    words = dict.fromkeys(say(f"verify.{kind}.{summary[kind]}") for summary in valid for kind in ("trust", "time"))
+    return [say("told.sound_means"), *(f"  {word}" for word in words)] if valid else []
 
 
 def _figure(item: Json, say: Say) -> str:
@@ -91,9 +103,9 @@ def _rule_details(result: Json, say: Say) -> list[str]:
         lines += [INDENT + line for line in _groups(rule["groups"], names, say)]
         for check in rule["checks"]:
             lines.append(INDENT + say(
-                "told.check", left=_keys(check["left"], names), op=check["op"], right=_keys(check["right"], names),
-                claimed=_sides(check["claimed"], say), proven=_sides(check["proven"], say),
-                status=_status(check["status"], say)))
+                "told.check", left=_keys(check["left"], names, say), op=check["op"],
+                right=_keys(check["right"], names, say), claimed=_sides(check["claimed"], say),
+                proven=_sides(check["proven"], say), status=_status(check["status"], say)))
             if check["explanation"]:
                 lines.append(INDENT + say("told.explained", text=check["explanation"]))
         for city, value in rule["quota"].items():
@@ -207,9 +219,11 @@ def _status(status: str, say: Say) -> str:
     return f"{MARKS[status]} {say('status.' + status)}"
 
 
-def _keys(side: str, names: dict[str, str]) -> str:
-    """Return one side of a check with the keys of metrics as people name them."""
-    return " ".join(names.get(word, word) for word in side.split(" "))
+def _keys(side: str, names: dict[str, str], say: Say) -> str:
+    """Return one side of a check with metrics and divisions as people name them."""
+    split = re.sub(r"(\w+) by (\w+)", lambda found: say(
+        "told.by", name=found[1], by=say(f"division.{found[2]}")), side, flags=re.ASCII)
+    return re.sub(r"[a-z][a-z0-9_]+", lambda found: names.get(found[0], found[0]), split, flags=re.ASCII)
 
 
 def _open(result: Json, say: Say) -> list[str]:
