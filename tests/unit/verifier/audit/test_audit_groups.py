@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,14 +21,17 @@ from verifier.proof.verify import verify
 def found(tmp_path_factory: pytest.TempPathFactory) -> Figures:
     """Two enterprises, three cities, three industries, and devices that do not count."""
     plant = Plant(tmp_path_factory.mktemp("groups"))
-    plant.device(points=3, model="A", region="360102", industry="3120", **{"class": "machine_tools"})
-    plant.device(points=2, model="A", region="360121", industry="3120", uscc=OTHER_USCC, **{"class": "robots"})
-    plant.device(model="B", region="360700", industry="2511", protocol="modbus_rtu", **{"class": "robots"})
-    plant.device(model="C", region="440300", industry="4000", protocol="opc_ua", deployment="public",
-                 **{"class": "no_such_class"})
-    plant.device(model="", region=None, industry=None, protocol="opc_ua", **{"class": None})
-    plant.device(model="D", region="440300", industry="4000", silent=True)
-    plant.device(model="E", role="heartbeat", protocol="mqtt")
+
+    def device(equipment_class: str | None = "machine_tools", **fields: Any) -> None:
+        plant.device(**({"class": equipment_class} | fields))
+
+    device(points=3, model="A", region="360102", industry="3120")
+    device("robots", points=2, model="A", region="360121", industry="3120", uscc=OTHER_USCC)
+    device("robots", model="B", region="360700", industry="2511", protocol="modbus_rtu")
+    device("no_such_class", model="C", region="440300", industry="4000", protocol="opc_ua", deployment="public")
+    device(None, model="", region=None, industry=None, protocol="opc_ua")
+    device(model="D", region="440300", industry="4000", silent=True)
+    device(model="E", role="heartbeat", protocol="mqtt")
     plant.point(0, base="array"), plant.point(0, base="array")
     verdict = verify(open_bundle(plant.seal()), plant.world.policy())
     assert verdict.valid and verdict.evidence is not None
