@@ -8,7 +8,7 @@ from typing import Any
 
 from config.programme import metrics
 from protocols.terms.say import Say
-from verifier.commands import hidden_lines, kept_lines, local_time, summary_lines
+from verifier.commands import hidden_lines, kept_lines, local_time, summary_lines, visit_lines
 
 Json = Mapping[str, Any]
 ABSENT = "—"
@@ -159,6 +159,7 @@ def bundle_lines(bundle: Json, say: Say) -> list[str]:
     if told["openings"]["demanded"]:
         lines.append(say("verify.openings", **told["openings"]))
     lines += kept_lines(told, say)
+    lines += visit_lines(told["levels"]["visits"], say)
     if "limit.self_made" in told["limits"]:
         lines.append(say("printed.self_made"))
     return lines

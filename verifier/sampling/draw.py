@@ -16,6 +16,7 @@ from protocols.errors import ConfigError, Problem, VerificationError
 from protocols.evidence import entry, jcs, sample
 from protocols.evidence.signed import GATEWAYS_MAX, SAMPLE_MAX, STRATA_MAX
 from protocols.terms.basis import Basis
+from verifier.commands import local_time
 from verifier.proof.bound import Seen, alpha_of, lower_bound, sample_size, together
 from verifier.proof.figures import DeviceFigure, Evidence, figures
 from verifier.proof.history import OVERLAPPED, UNKNOWN
@@ -54,10 +55,12 @@ def draw(evidence: Sequence[Evidence], wanted: Order) -> dict[str, Any]:
     ordered = sorted(evidence, key=lambda e: e.gateway)
     problems = []
     if wanted.at_s > wanted.announced_s:
-        problems.append(Problem.of("--at", "sampling.at_late", at_s=wanted.at_s, announced_s=wanted.announced_s))
+        problems.append(Problem.of("--at", "sampling.at_late", at=local_time(wanted.at_s),
+                                   announced=local_time(wanted.announced_s)))
     shown = [seen for e in ordered if (seen := first_seen(e.log, e.windows, wanted.announced_s)) is not None]
     if not shown:
-        problems.append(Problem.of("--announced", "sampling.no_cosignature", announced_s=wanted.announced_s))
+        problems.append(Problem.of("--announced", "sampling.no_cosignature",
+                                   announced=local_time(wanted.announced_s)))
     if len(ordered) > GATEWAYS_MAX:
         problems.append(Problem.of("bundle", "sampling.too_many_gateways", count=len(ordered), limit=GATEWAYS_MAX))
     rosters = [_roster(e, wanted, problems) for e in ordered]
@@ -114,8 +117,8 @@ def _roster(evidence: Evidence, wanted: Order, problems: list[Problem]) -> dict[
     fixed_s = min((after for at, after in zip(windows.seq, windows.not_after_s, strict=True)
                    if at > seq and after != UNKNOWN), default=UNKNOWN)
     if fixed_s == UNKNOWN or fixed_s > wanted.announced_s:
-        problems.append(Problem.of(where, "sampling.roster_late", seq=seq, announced_s=wanted.announced_s,
-                                   fixed_s=fixed_s if fixed_s != UNKNOWN else "-"))
+        problems.append(Problem.of(where, "sampling.roster_late", seq=seq, announced=local_time(wanted.announced_s),
+                                   fixed=local_time(fixed_s) if fixed_s != UNKNOWN else "-"))
     return {"gateway": evidence.gateway, "roster": seq,
             "devices_root": entry.decode(data, seq=seq)["devices_root"]}
 
@@ -124,7 +127,7 @@ def _sizes(populations: Sequence[int], wanted: Order) -> list[int]:
     """Return how many to draw of each stratum. Raises ConfigError if that cannot be."""
     total = sum(populations)
     if not total:
-        raise ConfigError(Problem.of("sample", "sampling.nobody", at_s=wanted.at_s))
+        raise ConfigError(Problem.of("sample", "sampling.nobody", at=local_time(wanted.at_s)))
     if len(populations) > STRATA_MAX:
         raise ConfigError(Problem.of("--strata", "sampling.too_many_strata", count=len(populations), limit=STRATA_MAX))
     if wanted.size is None:
