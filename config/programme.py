@@ -117,7 +117,7 @@ class PlatformType(Section):
 
 
 class Head(Section):
-    """[programme]: which document this is. `status` says what the document fixes in numbers."""
+    """[programme]: which document this is. `applicant`: who may apply; `status`: what the document fixes in numbers."""
 
     key: str
     version: str
@@ -125,6 +125,7 @@ class Head(Section):
     authority_zh: str
     doc_no: str = ""
     issued: date | None = None
+    applicant: Cited | None = None
     status: Sentence
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 
 from pydantic import Field
@@ -117,7 +118,8 @@ class Report(Section):
 
 
 class Submission(Cited):
-    """Limits of what is handed in. Absent: the document does not say."""
+    """Limits of what is handed in. Absent: the document does not say. deadline: the last day, Beijing time.
+    demonstration: proof must be shown live when asked for."""
 
     format: str = ""
     files: int | None = None
@@ -125,6 +127,8 @@ class Submission(Cited):
     paper_copies: int | None = None
     summary_copies: int | None = None
     electronic: bool = False
+    deadline: date | None = None
+    demonstration: bool = False
     signed_scan: bool = False
 
 

@@ -1,4 +1,4 @@
-"""Configuration files. The first byte chooses: `g` gateway, `p` platform, `w` witness, `c` claim, `b` basis."""
+"""Configuration files. First byte: `g` gateway, `p` platform, `w` witness, `c` claim, `b` basis, `r` a programme."""
 
 from fuzz.harness import only, scratch, start, watched
 
@@ -6,14 +6,15 @@ with watched("config", "protocols.mqtt.target", "protocols.modbus.target", "prot
              "protocols.terms", "verifier.audit.claim"):
     from config.gateway import load_gateway
     from config.platform import load_platform
-    from config.programme import load_basis
+    from config.programme import load_basis, load_programme
     from config.witness import load_witness
     from protocols.errors import ConfigError
     from verifier.audit.claim import load_claim
 
 from tests.support.source import ROOT
 
-LOADERS = {b"g": load_gateway, b"p": load_platform, b"w": load_witness, b"c": load_claim, b"b": load_basis}
+LOADERS = {b"g": load_gateway, b"p": load_platform, b"w": load_witness, b"c": load_claim, b"b": load_basis,
+           b"r": load_programme}
 FOLDER = scratch()
 FILE = FOLDER / "file.toml"
 for _name in ("devices.csv", "points.csv"):

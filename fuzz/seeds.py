@@ -198,7 +198,7 @@ def _csv() -> Seeds:
 
 
 def _toml() -> Seeds:
-    for letter, name in ((b"g", "gateway"), (b"p", "platform"), (b"w", "witness")):
+    for letter, name in ((b"g", "gateway"), (b"p", "platform"), (b"w", "witness"), (b"r", "programme")):
         yield name, letter + (ROOT / "config" / "examples" / f"{name}.toml").read_bytes()
     yield "basis", b"b" + BASIS
     yield "claim", b"c" + CLAIM

@@ -127,6 +127,18 @@ def test_limits_of_the_upload_and_layout_rules() -> None:
         assert report.duplex == ("双面" in told) and report.glued == ("胶装" in told)
 
 
+def test_who_may_apply_and_until_when() -> None:
+    for key, told in (("jiangsu_2019", "江苏省内注册"), ("sichuan_2022", "在川注册"), ("anhui_2023", "省内注册")):
+        document, data = domain(f"{key}.yaml"), load_programme(key).data
+        assert told in document["programme"]["applicant"]["text_zh"]
+        assert data.programme.applicant is not None and CITED.match(data.programme.applicant.cite)
+        steps = document["workflow"]["steps"] if isinstance(document["workflow"], dict) else document["workflow"]
+        days = {str(step["deadline"]) for step in steps if "deadline" in step}
+        days |= {"2023-08-18" for step in steps if step.get("at", "").startswith("2023-08-19T00:00")}
+        assert data.submission is not None and {str(data.submission.deadline)} == days
+        assert data.submission.demonstration == ("verification_clause" in document)
+
+
 def test_kinds_of_proof_that_the_documents_name() -> None:
     for key in ("jiangsu_2019", "sichuan_2022", "anhui_2023"):
         names = {item.key: item.names_zh for item in load_programme(key).data.form.names}
