@@ -11,7 +11,7 @@ from typing import Any
 from protocols.terms.say import Say
 from verifier.commands import local_time
 from verifier.report import content_count
-from verifier.report.content_machines import machines_section
+from verifier.report.content_machines import list_section, machines_section
 from verifier.report.content_rules import Rules
 from verifier.report.document import (
     Bullets,
@@ -27,6 +27,7 @@ from verifier.report.document import (
     Verdict,
 )
 from verifier.report.document import beside as put_beside
+from verifier.report.document import shown as printable
 from verifier.report.identity import result_sha256, verification_code
 from verifier.report.wording import Json, bundle_lines, enterprise_lines, finding, interval
 
@@ -82,8 +83,8 @@ class _Report:
             source=Text(f"{programme['authority_zh']}《{programme['title_zh']}》{programme['doc_no']}"),
             subject=f"{claim['enterprise']} {claim['uscc']}", code=code, sha256=sha256, dated_s=claim["at_s"],
             sections=(self._verdict(code), rules.claim(), rules.rules(), self._findings(), self._opinion(),
-                      *content_count.figure_sections(self.count, say, self.rows_max),
-                      *machines_section(self.count, say),
+                      *list_section(self.result, say, self.rows_max), self._evidence(), *content_count.figure_sections(
+                          self.count, say, self.rows_max), *machines_section(self.count, say),
                       *content_count.device_sections(self.count, say, self.rows_max),
                       content_count.basis_section(self.count, say), *rules.left_open(), *self._limits(),
                       self._check(code, sha256)))
@@ -94,6 +95,9 @@ class _Report:
         lines = [self.t("audit.holds_means" if holds else "audit.does_not_hold_means")]
         if resting:
             lines.append(self.t("audit.resting", count=resting, rules=len(result["rules"])))
+        unjudged = sum(rule["status"] == "not_judged" for rule in result["rules"])
+        if unjudged:
+            lines.append(self.t("told.unjudged", count=unjudged, rules=len(result["rules"])))
         faults = [Text(finding(f, self.say)) for f in result["findings"] if f["severity"] == "fault"]
         more = [self.t("report.more_faults", count=len(faults) - FAULTS_MAX)] if len(faults) > FAULTS_MAX else []
         verdict = Verdict(title=self.t("audit.holds" if holds else "audit.does_not_hold"), lines=tuple(lines),
@@ -106,29 +110,39 @@ class _Report:
                 Row(cells=((self.t("report.code"),), (Text(code, style="strong"), self.t("report.code.text"))))))))
 
     def _facts(self) -> list[Row]:
-        claim, count, say = self.result["claim"], self.count, self.say
+        """Return who claims what for when, and on whose word the evidence rests, the weakest bundle included."""
+        claim, count, say, programme = self.result["claim"], self.count, self.say, self.result["programme"]
         at = [Text(local_time(claim["at_s"]))]
         if count["at"] is not None:
             at.append(Text(say("printed.counted_at", at=local_time(count["at"]["counted_s"]),
                                since=local_time(count["at"]["from_s"])), style="small"))
-        programme = self.result["programme"]
-        kind = programme["type_zh"] if say.lang == "zh" else programme["type_en"]
-        rows = [self._fact("printed.type", Text(kind)),
-                self._fact("printed.enterprise", Text(claim["enterprise"]), Text(claim["uscc"], style="mono")),
-                self._fact("printed.at", *at)]
-        for bundle in count["bundles"]:
-            summary, valid = bundle["summary"], bundle["verdict"] == "valid"
-            rows.append(self._fact("printed.site", Text(summary["site"] or "—"),
-                                   Text(summary["gateway"] or bundle["sha256"][:12], style="mono")))
-            rows.append(self._fact("printed.covered", Text(interval(bundle, say))))
-            if valid:
-                rows.append(self._fact("printed.trust", self.t(f"verify.trust.{summary['trust']}"),
-                                       self.t(f"verify.time.{summary['time']}")))
-                rows.append(self._fact("printed.coverage", *(Text(line) for line in bundle_lines(bundle, say))))
+        valid = [bundle["summary"] for bundle in count["bundles"] if bundle["verdict"] == "valid"]
+        invalid = len(count["bundles"]) - len(valid)
+        sound = self.t("told.unsound", invalid=invalid) if invalid else self.t("told.sound", bundles=len(valid))
+        resting = dict.fromkeys(f"verify.{kind}.{summary[kind]}" for summary in valid for kind in ("trust", "time"))
+        return [self._fact("printed.type", Text(programme["type_zh"] if say.lang == "zh" else programme["type_en"])),
+                self._fact("printed.enterprise", Text(printable(claim["enterprise"])),
+                           Text(claim["uscc"], style="mono")),
+                self._fact("printed.at", *at), self._fact("printed.trust", sound, *map(self.t, resting))]
+
+    def _evidence(self) -> Section:
+        """Return what each bundle is, covers and rests on, and which gateways are not shown."""
+        rows = []
+        for bundle in self.count["bundles"]:
+            summary = bundle["summary"]
+            rows += [self._fact("printed.site", Text(printable(summary["site"] or "—")),
+                                Text(summary["gateway"] or bundle["sha256"][:12], style="mono")),
+                     self._fact("printed.covered", Text(interval(bundle, self.say)))]
+            if bundle["verdict"] == "valid":
+                rows += [self._fact("printed.trust", self.t(f"verify.trust.{summary['trust']}"),
+                                    self.t(f"verify.time.{summary['time']}")),
+                         self._fact("printed.coverage", *map(Text, bundle_lines(bundle, self.say)))]
             else:
                 rows.append(self._fact("printed.trust", self.t("audit.bundle_invalid")))
-        return rows + [self._fact("printed.gateways", *(Text(line) for line in enterprise_lines(enterprise, say)))
-                       for enterprise in count["enterprises"]]
+        rows += [self._fact("printed.gateways", *map(Text, enterprise_lines(enterprise, self.say)))
+                 for enterprise in self.count["enterprises"]]
+        return Section(key="evidence", title=self.t("report.section.evidence"), blocks=(
+            Table(headed=False, columns=_facts_columns(), rows=tuple(rows)),))
 
     def _fact(self, code: str, *lines: Text) -> Row:
         return Row(cells=((self.t(code),), lines))
@@ -176,8 +190,8 @@ class _Report:
             Paragraph((self.t("report.check.code"), self.t("printed.check.verify"))),
             Table(headed=False, columns=_facts_columns(), rows=(
                 *(Row(cells=((self.t(name),), (Text(value or "—", style="mono"),))) for name, value in told),
-                *(Row(cells=((self.t("report.digest.data", name=name),), (Text(value, style="mono"),)))
-                  for name, value in sorted(programme["digests"].items()))))))
+                Row(cells=((self.t("report.digest.data"),), tuple(
+                    Text(f"{value} {name}", style="mono") for name, value in sorted(programme["digests"].items()))))))))
 
 
 def _facts_columns() -> tuple[Column, ...]:

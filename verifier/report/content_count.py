@@ -192,21 +192,20 @@ class _Count:
     def _notes(self, count: int) -> list[Block]:
         lines = [Text(self.say("printed.names"), style="small")]
         if count > self.rows_max:
-            lines.insert(0, self.t("printed.truncated", shown=self.rows_max, count=count))
+            lines.insert(0, self.t("report.truncated", shown=self.rows_max, count=count))
         return [Paragraph(tuple(lines))]
 
     def _devices(self, devices: Iterable[Json]) -> Table:
         columns = (Column(title=self.t("printed.gateway"), share=5),
                    Column(title=self.t("printed.slot"), share=3, align="right"),
-                   Column(title=self.t("printed.device"), share=14), Column(title=self.t("report.class"), share=10),
-                   Column(title=self.t("levels.heading"), share=12))
+                   Column(title=self.t("printed.device"), share=19), Column(title=self.t("report.class"), share=10),
+                   Column(title=self.t("levels.heading"), share=9))
         return Table(columns=columns, rows=tuple(self._device(device) for device in devices), searched=True)
 
     def _device(self, device: Json) -> Row:
         unnamed = Text(self.say("printed.unnamed"), style="small")
-        name: Cell = (Text(printable(device["name"])) if device["name"] else unnamed,)
-        if device["model"]:
-            name += (Text(printable(f"{device['maker'] or ''} {device['model']}".strip()), style="small"),)
+        made = printable(f"{device['maker'] or ''} {device['model'] or ''}".strip())
+        name: Cell = (Text("　".join(filter(None, (printable(device["name"]), made)))) if device["name"] else unnamed,)
         return Row(cells=((Text(device["gateway"][:8], style="mono"),), (Text(str(device["slot"])),), name,
                           (Text(self.classes.get(device["equipment_class"] or "", device["equipment_class"] or "—")),),
                           (Text(device_level(device, self.say), style="small"),)))

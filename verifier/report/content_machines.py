@@ -1,17 +1,53 @@
-"""The section of a report on machines that are reached several times: who counts, what joins them, who explained it."""
+"""Sections of a report: devices that were claimed and do not count, and machines that are reached several times."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from protocols.terms.say import Say
-from verifier.report.document import Block, Column, Paragraph, Row, Section, Table, Text
+from verifier.report.document import Block, Column, Fold, Paragraph, Row, Section, Table, Text
 from verifier.report.document import shown as printable
-from verifier.report.wording import Json
+from verifier.report.listed import history_lines, listed_state
+from verifier.report.wording import ABSENT, Json
 
 GROUPS_MAX = 60
 MEMBERS_MAX = 20
 """So many are printed one by one; the XLSX and the JSON list all."""
+
+
+def list_section(result: Json, say: Say, rows_max: int) -> list[Section]:
+    """Return where a list of claimed devices and the evidence differ, device by device; nothing without a list."""
+    told = result["claimed_list"]
+    if told is None:
+        return []
+    only, more = told["only_in_list"], told["only_in_evidence"]
+    blocks: list[Block] = [Paragraph((Text(say(
+        "list.heading", rows=told["rows"], matched=told["matched"], only=len(only), more=len(more))),))]
+    columns = (Column(title=Text(say("report.list_row")), share=2, align="right"),
+               Column(title=Text(say("printed.gateway")), share=4),
+               Column(title=Text(say("printed.slot")), share=3, align="right"),
+               Column(title=Text(say("printed.device")), share=9),
+               Column(title=Text(say("report.list_why")), share=20))
+    for code, items in (("only", only), ("more", more)):
+        if not items:
+            continue
+        rows = tuple(_listed(item, say) for item in items[:rows_max])
+        inner: list[Block] = [Table(columns=columns, rows=rows, searched=True)]
+        if len(items) > rows_max:
+            inner.append(Paragraph((Text(say("report.truncated", shown=rows_max, count=len(items))),)))
+        blocks.append(Fold(title=Text(say(f"list.{code}", count=len(items))), blocks=tuple(inner), opened=True))
+    return [Section(key="list", title=Text(say("report.section.list")), blocks=tuple(blocks))]
+
+
+def _listed(item: Json, say: Say) -> Row:
+    name = tuple(Text(printable(text)) for text in (item["name"], item["id"]) if text)
+    if item["name"] and item["id"] == f"{item['gateway']}:{item['slot']}":  # said by the columns beside it
+        name = name[:1]
+    return Row(cells=(
+        (Text(ABSENT if item["row"] is None else str(item["row"])),),
+        (Text((item["gateway"] or ABSENT)[:8], style="mono"),),
+        (Text(ABSENT if item["slot"] is None else str(item["slot"])),), name,
+        (Text(listed_state(item, say)), *(Text(line.strip(), style="small") for line in history_lines(item, say)))))
 
 
 def machines_section(count: Json, say: Say) -> list[Section]:

@@ -3,6 +3,7 @@ groups, checks, and each reading of what a document leaves open."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -178,12 +179,18 @@ class Rules:
             yield _across(say("report.more_groups", count=len(groups["groups"]) - GROUPS_MAX))
 
     def _check(self, check: Json) -> Iterator[Row]:
-        sides = [" ".join(self.names.get(word, word) for word in check[side].split(" ")) for side in ("left", "right")]
+        sides = [self._keys(check[side]) for side in ("left", "right")]
         told = [f"{sides[0]} {OPERATORS.get(check['op'], check['op'])} {sides[1]}"]
         if check["explanation"]:
             told.append(self.say("told.explained", text=printable(check["explanation"])))
         yield Row(cells=(tuple(Text(line) for line in told), (Text(""),), self._sides(check["claimed"]),
                          self._sides(check["proven"]), (Text(self._status(check["status"])),)))
+
+    def _keys(self, side: str) -> str:
+        """Return one side of a check with metrics and divisions as people name them."""
+        split = re.sub(r"(\w+) by (\w+)", lambda found: self.say(
+            "told.by", name=found[1], by=self.say(f"division.{found[2]}")), side, flags=re.ASCII)
+        return re.sub(r"[a-z][a-z0-9_]+", lambda found: self.names.get(found[0], found[0]), split, flags=re.ASCII)
 
     def _sides(self, sums: list[Any] | None) -> Cell:
         return (Text(ABSENT if sums is None else " / ".join(number(one, self.say) for one in sums)),)

@@ -171,7 +171,8 @@ def _edges(document: Document, type_: Typesetter, say: Say, number: int, total: 
 def _section(pages: Pages, section: Section) -> None:
     lines = pages.type.lines(section.title, WIDTH, look=HEADING)
     high = sum(line.look.height for line in lines)
-    pages.need(5.0 + high + KEPT)
+    first = section.blocks[0] if section.blocks else None
+    pages.need(5.0 + high + (first.height + 20.0 if isinstance(first, Chart) else KEPT))
     if pages.y > TOP:
         pages.y += 4.0
     pages.put(Bookmark(section.title.main, pages.y))

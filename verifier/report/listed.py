@@ -29,19 +29,27 @@ def listed_lines(told: Json | None, say: Say) -> list[str]:
 
 
 def _item(item: Json, say: Say) -> list[str]:
-    state = say(f"reason.{item['reason']}") if item["state"] == "not_counted" else say(f"list.{item['state']}")
+    state = listed_state(item, say)
     name = item["id"] if item["gateway"] is None else device_name(item, say)
     if item["gateway"] is None and item["name"]:
         name = f"{item['id']} {item['name']}"
     if item["row"] is None:
-        return [say("count.pair", name=name, value=state), *_history(item, say)]
-    if item["state"] in ("not_counted", "gone"):
-        state = say("list.never", state=state) if item["seen_s"] is None else say(
-            "list.seen", state=state, seen=local_time(item["seen_s"]))
-    return [say("list.row", row=item["row"], name=name, state=state), *_history(item, say)]
+        return [say("count.pair", name=name, value=state), *history_lines(item, say)]
+    return [say("list.row", row=item["row"], name=name, state=state), *history_lines(item, say)]
 
 
-def _history(item: Json, say: Say) -> list[str]:
+def listed_state(item: Json, say: Say) -> str:
+    """Return why list and evidence differ on a device, and when it was last seen."""
+    state = say(f"reason.{item['reason']}") if item["state"] == "not_counted" else say(f"list.{item['state']}")
+    if item["row"] is None or item["state"] not in ("not_counted", "gone"):
+        return state
+    if item["seen_s"] is None:
+        return say("list.never", state=state)
+    return say("list.seen", state=state, seen=local_time(item["seen_s"]))
+
+
+def history_lines(item: Json, say: Say) -> list[str]:
+    """Return the last roster entries that touched a device: what changed, and between which co-signatures."""
     lines = []
     for told in item["history"][-ENTRIES_SHOWN:]:
         what = {"listed": say("list.listed"), "gone": say("list.removed")}.get(told["what"]) or say(

@@ -323,7 +323,7 @@ def test_exit_codes_of_a_process(tmp_path: Path, claimed: int, code: int) -> Non
     assert ("The claim holds" in done.stdout) == (code == 0)
     assert (tmp_path / "out.html").stat().st_size > 5000 and "report written" in done.stderr
     if code == 0:
-        for wrong in (("--report", tmp_path / "out.pdf"), ("--report", tmp_path / "no" / "out.html"),
+        for wrong in (("--report", tmp_path / "out.docx"), ("--report", tmp_path / "no" / "out.html"),
                       ("--type", "industry"), ("--programme", "anhui_2023"), ("--policy", tmp_path / "none.json")):
             done = run(*command, *wrong)
             assert (done.returncode, done.stdout) == (2, ""), wrong

@@ -115,7 +115,7 @@ def test_heads_of_tables_stand_again_on_the_next_page(pdf: Path) -> None:
 
 def test_of_many_devices_the_first_are_printed_and_how_many_there_are(pdf: Path) -> None:
     text = "\n".join(pages(pdf))
-    assert Words("zh")("printed.truncated", shown=ROWS_MAX, count=DEVICES) in text
+    assert Words("zh")("report.truncated", shown=ROWS_MAX, count=DEVICES) in text
     slots = re.findall(r"^ *[0-9a-f]{8} +(\d+) ", text, re.MULTILINE)
     assert sorted(map(int, slots)) == [*range(ROWS_MAX), *range(DEVICES, DEVICES + 12)]
 
