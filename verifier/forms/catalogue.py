@@ -21,6 +21,9 @@ ALIASES = {
 }
 """Short names. The keys themselves are accepted too."""
 
+PUBLISHED = ("platform_list_2023",)
+"""Tables that an authority publishes, filled: nobody fills them in for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -48,7 +51,7 @@ def tables_of(programme: Programme) -> list[Wanted]:
         table = data.monitoring
         found.append(Wanted(table.key, "monitoring", table.name_zh, table.cite, table=table))
     found += [Wanted(item.key, "summary", item.name_zh, item.cite, report=item) for item in data.reports
-              if item.columns_zh and item.key != (data.monitoring.key if data.monitoring else "")]
+              if item.columns_zh and item.key not in (*PUBLISHED, data.monitoring.key if data.monitoring else "")]
     return [*found, Wanted(FILL_IN, "fill_in", "申报指标填报表", "", ours=True)]
 
 
