@@ -15,7 +15,7 @@ from typing import Any
 
 from config.programme_rules import Ambiguity, Branch, Comparison, Groups, Reading, Rule
 from verifier.audit.consistency import judge_checks
-from verifier.audit.divisions import division
+from verifier.audit.divisions import OTHER, division
 from verifier.audit.results_audit import (
     AmbiguityResult,
     BranchResult,
@@ -114,7 +114,8 @@ def _of_groups(rule: Rule, groups: Groups, facts: Facts, reading: Reading | None
             branches = _branches(rule, facts, reading, part)
             verdicts.append(GroupVerdict(part=part.named(), claimed=(part.by, part.key) in claimed,
                                          status=_best(branches), branches=branches))
-    asked = verdicts
+    # What belongs to no industry is not one more industry.
+    asked = [v for v in verdicts if v.part.key != OTHER]
     if every:
         asked = [v for v in verdicts if v.claimed or groups.members] or verdicts
     ranked = sorted((v.status for v in asked), key=BEST.index)
@@ -124,7 +125,7 @@ def _of_groups(rule: Rule, groups: Groups, facts: Facts, reading: Reading | None
     status: Status = "not_met" if least > len(ranked) or not ranked else ranked[least - 1]
     return _Judged(status, groups=GroupsResult(
         by=tuple(groups.by), at_least=None if every else groups.at_least, members=tuple(groups.members),
-        passing=sum(v.status in PASSING for v in verdicts), groups=tuple(verdicts)))
+        passing=sum(v.status in PASSING for v in asked), groups=tuple(verdicts)))
 
 
 def _parts(by: str, rule: Rule, facts: Facts, reading: Reading | None) -> list[Part]:

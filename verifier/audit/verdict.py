@@ -23,7 +23,7 @@ from verifier.audit.results_audit import (
     SplitResult,
 )
 from verifier.audit.rules import judge, open_passages
-from verifier.audit.values import ADDITIVE, KINDS, OF_ALL, PROTOCOLS, PROVEN, Facts, Part, number
+from verifier.audit.values import ADDITIVE, KINDS, OF_ALL, PROTOCOLS, PROVEN, Facts, Part, exact, number
 from verifier.commands import SHOWN_ZONE
 
 DECLARED_CLASSES = ("c", "c+")
@@ -36,9 +36,10 @@ def audit(claim: Claim, programme: Programme, platform_type: PlatformType, count
     rules = tuple(judge(rule, facts) for rule in programme.data.rules_of(platform_type.key))
     table = _metrics(facts, platform_type)
     splits = tuple(_split(facts, item.metric, item.by) for item in claim.splits)
-    findings = (*_claim_findings(claim, programme, platform_type, counted, say), *_field_findings(facts, table, say),
+    findings = (*_claim_findings(claim, programme, platform_type, counted, say), *_field_findings(facts, say),
                 *_metric_findings(table, counted, say), *_part_findings(facts, splits, say),
-                *_document_findings(facts, table, counted, say), *_rule_findings(rules, claim, say))
+                *_share_findings(rules, say), *_document_findings(facts, table, counted, say),
+                *_rule_findings(rules, claim, say))
     holds = counted.verdict == "valid" and not any(f.severity == "fault" for f in findings)
     return AuditResult(
         verdict="holds" if holds else "does_not_hold", programme=_programme(programme, platform_type),
@@ -145,13 +146,18 @@ def _claim_findings(claim: Claim, programme: Programme, platform_type: PlatformT
             # Whose devices may count is the programme's: an enterprise-level platform has those of its own enterprise.
             own: Literal["fault", "remark"] = "fault" if platform_type.devices_of == "applicant" else "remark"
             yield noted(own, "audit.other_owner", where, say, uscc=owner, claimed=claim.table.enterprise.uscc)
+    if platform_type.devices_of == "applicant" and counted.figures is not None:
+        others = sum(part.devices for part in counted.figures.groups["enterprise"]
+                     if part.key not in (None, claim.table.enterprise.uscc))
+        if others:
+            yield noted("remark", "audit.others_devices", "figures", say, devices=others)
     day = claim.table.at.astimezone(SHOWN_ZONE).date()
     for cutoff in programme.data.cutoffs:
         if cutoff.of == "figures" and cutoff.day is not None and day >= cutoff.day:
             yield noted("remark", "audit.after_cutoff", "claim", say, day=cutoff.day, cite=cutoff.cite)
 
 
-def _field_findings(facts: Facts, table: Iterable[MetricResult], say: Say) -> Iterable[Finding]:
+def _field_findings(facts: Facts, say: Say) -> Iterable[Finding]:
     """Look for fields of the form that must be filled in and are not, and for others that this type leaves empty."""
     for field in missing_fields(facts.claim, facts.programme):
         yield noted("fault", "audit.field_missing", field_name(field), say, field=field_name(field),
@@ -221,6 +227,20 @@ def _document_findings(facts: Facts, table: Iterable[MetricResult], counted: Cou
     told = {"devices": ledger.devices, "date": ledger.date, "sha256": ledger.sha256}
     sealed = any(one.sha256 == ledger.sha256 for one in counted.ledgers)
     yield noted("remark", "audit.ledger_sealed" if sealed else "audit.ledger_declared", "ledger", say, **told)
+
+
+def _share_findings(rules: Iterable[RuleResult], say: Say) -> Iterable[Finding]:
+    """Look for shares of which more is claimed than the proven devices are of the declared ledger."""
+    for rule in rules:
+        for test in (test for branch in rule.branches for test in branch.comparisons):
+            claimed, value = number(test.claimed), number(test.value)
+            if test.share is None or claimed is None or value is None or test.rests_on != "both":
+                continue
+            share = exact(test.share.numerator_value or 0) / exact(test.share.denominator_value or 1)
+            if exact(claimed) > share:
+                yield noted("fault", "audit.share_overclaim", f"metrics.{test.metric}", say, metric=test.metric,
+                            claimed=claimed, value=value, above=test.share.numerator_value,
+                            below=test.share.denominator_value)
 
 
 def _rule_findings(rules: tuple[RuleResult, ...], claim: Claim, say: Say) -> Iterable[Finding]:

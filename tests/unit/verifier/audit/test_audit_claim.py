@@ -202,6 +202,32 @@ def test_a_share_is_one_of_the_declared_ledger_and_both_readings_are_computed() 
         "devices": "1000", "date": "2024-06-01", "sha256": SHA}
 
 
+@pytest.mark.parametrize(("claimed", "fault"), [(0.6, False), (0.601, True), (0.59, False)])
+def test_a_share_that_is_claimed_higher_than_it_is_computed_is_a_fault(claimed: float, fault: bool) -> None:
+    raw = claim_fields("jiangxi_guideline_2022", "enterprise", USCC, {"device_connected_ratio": claimed},
+                       ledger={"devices": 1000, "date": date(2024, 6, 1), "sha256": SHA})
+    found = [code for code, _ in codes(audited(read(raw), devices=600))]
+    assert ("audit.share_overclaim" in found) == fault
+
+
+def test_other_enterprises_devices_are_told_where_only_the_applicants_count() -> None:
+    groups = {"enterprise": {USCC: {"devices": 90}, "91320000MA1XYRAB4U": {"devices": 10}}}
+    for kind, told in (("enterprise", True), ("comprehensive", False)):
+        result = audited(read(claim_fields("jiangxi_guideline_2022", kind, USCC)), devices=100, groups=groups)
+        assert [f.args["devices"] for f in result.findings if f.code == "audit.others_devices"] == ["10"] * told
+
+
+def test_what_belongs_to_no_industry_is_not_one_more_industry() -> None:
+    """Both groups have the numbers, and one of them is 其他."""
+    for second, status in (("其他", "not_met"), ("采矿", "declared")):
+        raw = claim_fields("jiangxi_guideline_2022", "comprehensive", USCC, groups=[
+            {"industry": name, "metrics": {"industrial_model_count": 10, "industrial_app_count": 10}}
+            for name in ("黑色金属", second)])
+        rule = next(r for r in audited(read(raw)).rules if r.id == "jxg22.comprehensive.cross_industry_models_apps")
+        assert rule.groups is not None
+        assert (rule.status, rule.groups.passing) == (status, 1 if status == "not_met" else 2)
+
+
 def test_without_a_ledger_there_is_no_share() -> None:
     raw = claim_fields("jiangxi_guideline_2022", "enterprise", USCC, {"device_connected_ratio": 0.9})
     rule = next(r for r in audited(read(raw)).rules if r.id == "jxg22.enterprise.device_access")
