@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import yaml
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "domain"
 
 
+@functools.cache
 def domain(name: str) -> dict[str, Any]:
-    """Return one YAML file. Absent: a skip, in CI a failure."""
+    """Return one YAML file, read once: not to be changed. Absent: a skip, in CI a failure."""
     path = Path(os.environ.get("TALLYSTICK_DOMAIN", BESIDE)) / name
     if not path.is_file():
         reason = f"no programme data at {path}; set TALLYSTICK_DOMAIN"
