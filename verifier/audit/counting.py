@@ -47,7 +47,7 @@ from verifier.audit.results import (
 )
 from verifier.audit.results_machines import GroupResult
 from verifier.commands import local_time
-from verifier.proof.figures import DeviceFigure, Evidence, Figures, Sealed, figures
+from verifier.proof.figures import DeviceFigure, Evidence, Figures, Sealed, Standing, standing
 from verifier.proof.history import UNKNOWN
 from verifier.proof.machines import Device
 from verifier.proof.presence import presence
@@ -102,9 +102,10 @@ def count(judged: Sequence[Judged], order: Order, say: Say) -> CountResult:
     families = enterprises([j.told["summary"] for j in judged])
     findings = enterprise_findings(families, say)
     if valid:
-        found = _figures(evidence, order)
+        stood = _standing(evidence, order)
+        found = stood.figures(order.basis)
         at = Instant(asked_s=found.at_s, counted_s=found.counted_at_s, from_s=found.from_s)
-        told = _told(found, evidence, order)
+        told = _told(found, stood, evidence, order)
         levels = LevelsResult(**found.levels.as_json())
         devices = tuple(_device(d, evidence) for d in found.devices)
         machines = groups(found, evidence, order.explained)
@@ -119,7 +120,7 @@ def count(judged: Sequence[Judged], order: Order, say: Say) -> CountResult:
         limits=tuple(sorted({code for j in judged for code in j.verdict.summary.limits})), digests=order.digests)
 
 
-def _figures(evidence: Sequence[Evidence], order: Order) -> Figures:
+def _standing(evidence: Sequence[Evidence], order: Order) -> Standing:
     at_s = order.at_s
     if at_s is None:
         ends = [e.covered[1] for e in evidence if e.covered is not None]
@@ -127,12 +128,12 @@ def _figures(evidence: Sequence[Evidence], order: Order) -> Figures:
             raise ConfigError(Problem.of("--at", "figures.no_window", at_s="last"))
         at_s = min(ends)
     try:
-        return figures(evidence, at_s, order.basis, order.different)
+        return standing(evidence, at_s, order.basis, order.different)
     except VerificationError as error:
         raise ConfigError(error.problems) from error
 
 
-def _told(found: Figures, evidence: Sequence[Evidence], order: Order) -> FiguresResult:
+def _told(found: Figures, stood: Standing, evidence: Sequence[Evidence], order: Order) -> FiguresResult:
     equipment, industry = load_classification("equipment_jx_b"), load_classification("industry_jx_a")
     classes = _by_class(found, equipment)
     industries: Counter[str | None] = Counter()
@@ -157,14 +158,14 @@ def _told(found: Figures, evidence: Sequence[Evidence], order: Order) -> Figures
         late_devices=found.late_devices, sealed=_sealed(found.sealed),
         kinds=Kinds(by_model=found.kinds_by_model, by_class=kinds_by_class,
                     value=found.kinds_by_model if order.basis.kinds == "by_model" else kinds_by_class),
-        protocols=_protocols(evidence, found, order),
+        protocols=_protocols(stood, found, order.basis),
         enterprises=len({d.row.uscc for d in found.devices if d.reason is None} - {None}),
         splits={
             "thing": _split(found.by_thing), "deployment": _split(found.by_deployment),
             "class": _split(classes, equipment), "class_level_1": _split(_first_level(classes, equipment), equipment),
             "industry": _split(industries, industry), "city": _split(cities), "region": _split(found.by_region)},
         stages=part.stages, levels=part.levels, groups=part.groups,
-        daily_running=None if order.daily is None else _daily(evidence, found, order, order.daily),
+        daily_running=None if order.daily is None else _daily(stood, order.basis, order.daily),
         producing_permille=found.producing_permille, presence=_presence(found, evidence), declared=DECLARED)
 
 
@@ -222,48 +223,49 @@ def _split(counts: Mapping[str | None, int], names: Classification | None = None
                       devices=counts[key]) for key in keys)
 
 
-def _protocols(evidence: Sequence[Evidence], found: Figures, order: Order) -> Protocols:
+def _protocols(stood: Standing, found: Figures, basis: Basis) -> Protocols:
     """Return the protocols in use at T and over the observation period, None where the bundles do not reach so far."""
-    used: Figures | None = None
-    basis = order.basis
+    used: frozenset[str] | None = None
+    over = replace(basis, freshness_s=basis.observation_s)
     with suppress(VerificationError):
-        used = figures(evidence, found.at_s, replace(basis, freshness_s=basis.observation_s), order.different)
-    variants = frozenset[str]().union(*(d.protocols for d in (used or found).devices))
+        used = stood.again(stood.at_s, over).protocols(over)
+    variants = stood.protocols(basis) if used is None else used
     families = {family(name) for name in variants}
-    return Protocols(at=found.protocols, observed=used.protocols if used else None, by_family=len(families),
-                     by_variant=len(variants), value=len(families if basis.protocols == "family" else variants))
+    observed = None if used is None else tuple(sorted({basis.protocol_name(name) for name in used}))
+    return Protocols(at=found.protocols, observed=observed, by_family=len(families), by_variant=len(variants),
+                     value=len(families if basis.protocols == "family" else variants))
 
 
-def _daily(evidence: Sequence[Evidence], found: Figures, order: Order, daily: DailyRunning) -> tuple[Day, ...]:
+def _daily(stood: Standing, basis: Basis, daily: DailyRunning) -> tuple[Day, ...]:
     """Return the devices that ran on each whole day of the observation period, oldest first."""
-    basis = order.basis
     offset_s = DAY_OFFSETS_S[basis.day_boundary]
-    last_end_s = (found.counted_at_s + offset_s) // DAY_S * DAY_S - offset_s
+    last_end_s = (stood.counted_at_s + offset_s) // DAY_S * DAY_S - offset_s
     of_day = replace(basis, freshness_s=DAY_S, deployments=frozenset(daily.deployments))
     days = []
     for back in range(min(DAYS_MAX, -(-basis.observation_s // DAY_S)) - 1, -1, -1):
         end_s = last_end_s - back * DAY_S
         date = (datetime.fromtimestamp(end_s + offset_s, UTC) - timedelta(days=1)).date().isoformat()
-        devices, whole = _running(evidence, end_s, of_day, order)
+        devices, whole = _running(stood, end_s, of_day)
         days.append(Day(date=date, devices=devices, whole=whole))
     return tuple(days)
 
 
-def _running(evidence: Sequence[Evidence], end_s: int, basis: Basis, order: Order) -> tuple[int | None, bool]:
+def _running(stood: Standing, end_s: int, basis: Basis) -> tuple[int | None, bool]:
     """Return how many devices ran on the day that ends at `end_s`, and whether all of that day was read.
 
     None where nothing is proven of that day: a figure of 0 would say that the machines stood still.
     """
+    evidence = [g.evidence for g in stood.gathered]
     starts = [e.covered[0] for e in evidence if e.covered is not None]
     if len(starts) < len(evidence) or max(starts) >= end_s:
         return None, False
     try:
-        found = figures(evidence, end_s, basis, order.different)
+        day = stood.again(end_s, basis)
     except VerificationError:
         return None, False
-    used = found.windows - found.untrusted_windows - found.late_windows
-    whole = max(starts) <= end_s - DAY_S and not found.missing_windows and used == found.windows
-    return (found.counted, whole) if used else (None, False)
+    read, used, missing = day.windows()
+    whole = max(starts) <= end_s - DAY_S and not missing and used == read
+    return (day.reasons(basis).count(None), whole) if used else (None, False)
 
 
 def _device(figure: DeviceFigure, evidence: Sequence[Evidence]) -> DeviceResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -180,6 +180,7 @@ class _Gathered:
 
     evidence: Evidence
     roster: Roster
+    from_s: int
     counted_at_s: int
     now: Columns = NOTHING
     with_late: Columns = NOTHING
@@ -250,8 +251,7 @@ class Standing:
             anchored=all(g.evidence.anchored for g in gathered), devices=tuple(devices), levels=by_level,
             points=PointTotals(**points), windows=sum(g.windows for g in gathered),
             untrusted_windows=sum(g.untrusted for g in gathered), late_windows=sum(g.late for g in gathered),
-            missing_windows=sum(_missing(o, g.counted_at_s - basis.freshness_s, g.counted_at_s)
-                                for g in gathered for o in g.evidence.outages),
+            missing_windows=self.windows()[2],
             late_devices=self.reasons(basis, late=True).count(None) - len(counted), sealed=_sealed(gathered),
             kinds_by_model=len({d.row.kind for d in counted} - {None}),
             kinds_by_class=len({d.row.equipment_class for d in counted} - {None}),
@@ -262,15 +262,25 @@ class Standing:
             by_region=_split(counted, lambda row: row.region),
             by_deployment=_split(counted, lambda row: row.deployment), groups=self.machines.groups)
 
-    def protocols_over(self, period_s: int, basis: Basis) -> frozenset[str]:
-        """Return the protocols, by their own names, of devices that count when a longer period before T is read.
+    def again(self, at_s: int, basis: Basis) -> Standing:
+        """Read the windows for another T, or under another freshness. Raises as `standing` does.
 
-        Raises: VerificationError `figures.not_covered`.
+        Where the rosters in force are the same, who is whose double need not be found out anew.
         """
-        over = replace(basis, freshness_s=period_s)
-        longer = Standing(self.at_s, [_gather(g.evidence, self.at_s, over) for g in self.gathered], self.machines)
-        used = {bits for one in longer._pointed(over, longer.reasons(over)) for bits in one.protocols}
+        gathered = [_gather(g.evidence, at_s, basis) for g in self.gathered]
+        same = all(a.roster.seq == b.roster.seq for a, b in zip(gathered, self.gathered, strict=True))
+        return Standing(at_s, gathered, self.machines if same else _machines(gathered, self.machines.explained))
+
+    def protocols(self, basis: Basis) -> frozenset[str]:
+        """Return the protocols, by their own names, of the devices that count."""
+        used = {bits for one in self._pointed(basis, self.reasons(basis)) for bits in one.protocols}
         return frozenset[str]().union(*(_PROTOCOLS_OF[bits] for bits in used))
+
+    def windows(self) -> tuple[int, int, int]:
+        """Return how many windows were read, how many of them count, and how many are missing on record."""
+        read = sum(g.windows for g in self.gathered)
+        return read, read - sum(g.untrusted + g.late for g in self.gathered), sum(
+            _missing(o, g.from_s, g.counted_at_s) for g in self.gathered for o in g.evidence.outages)
 
     def _pointed(self, basis: Basis, reasons: Iterable[str | None]) -> list[_Pointed]:
         """Return what the points of the devices that count add up to, for each gateway."""
@@ -321,9 +331,12 @@ def standing(evidence: Sequence[Evidence], at_s: int, basis: Basis,
     # The register's order decides which of two equal devices stays.
     ordered = sorted(evidence, key=lambda e: (e.enrol_index is None, e.enrol_index or 0, e.gateway))
     gathered = [_gather(e, at_s, basis) for e in ordered]
-    return Standing(at_s, gathered, Machines(
-        [Holder(g.evidence.gateway, g.evidence.uscc, g.roster.devices, g.evidence.opened) for g in gathered],
-        explained))
+    return Standing(at_s, gathered, _machines(gathered, explained))
+
+
+def _machines(gathered: Sequence[_Gathered], explained: Sequence[Collection[Device]]) -> Machines:
+    return Machines([Holder(g.evidence.gateway, g.evidence.uscc, g.roster.devices, g.evidence.opened)
+                     for g in gathered], explained)
 
 
 def figures(evidence: Sequence[Evidence], at_s: int, basis: Basis,
@@ -352,7 +365,7 @@ def _gather(evidence: Evidence, at_s: int, basis: Basis) -> _Gathered:
     if not evidence.from_enrolment and from_s < evidence.covered[0]:
         raise VerificationError(Problem.of(where, "figures.not_covered", at_s=at_s, covered=evidence.covered))
 
-    result = _Gathered(evidence, evidence.rosters.at(windows.roster[before[-1]]), inside)
+    result = _Gathered(evidence, evidence.rosters.at(windows.roster[before[-1]]), from_s, inside)
     for i in before:
         if windows.end_s[i] <= from_s:
             continue

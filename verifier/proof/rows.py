@@ -90,6 +90,7 @@ class Rosters:
     _points: _Table = field(default_factory=_Table)
     _sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     _broken: bool = False
+    _newest_asked: Roster | None = None
     _loaded: set[int] = field(default_factory=set)
     _changes: list[tuple[int, list[DeviceRow], list[PointRow]]] = field(default_factory=list)
 
@@ -111,13 +112,16 @@ class Rosters:
 
     def at(self, seq: int) -> Roster:
         """Return the roster of an earlier entry. Raises KeyError if it was never taken."""
+        if self._newest_asked is not None and self._newest_asked.seq == seq:
+            return self._newest_asked
         devices: list[DeviceRow] = []
         points: list[PointRow] = []
         for at, changed_devices, changed_points in self._changes:
             _put(devices, changed_devices)
             _put(points, changed_points)
             if at == seq:
-                return Roster(seq, tuple(devices), tuple(points))
+                self._newest_asked = Roster(seq, tuple(devices), tuple(points))
+                return self._newest_asked
         raise KeyError(seq)
 
     def server_keys(self, seq: int) -> dict[int, tuple[str | None, int]]:
