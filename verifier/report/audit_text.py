@@ -6,6 +6,7 @@ import re
 
 from protocols.terms.say import Say
 from verifier.commands import local_time
+from verifier.report.identity import result_sha256, verification_code
 from verifier.report.listed import listed_lines
 from verifier.report.text import count_sections, finding_lines, sections_of_bundles
 from verifier.report.wording import ABSENT, Json, division_part, finding, named, number
@@ -20,14 +21,14 @@ INDENT = "    "
 
 def audit_lines(result: Json, say: Say) -> list[str]:
     """Return the lines of `tallystick audit`."""
-    counted = result["count"]
+    counted, sha256 = result["count"], result_sha256(result)
     lines = [*_first_screen(result, say), "", *_rule_details(result, say), *_stages(result, say),
              *_splits(result, say), *_documents(result, say), *listed_lines(result["claimed_list"], say), "",
              *sections_of_bundles(counted, say)]
     if counted["figures"] is not None:
         lines += ["", *count_sections(counted, say)]
     return [*lines, *finding_lines([*result["findings"], *counted["findings"]], say), *_open(result, say),
-            *_limits(counted, say)]
+            *_limits(counted, say), "", say("report.printed", code=verification_code(sha256), sha256=sha256)]
 
 
 def _first_screen(result: Json, say: Say) -> list[str]:
