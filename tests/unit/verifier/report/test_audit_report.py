@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from protocols.terms.vocabulary import DEPLOYMENTS, ROLES, THINGS
 from tallystick.__main__ import main
 from tallystick.words.lookup import Words
 from tests.support.plant_fixture import Plant, claim_text
+from tests.support.programs import need
 from tests.support.source import ROOT
 from verifier.audit.results import as_bytes
 from verifier.conformance.world import USCC, private_part
@@ -257,3 +259,16 @@ def test_days_of_which_nothing_is_proven_are_told_together() -> None:
     assert running_days(days, Words("en")) == [
         ("2026-10-01 – 2026-10-03", "not proven"), ("2026-10-04", "at least 7, the day is not covered as a whole"),
         ("2026-10-05", "0"), ("2026-10-06", "not proven"), ("2026-10-07", "1,200")]
+
+
+def test_a_browser_runs_the_one_script_that_is_allowed(result: dict[str, Any], tmp_path: Path) -> None:
+    """Chromium shows the search box only if the page's own policy lets the script run; and it throws nothing."""
+    need("chromium")
+    page = tmp_path / "report.html"
+    probe = "<script>document.title='other scripts run too'</script>"
+    page.write_text(render(result, Words("zh")).replace("</body>", probe + "</body>"), encoding="utf-8")
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+         "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+    assert '<div id="search" style="display: block;">' in done.stdout
+    assert "<title>other scripts" not in done.stdout

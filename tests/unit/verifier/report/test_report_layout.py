@@ -1,0 +1,103 @@
+"""Pages: nothing leaves them, a row that is higher than a page is torn, a heading never stands alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+from tallystick.words.lookup import Words
+from verifier.report.document import (
+    Block,
+    Bullets,
+    Column,
+    Document,
+    Form,
+    Paragraph,
+    Row,
+    Section,
+    Table,
+    Text,
+    Verdict,
+)
+from verifier.report.layout import BOTTOM, LEFT, PAGE_WIDTH, WIDTH, Area, Bookmark, Glyphs, Part, Stroke, lay_out
+from verifier.report.typeset import MM_PER_PT, Typesetter
+
+SQUARE: dict[int, float] = defaultdict(lambda: 1000.0, dict.fromkeys(range(0x20, 0x7F), 500.0))
+TITLES = Column(title=Text("甲")), Column(title=Text("乙"), align="right")
+
+
+class _Every(defaultdict[int, float]):
+    """A font that has every character."""
+
+    def get(self, key: int, default: object = None) -> float:  # type: ignore[override]  # the font's own answer
+        return self[key]
+
+
+def pages_of(*blocks: Block) -> list[list[Part]]:
+    every = _Every(lambda: 1000.0, SQUARE)
+    document = Document(lang="zh", title=Text("题"), source=Text("源"), subject="人", code="AAAA-BBBB", sha256="0" * 64,
+                        dated_s=0, sections=(Section(key="a", title=Text("节"), blocks=blocks),))
+    return lay_out(document, Typesetter("zh", {"song": every, "hei": every, "kai": every}), Words("zh"))
+
+
+def texts(page: list[Part]) -> str:
+    return "".join(part.text for part in page if isinstance(part, Glyphs))
+
+
+def check_inside(pages: list[list[Part]]) -> None:
+    for page in pages:
+        for part in page:
+            match part:
+                case Glyphs():
+                    wide = sum(SQUARE[ord(char)] for char in part.text) / 1000 * part.size_pt * MM_PER_PT
+                    assert part.x >= LEFT - 1e-6 and part.x + wide <= PAGE_WIDTH - LEFT + 1e-6
+                    assert 5 < part.y < 292
+                case Area():
+                    assert part.x >= LEFT - 1e-6 and part.x + part.width <= LEFT + WIDTH + 1e-6
+                    assert part.y + part.height <= BOTTOM + 1e-6
+                case Stroke():
+                    assert min(part.x1, part.x2) >= LEFT - 1e-6 and max(part.x1, part.x2) <= LEFT + WIDTH + 1e-6
+
+
+LONG = "一台压铸机，connected since 2024。" * 400
+BLOCKS: dict[str, Block] = {
+    "a row higher than a page": Table(columns=TITLES, rows=(Row(cells=((Text(LONG),), (Text("1"),))),)),
+    "rows across": Table(columns=TITLES, rows=tuple(Row(cells=((Text(LONG[:300]),),), mark="rule") for _ in range(40))),
+    "many rows": Table(columns=TITLES, rows=tuple(Row(cells=((Text(f"行{n}"),), (Text(str(n)),))) for n in range(300))),
+    "a long paragraph": Paragraph((Text(LONG),)),
+    "a long list": Bullets((Text(LONG), Text("x" * 2000))),
+    "a verdict": Verdict(title=Text("否"), lines=(Text(LONG[:400]),), items=(Text("因"),), holds=False),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_nothing_leaves_the_page(name: str) -> None:
+    check_inside(pages_of(BLOCKS[name]))
+
+
+def test_a_torn_row_loses_nothing() -> None:
+    pages = pages_of(BLOCKS["a row higher than a page"])
+    assert len(pages) > 2
+    whole = "".join(texts(page) for page in pages)
+    assert whole.count("压铸机") == 400 and whole.count("2024") == 400
+
+
+def test_heads_stand_on_every_page_of_a_table_and_every_row_once() -> None:
+    pages = pages_of(BLOCKS["many rows"])
+    with_rows = [page for page in pages if "行" in texts(page)]
+    assert len(with_rows) > 5 and all("甲" in texts(page) for page in with_rows)
+    said = [part.text for page in pages for part in page if isinstance(part, Glyphs) and part.text.startswith("行")]
+    assert said == [f"行{n}" for n in range(300)]
+
+
+@pytest.mark.parametrize("rows", range(20, 60, 3))
+def test_a_heading_never_stands_alone_and_a_form_is_never_torn(rows: int) -> None:
+    table = Table(columns=TITLES, rows=tuple(Row(cells=((Text("行"),), (Text("1"),))) for _ in range(rows)))
+    form = Form(rows=((Text("签名"), Text(""), 30.0), (Text("日期"), Text(""), 30.0)))
+    pages = pages_of(table, form)
+    for page in pages:
+        for part in page:
+            if isinstance(part, Bookmark):
+                assert part.y < BOTTOM - 20
+    assert sum("签名" in texts(page) and "日期" in texts(page) for page in pages) == 1
