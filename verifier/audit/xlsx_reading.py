@@ -77,8 +77,8 @@ def read_sheets(path: Path, *, rows_max: int = ROWS_MAX) -> tuple[dict[str, list
         raise ConfigError(Problem.of(str(path), "cells.unreadable", reason=type(error).__name__)) from error
 
 
-UNREADABLE = (AttributeError, EOFError, KeyError, IndexError, NotImplementedError, OverflowError, ParseError,
-              RecursionError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (AssertionError, AttributeError, EOFError, KeyError, IndexError, OSError, OverflowError, ParseError,
+              RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 """What the library raises on files that are no spreadsheets; none of it says anything to a user."""
 
 
@@ -109,7 +109,7 @@ def _bound(data: bytes, path: Path) -> None:
             left = OPENED_BYTES_MAX
             for member in members:
                 left = _bound_member(file, member, left, path)
-    except (*UNREADABLE, OSError) as error:
+    except UNREADABLE as error:
         raise ConfigError(Problem.of(str(path), "cells.no_spreadsheet")) from error
 
 
