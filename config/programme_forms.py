@@ -15,8 +15,8 @@ class FormField(Section):
     """A figure that the form asks for. `number` is its number in the form; where one number or row of the form has
     several boxes, their order follows a dash.
 
-    required: platform types of which the document says by this number that they must fill it in; a claim without it is
-    refused. optional: types that the form asks, without a claim being refused; other types leave it empty.
+    required: platform types that the document tells to fill it in; a claim without it does not hold. optional: types
+    that the form asks without that; other types leave it empty.
     by: the division in which the figure is asked for.
     """
 

@@ -64,6 +64,16 @@ def test_the_form_of_jiangxi_asks_each_type_for_its_numbers() -> None:
         assert [f.number for f in data.fields if key in f.optional] == [f"({n})" for n in told["optional_all"]]
 
 
+def test_sichuan_requires_the_first_figure_of_every_starred_item() -> None:
+    data = load_programme("sichuan_2022").data
+    starred = {item.item for item in data.indicators if item.starred}
+    required = [field.number.split("-") for field in data.required_fields("comprehensive")]
+    assert {box for _, box in required} == {"1"}
+    assert {item for item, _ in required} <= starred | {"5.2"}
+    firsts = {f.number.split("-")[0] for f in data.fields if f.by is None}
+    assert firsts & starred == {item for item, _ in required} - {"5.2"}
+
+
 @pytest.mark.parametrize("key", PROGRAMMES)
 def test_fields_agree_with_the_indicators(key: str) -> None:
     """A field's class is that of an indicator with the same metric, and it has its place in the form."""
