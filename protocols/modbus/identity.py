@@ -44,7 +44,7 @@ def nameplate(objects: dict[int, bytes]) -> dict[str, str]:
 
 def title(plate: Mapping[str, str]) -> str:
     """Return a nameplate in one line, for people; empty if it holds nothing of that kind."""
-    return " ".join(plate[name] for name in TITLE if name in plate)
+    return " ".join(dict.fromkeys(plate[name] for name in TITLE if name in plate))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

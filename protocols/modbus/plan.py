@@ -30,6 +30,13 @@ RETRY_FIRST_S = 600.0
 RETRY_MAX_S = 86_400.0
 """A refused read is tried again as a whole after RETRY_FIRST_S, then ever more rarely: a controller may be reloaded."""
 
+MUTE_AFTER = 5
+"""Times that a read goes without an answer, while its unit answers others in between, before it is taken as refused:
+some devices say nothing, or hang up, where others answer exception 2. A line that loses one frame in twenty does this
+to a read once in some million polls."""
+
+MUTE_RETRY_S = 60.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: a read is itself, never compared by its points
 class Request:
@@ -135,7 +142,7 @@ class _Refusal:
 
     request: Request
     retry_at_s: float
-    wait_s: float = RETRY_FIRST_S
+    wait_s: float
 
 
 @dataclass(slots=True)
@@ -148,6 +155,7 @@ class ReadPlan:
 
     active: list[Request]
     _refused: list[_Refusal] = field(default_factory=list)
+    _mute: dict[Request, tuple[int, int]] = field(default_factory=dict)  # read -> times unanswered, replies by then
 
     def due(self, now_s: float) -> list[Request]:
         """Return the reads of this cycle. With every point refused, one is still asked: to see that the unit lives."""
@@ -160,6 +168,7 @@ class ReadPlan:
 
     def answered(self, request: Request) -> bool:
         """Take note of a good reply. Return whether a refused read works again."""
+        self._mute.pop(request, None)
         if not any(r.request is request for r in self._refused):
             return False
         covered = {p.point_index for p in request.points}
@@ -175,15 +184,46 @@ class ReadPlan:
         """
         if exception not in (ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE):
             return ()
+        self._mute.pop(request, None)
+        if self._is_known(request, now_s):
+            return ()
+        return self._cut(request, None if exception == ILLEGAL_FUNCTION else split(request), now_s, RETRY_FIRST_S)
+
+    def unanswered(self, request: Request, replies: int, now_s: float) -> tuple[ModbusPoint, ...]:
+        """Take note that a read got no reply, and begin the next poll with the read behind it.
+
+        So one read that a device does not answer keeps no other from being read. replies: how many replies this unit
+        has given so far. Returns: as `refused`, once the read was MUTE_AFTER times without an answer and the unit
+        answered others in between; a unit that answers nothing at all loses no read by this.
+        """
+        if self._is_known(request, now_s):
+            return ()
+        at = next((i for i, a in enumerate(self.active) if a is request), None)
+        if at is None:
+            return ()
+        self.active = [*self.active[at + 1:], *self.active[:at + 1]]
+        times, before = self._mute.get(request, (0, -1))
+        times += replies > before
+        self._mute[request] = (times, replies)
+        if times < MUTE_AFTER:
+            return ()
+        del self._mute[request]
+        return self._cut(request, split(request), now_s, MUTE_RETRY_S)
+
+    def _is_known(self, request: Request, now_s: float) -> bool:
+        """Return whether this read was refused as a whole before; if its time had come, it waits twice as long now."""
         for known in self._refused:
             if known.request is request:
                 if known.retry_at_s <= now_s:
                     known.wait_s = min(2 * known.wait_s, RETRY_MAX_S)
                     known.retry_at_s = now_s + known.wait_s
-                return ()
+                return True
+        return False
+
+    def _cut(self, request: Request, halves: tuple[Request, Request] | None, now_s: float,
+             wait_s: float) -> tuple[ModbusPoint, ...]:
         self.active = [a for a in self.active if a is not request]
-        halves = None if exception == ILLEGAL_FUNCTION else split(request)
-        self._refused.append(_Refusal(request, now_s + RETRY_FIRST_S))
+        self._refused.append(_Refusal(request, now_s + wait_s, wait_s))
         if halves is None:
             return request.points
         self.active += halves

@@ -25,6 +25,10 @@ MISMATCH_EVENT_S = 60.0
 """At most one event about mismatched replies of one unit in this time."""
 
 
+NO_REPLY = ("modbus.timeout", "modbus.closed")
+"""What a device does that has nothing to say to a read; a gateway's exception and a mismatch are about the line."""
+
+
 @dataclass(slots=True)
 class _Unit:
     """One unit while it is polled.
@@ -38,6 +42,7 @@ class _Unit:
     plan: ReadPlan
     state: UnitState
     todo: list[Request] = field(default_factory=list)
+    replies: int = 0
     troubled: set[Request] = field(default_factory=set)
     mismatch_told_s: float = float("-inf")
     has_overrun: bool = False
@@ -170,10 +175,10 @@ class Poller:
                         await self._line.open()
                     reply, received_ns = await self._line.read(request)
             except DeviceError as error:
-                return self._failed(unit, error.problems[0])
+                return self._failed(unit, request, error.problems[0])
             if reply.exception in GATEWAY_EXCEPTIONS:
-                return self._failed(unit, Problem.of(self._endpoint.name, "modbus.gateway_exception",
-                                                     unit=unit.unit, exception=reply.exception))
+                return self._failed(unit, request, Problem.of(
+                    self._endpoint.name, "modbus.gateway_exception", unit=unit.unit, exception=reply.exception))
             self._answered(unit, request, reply, received_ns)
             if unit.todo and unit.limits.interval_ms:
                 return None
@@ -186,9 +191,11 @@ class Poller:
         if self._is_lost:
             self._is_lost = False
             self._event("modbus.back", endpoint=self._endpoint.endpoint)
+        unit.replies += 1
         if unit.state.is_silent:
-            unit.state = UnitState(unit.state.due_s)
             self._event("modbus.unit_back", unit=unit.unit)
+        if unit.state.failures:
+            unit.state = UnitState(unit.state.due_s)
         self._sink.answered([request.device_index], received_ns)
         if reply.exception:
             self._excepted(unit, request, reply.exception)
@@ -234,9 +241,13 @@ class Poller:
         if decoded.undecodable:
             self._sink.discarded("undecodable", decoded.undecodable)
 
-    def _failed(self, unit: _Unit, problem: Problem) -> None:
+    def _failed(self, unit: _Unit, request: Request, problem: Problem) -> None:
         unit.todo.clear()
         was_silent, now_s = unit.state.is_silent, self._now_s()
+        if problem.code in NO_REPLY:
+            mute = unit.plan.unanswered(request, unit.replies, now_s)
+            if mute:
+                self._event("modbus.points_mute", unit=unit.unit, points=len(mute), first=mute[0].address.canonical)
         unit.state = unit.state.failed(now_s=now_s, poll_s=unit.limits.poll_s, chance=random.random())
         if problem.code == "modbus.mismatch":
             if now_s - unit.mismatch_told_s >= MISMATCH_EVENT_S:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-DEMOTE_AFTER = 2
-"""Failures in a row after which a unit is silent: asked rarely, with one read."""
+DEMOTE_AFTER = 3
+"""Requests in a row without an answer after which a unit is silent: asked rarely, with one read. A line that loses one
+frame in ten does this once in a thousand requests."""
 
 SILENT_FIRST_S = 2.0
 SILENT_MAX_S = 30.0

@@ -36,7 +36,8 @@ def device(unit: int, registers: list[int], *, at: int = 0, action: object = Non
 
 @asynccontextmanager
 async def serving(*devices: SimDevice, **more: object) -> AsyncIterator[int]:
-    """Run pymodbus's server on a free port of loopback. It is asked for nothing but reads."""
+    """Run pymodbus's server on a free port of loopback. It is asked for nothing but reads. found: takes the server."""
+    found = more.pop("found", [])
     asked: set[int] = set()
     trace = more.pop("trace_pdu", None)
 
@@ -47,6 +48,8 @@ async def serving(*devices: SimDevice, **more: object) -> AsyncIterator[int]:
 
     server = ModbusTcpServer(list(devices), address=("127.0.0.1", int(str(more.pop("port", 0)))), trace_pdu=note,
                              **more)  # type: ignore[arg-type] # by name
+    assert isinstance(found, list)
+    found.append(server)
     await server.serve_forever(background=True)
     try:
         yield server.transport.sockets[0].getsockname()[1]  # type: ignore[attr-defined] # an asyncio.Server

@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.errors import ConfigError
-from protocols.modbus.plan import RETRY_FIRST_S, ReadPlan, Request, describe, make_requests, split
+from protocols.modbus.plan import (
+    MUTE_AFTER,
+    MUTE_RETRY_S,
+    RETRY_FIRST_S,
+    ReadPlan,
+    Request,
+    describe,
+    make_requests,
+    split,
+)
 from protocols.modbus.target import ModbusEndpoint, ModbusPoint, parse_address
 
 
@@ -238,3 +247,54 @@ def test_retries_grow_rarer_and_come_one_at_a_time() -> None:
         if minute > 10 and reads > active:
             retries.append(minute)
     assert 10 < len(retries) < 80, "a day of a point that never works costs few requests"
+
+
+def test_a_read_that_the_device_never_answers_is_found_and_costs_the_others_nothing() -> None:
+    """Address 13 makes the device mute. In each poll the first read without an answer ends it."""
+    plan = ReadPlan(make_requests(points(*(f"1/holding/{a} uint16" for a in range(40))), endpoint(max_registers=8)))
+    replies, read, mute = 0, dict.fromkeys(range(40), 0), []
+    for poll in range(60):
+        for request in plan.due(float(poll)):
+            if request.address <= 13 < request.address + request.count:
+                mute += plan.unanswered(request, replies, float(poll))
+                break
+            replies += 1
+            plan.answered(request)
+            for p in request.points:
+                read[p.address.address] += 1
+    assert [p.address.address for p in mute] == [13]
+    assert read.pop(13) == 0
+    assert min(read.values()) >= 20, "also what comes behind it, and what shared a read with it"
+    assert [p.address.address for p in plan.given_up] == [13]
+
+
+def test_a_unit_that_answers_nothing_loses_no_read() -> None:
+    plan = ReadPlan(make_requests(points(*(f"1/holding/{a} uint16" for a in (0, 100, 200))), endpoint()))
+    for poll in range(100):
+        assert plan.unanswered(plan.due(float(poll))[0], 7, float(poll)) == ()
+    assert len(plan.active) == 3 and plan.given_up == ()
+
+
+def test_an_answer_in_between_forgives_a_read() -> None:
+    plan = ReadPlan(make_requests(points("1/holding/0 uint16", "1/holding/100 uint16"), endpoint()))
+    for poll in range(100):
+        first = plan.active[0]
+        assert plan.unanswered(first, 2 * poll, float(poll)) == ()
+        if poll % 3 == 0:
+            for request in plan.active:
+                plan.answered(request)
+    assert len(plan.active) == 2
+
+
+def test_a_mute_read_is_tried_again_and_comes_back() -> None:
+    plan = ReadPlan(make_requests(points("1/holding/0 uint16", "1/holding/100 uint16"), endpoint()))
+    mute = plan.active[0]
+    for replies in range(MUTE_AFTER):
+        given_up = plan.unanswered(mute, replies, 0.0)
+    assert given_up == mute.points and mute not in plan.due(1.0)
+    assert plan.due(MUTE_RETRY_S)[-1] is mute
+    assert plan.unanswered(mute, 99, MUTE_RETRY_S) == ()
+    assert mute not in plan.due(2 * MUTE_RETRY_S), "it waits twice as long now"
+    assert plan.due(3 * MUTE_RETRY_S)[-1] is mute
+    assert plan.answered(mute)
+    assert plan.given_up == ()

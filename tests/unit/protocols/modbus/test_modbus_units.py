@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from itertools import pairwise
 
@@ -163,3 +164,51 @@ async def test_one_connection_carries_all_units_and_one_request_at_a_time() -> N
         async with running(Driver(endpoint(port), points, sink)):
             await until(lambda: len(sink.replies) == 10 and min(sink.replies.values()) > 5)
     assert (connections, most) == ([1], [1])
+
+
+@pytest.mark.parametrize("manner", ["says nothing", "hangs up"])
+async def test_an_address_that_makes_a_device_mute_costs_only_its_point(
+    monkeypatch: pytest.MonkeyPatch, manner: str
+) -> None:
+    """Many devices do not answer exception 2. The points behind such an address must not starve."""
+    monkeypatch.setattr(schedule, "RECONNECT_FIRST_S", 0.01)
+    sink = Recording()
+    servers: list[object] = []
+
+    def packet(sending: bool, data: bytes) -> bytes:
+        if not sending and len(data) >= 12:
+            address, count = (int.from_bytes(data[at:at + 2], "big") for at in (8, 10))
+            if address <= 13 < address + count:
+                if manner == "hangs up":
+                    for handler in list(servers[0].active_connections.values()):  # type: ignore[attr-defined]
+                        asyncio.get_running_loop().call_soon(handler.close)
+                return b""
+        return data
+
+    points = [point(a, f"1/holding/{a}", "uint16") for a in range(32)]
+    async with serving(device(1, list(range(32))), trace_packet=packet, found=servers) as port:
+        async with running(Driver(endpoint(port, timeout_s=0.05, max_registers=8), points, sink)):
+            await until(lambda: "modbus.points_mute" in sink.codes(), 30)
+            had = {slot: len(values) for slot, values in sink.values.items()}
+            await until(lambda: all(len(sink.values.get(a, [])) > had.get(a, 0) + 2 for a in range(32) if a != 13))
+    assert 13 not in sink.values
+    assert {slot: set(values) for slot, values in sink.values.items()} == {a: {float(a)} for a in range(32) if a != 13}
+    told = [args for code, _, args in sink.events if code == "modbus.points_mute"]
+    assert [(t["points"], t["first"]) for t in told] == [("1", "1/holding/13/uint16")]
+    assert "modbus.unit_silent" not in sink.codes()
+
+
+async def test_a_line_that_loses_frames_demotes_nobody() -> None:
+    """One frame of ten: every unit goes on, every point is read, and a lost frame costs one timeout only."""
+    rng, sink = random.Random(7), Recording()
+    points = [point(unit * 100 + a, f"{unit}/holding/{a}", "uint16", device=unit)
+              for unit in (1, 2, 3) for a in range(24)]
+
+    def packet(sending: bool, data: bytes) -> bytes:
+        return data if sending or rng.random() > 0.1 else b""
+
+    async with serving(*(device(u, list(range(24))) for u in (1, 2, 3)), trace_packet=packet) as port:
+        async with running(Driver(endpoint(port, timeout_s=0.05, max_registers=8), points, sink)):
+            await until(lambda: len(sink.values) == 72 and min(map(len, sink.values.values())) >= 8, 30)
+    assert sink.codes().count("modbus.unit_silent") <= 2, "three in a row: once in a thousand"
+    assert "modbus.points_mute" not in sink.codes()
