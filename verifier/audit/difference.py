@@ -112,37 +112,48 @@ class _Bases:
 
     def __init__(self, evidence: Sequence[Evidence], at_s: int, first: Basis, second: Basis,
                  different: Sequence[Sequence[Device]]) -> None:
-        self._evidence, self._at_s, self._different = evidence, at_s, different
-        self.first, self.second = first, second
+        self._at_s, self.first, self.second = at_s, first, second
         self.names = tuple(n for n in PARAMETERS if getattr(first, n) != getattr(second, n))
-        self._standings: dict[tuple[int, int], Standing] = {}
+        stood = standing(evidence, at_s, first, different)
+        self.devices = stood.devices
+        self._standings = {(first.freshness_s, first.lateness_s): stood}
+        self._reasons: dict[frozenset[str], Sequence[str | None]] = {}
         self._states: dict[frozenset[str], _State] = {}
 
-    def standing(self, basis: Basis) -> Standing:
-        """Return the devices as the windows of this freshness and lateness show them; windows are read once."""
-        key = basis.freshness_s, basis.lateness_s
-        if key not in self._standings:
-            self._standings[key] = standing(self._evidence, self._at_s, basis, self._different)
-        return self._standings[key]
+    def reasons(self, changed: Sequence[str]) -> Sequence[str | None]:
+        """Return why each device does not count when these parameters are those of the second basis."""
+        key = frozenset(changed) - ELSEWHERE - {"point_roles"}
+        if key not in self._reasons:
+            basis = self._basis(changed)
+            self._reasons[key] = self._standing(basis).reasons(basis)
+        return self._reasons[key]
 
     def state(self, changed: Sequence[str]) -> _State:
-        """Return what counts when these parameters are those of the second basis."""
+        """Return what counts then, points too."""
         key = frozenset(changed) - ELSEWHERE
         if key not in self._states:
-            basis = replace(self.first, **{name: getattr(self.second, name) for name in changed})
-            now = self.standing(basis)
-            reasons = now.reasons(basis)
-            counted = {d for d, reason in zip(now.devices, reasons, strict=True) if reason is None}
-            self._states[key] = _State(reasons, now.counted_points(basis, counted))
+            basis, reasons = self._basis(changed), self.reasons(changed)
+            counted = {d for d, reason in zip(self.devices, reasons, strict=True) if reason is None}
+            self._states[key] = _State(reasons, self._standing(basis).counted_points(basis, counted))
         return self._states[key]
+
+    def _basis(self, changed: Sequence[str]) -> Basis:
+        return replace(self.first, **{name: getattr(self.second, name) for name in changed})
+
+    def _standing(self, basis: Basis) -> Standing:
+        """Return the devices as the windows of this freshness and lateness show them; each is read once."""
+        key = basis.freshness_s, basis.lateness_s
+        if key not in self._standings:
+            self._standings[key] = next(iter(self._standings.values())).again(self._at_s, basis)
+        return self._standings[key]
 
 
 def compare(evidence: Sequence[Evidence], first: Order, second: Order) -> DifferenceResult:
     """Return the difference between two orders for the same T. Raises: ConfigError `figures.*` as `count` does."""
     at_s = first.at_s if first.at_s is not None else min(e.covered[1] for e in evidence if e.covered is not None)
-    bases = _Bases(evidence, at_s, first.basis, second.basis, first.different)
     try:
-        return _compare(bases, {e.gateway: e for e in evidence})
+        return _compare(_Bases(evidence, at_s, first.basis, second.basis, first.different),
+                        {e.gateway: e for e in evidence})
     except VerificationError as error:
         raise ConfigError(error.problems) from error
 
@@ -194,10 +205,10 @@ def _first_flips(states: Sequence[_State]) -> dict[int, int]:
 
 def _changes(bases: _Bases, states: Sequence[_State], at: Mapping[int, int],
              of: Mapping[str, Evidence]) -> tuple[ChangeResult, ...]:
-    devices, start, end = bases.standing(bases.first).devices, states[0].reasons, states[-1].reasons
+    start, end = states[0].reasons, states[-1].reasons
     result = []
     for i, k in at.items():
-        gateway, slot = devices[i]
+        gateway, slot = bases.devices[i]
         result.append(ChangeResult(
             gateway=gateway, slot=slot, name=(of[gateway].opened.get(slot) or {}).get("name"),
             enters=end[i] is None, parameter=bases.names[k], together=_together(bases, i, k),
@@ -208,10 +219,10 @@ def _changes(bases: _Bases, states: Sequence[_State], at: Mapping[int, int],
 def _together(bases: _Bases, i: int, k: int) -> tuple[str, ...]:
     """Return the parameters before step `k` that device `i` needs to change there. States are computed once for all."""
     names = bases.names
-    was = bases.state(()).reasons[i] is None
+    was = bases.reasons(())[i] is None
 
     def flips(changed: Sequence[str]) -> bool:
-        return (bases.state(changed).reasons[i] is None) != was
+        return (bases.reasons(changed)[i] is None) != was
 
     if flips(names[k:k + 1]):
         return ()

@@ -20,7 +20,8 @@ from verifier.audit.counting import Order
 from verifier.audit.difference import compare
 from verifier.audit.results import Digests
 from verifier.audit.schemas import all_schemas
-from verifier.proof.figures import Evidence, figures
+from verifier.proof.figures import Evidence, Standing, figures
+from verifier.proof.recount import Columns, Unpacker
 from verifier.proof.verify import verify
 
 FIRST = Basis(key="first", version="1")
@@ -187,3 +188,33 @@ def test_an_invalid_bundle_gives_no_difference(tmp_path: Path, capsys: pytest.Ca
     assert result["difference"] is None and result["second"]["figures"] is None
     assert main([*words, "--lang", "en"]) == 1
     assert "nothing is counted, under no basis" in capsys.readouterr().out
+
+
+def test_windows_are_read_once_for_each_freshness_and_lateness(
+        evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: however many parameters differ, and whatever is tried to say which go together."""
+    read = judged = 0
+    columns, reasons = Unpacker.columns, Standing.reasons
+
+    def counting_columns(self: Unpacker, *args: Any, **kwargs: Any) -> Columns:
+        nonlocal read
+        read += 1
+        return columns(self, *args, **kwargs)
+
+    def counting_reasons(self: Standing, *args: Any, **kwargs: Any) -> list[str | None]:
+        nonlocal judged
+        judged += 1
+        return reasons(self, *args, **kwargs)
+
+    monkeypatch.setattr(Unpacker, "columns", counting_columns)
+    monkeypatch.setattr(Standing, "reasons", counting_reasons)
+    second = Basis(
+        key="second", version="1", freshness_s=7200, lateness_s=60, observation_s=3600, day_boundary="UTC",
+        roles=frozenset({"heartbeat", "parameter"}), point_roles=frozenset({"heartbeat"}),
+        things=frozenset({"equipment", "line", "infrastructure"}), energy_required=True, owner_required=False,
+        industries=frozenset({"34"}), regions=frozenset({"32"}), deployments=frozenset({"private"}), parents="parent",
+        kinds="by_class", protocols="variant", fold_points=False)
+    result = told(evidence, second)
+    assert len(result.steps) == len(PARAMETERS) - 1  # all but `duplicates`, which has one value
+    assert any(change.together for change in result.changes)
+    assert read == 4 * len(evidence.windows) and judged <= 60
