@@ -34,11 +34,12 @@ def count_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments of `tallystick count`."""
     _bundle_arguments(parser, say)
     parser.add_argument("--at", metavar="T", required=True, help=say("count.help.at"))
-    parser.add_argument("--devices", action="store_true", help=say("count.help.devices"))
     basis = parser.add_mutually_exclusive_group()
     basis.add_argument("--basis", metavar="FILE", type=Path, help=say("count.help.basis"))
     basis.add_argument("--programme", metavar="P", help=say("count.help.programme", known=_programmes()))
-    parser.add_argument("--compare", metavar="P", help=say("compare.help"))
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument("--devices", action="store_true", help=say("count.help.devices"))
+    told.add_argument("--compare", metavar="P", help=say("compare.help"))
 
 
 def audit_arguments(parser: argparse.ArgumentParser, say: Say) -> None:

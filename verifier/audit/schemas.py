@@ -1,4 +1,4 @@
-"""Published JSON Schemas (2020-12) of count, audit and claim, made from the classes that the programs use."""
+"""Published JSON Schemas (2020-12) of count, audit, claim and explanations, made from the classes that the programs use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from verifier.audit.claim import claim_model
 from verifier.audit.difference import CompareResult
+from verifier.audit.duplicates import ExplanationFile
 from verifier.audit.results import CountResult
 from verifier.audit.results_audit import AuditResult
 
@@ -19,7 +20,8 @@ def all_schemas() -> dict[str, dict[str, Any]]:
     results = {name: _closed(TypeAdapter(kind).json_schema(mode="serialization"))
                for name, kind in (("count", CountResult), ("audit", AuditResult), ("compare", CompareResult))}
     return {f"{name}.schema.json": {"$schema": DIALECT, **schema, "title": name}
-            for name, schema in (*results.items(), ("claim", claim_model().model_json_schema()))}
+            for name, schema in (*results.items(), ("claim", claim_model().model_json_schema()),
+                                 ("explanations", ExplanationFile.model_json_schema()))}
 
 
 def _closed(schema: Any) -> Any:
