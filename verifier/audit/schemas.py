@@ -1,4 +1,4 @@
-"""Published JSON Schemas (2020-12) of count, audit, claim and explanations, made from the classes that the programs use."""
+"""Published JSON Schemas (2020-12) of results, claims and explanations, made from the classes that the programs use."""
 
 from __future__ import annotations
 
