@@ -81,3 +81,20 @@ def role(text: str) -> bytes:
     """Return a role as the specification writes it: a DER UTF8String."""
     raw = text.encode()
     return bytes([0x0C, len(raw)]) + raw
+
+
+def self_signed(folder: Path, name: str, host: str) -> Pair:
+    """Make a certificate that no authority signed, as devices make for themselves; it says that it is no authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+                   .serial_number(x509.random_serial_number()).not_valid_before(now - DAY).not_valid_after(now + DAY)
+                   .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address(host))]), False)
+                   .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+                   .sign(key, hashes.SHA256()))
+    made = Pair(folder / f"{name}-own.pem", folder / f"{name}-own-key.pem")
+    made.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    made.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                           serialization.NoEncryption()))
+    return made

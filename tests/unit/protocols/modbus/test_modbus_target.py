@@ -95,6 +95,7 @@ def test_sixteen_bits_of_one_register_have_one_base_and_sixteen_addresses() -> N
     ("modbus_tcp", "tcp://press.plant.local", "press.plant.local", 502),
     ("modbus_rtu_over_tcp", "tcp://[::1]:9000/", "::1", 9000),
     ("modbus_rtu", "serial:///dev/ttyUSB0", "/dev/ttyUSB0", 0),
+    ("modbus_rtu", "serial:///COM3", "COM3", 0),
 ])
 def test_endpoints(protocol: str, endpoint: str, host: str, port: int) -> None:
     found = ModbusEndpoint(name="line", protocol=protocol, endpoint=endpoint)

@@ -228,3 +228,15 @@ async def test_a_server_that_hangs_up_just_after_the_handshake(
         driver = Driver(secured(port, ca, ca.pair("gateway")), POINTS, Recording())
         assert (await code_of(driver))[0] == "modbus.tls_unwelcome"
         assert driver.server_spki_sha256() is None
+
+
+async def test_a_self_signed_certificate_can_be_pinned(ca: Authority, tmp_path: Path) -> None:
+    """What a device makes for itself is its own signer: its certificate goes into ca_file."""
+    pinned, other = (authority.self_signed(tmp_path, name, "127.0.0.1") for name in ("device", "another"))
+    context = ca.server_context(pinned)
+    async with serving(context) as port:
+        own = ca.pair("gateway")
+        at = secured(port, ca, own, ca_file=pinned.certificate)
+        assert (await code_of(Driver(at, POINTS, Recording())))[0] == "modbus.check_ok_tls"
+        at = secured(port, ca, own, ca_file=other.certificate)
+        assert (await code_of(Driver(at, POINTS, Recording())))[0] == "modbus.tls_untrusted"
