@@ -54,7 +54,8 @@ class Rules:
         say, claimed, proven = self.say, metric["claimed"], metric["proven"]
         both = metric["evidence"] == "proven" and _is_figure(claimed) and _is_figure(proven)
         unit = f"（{metric['unit']}）" if metric["unit"] and say.lang == "zh" else ""
-        name: Cell = (Text(printable(metric["field"] or named(metric, say)) + unit),)
+        field, own = printable(metric["field"] or ""), named(metric, say)
+        name: Cell = (Text((field or own) + unit if say.lang == "zh" else f"{field}: {own}" if field else own),)
         if claimed is None and metric["required"]:
             name += (Text(say("report.missing_field"), style="small"),)
         name += tuple(Text(say("told.document", file=printable(document["file"]), sha256=document["sha256"],
@@ -75,8 +76,8 @@ class Rules:
         if not told:
             return []
         columns = (Column(title=self.t("printed.metric"), share=5, head=True), *(
-            Column(title=self.t(f"stage.{stage}"), share=2, align="right") for stage in STAGES), *(
-            Column(title=Text(f"{self.say('told.level', level=level)}+"), share=2, align="right") for level in LEVELS))
+            Column(title=self.t(f"stage.{stage}"), share=2.4, align="right") for stage in STAGES), *(
+            Column(title=self.t("report.level_up", level=level), share=1.6, align="right") for level in LEVELS))
         rows = [Row(cells=((Text(self.names[metric["key"]]),), *(self._value(metric["stages"].get(s)) for s in STAGES),
                            *(self._value(metric["levels"].get(level)) for level in LEVELS))) for metric in told]
         return [Paragraph((Text(self.say("told.stages"), style="small"),)), Table(columns=columns, rows=tuple(rows))]
@@ -122,8 +123,9 @@ class Rules:
 
     def _rule(self, rule: Json) -> Iterator[Row]:
         say = self.say
-        head = [Text(f"{self._status(rule['status'])}　{named(rule, say)}", style="strong"),
-                Text(f"{rule['cite']}　{rule['id']}　{say('kind.' + rule['kind'])}", style="small")]
+        head = [Text(say("report.rule_head", status=self._status(rule["status"]), kind=say(f"kind.{rule['kind']}"),
+                         text=named(rule, say)), style="strong"),
+                Text(f"{rule['cite']}　{rule['id']}", style="small")]
         if rule["interpretation"]:
             head.append(Text(say("told.interpretation"), style="small"))
         yield Row(cells=(tuple(head),), mark="rule")
