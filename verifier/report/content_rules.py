@@ -61,11 +61,13 @@ class Rules:
         name += tuple(Text(say("told.document", file=printable(document["file"]), sha256=document["sha256"],
                                state=say(f"told.document.{document['state']}")), style="small")
                       for document in metric["documents"])
-        kind = (Text(say("report.evidence_class", name=metric["evidence_class"]), style="small"),)
+        evidence = say(f"printed.evidence.{metric['evidence']}")
+        if metric["evidence_class"]:
+            evidence = say("report.evidence_class", evidence=evidence, name=metric["evidence_class"])
         difference = ABSENT if not both else f"{claimed - proven:+,}" if claimed != proven else "0"
         return Row(mark="fault" if both and claimed > proven else "", cells=(
             name, self._value(claimed), self._value(proven), (Text(difference),),
-            (self.t(f"printed.evidence.{metric['evidence']}"), *(kind if metric["evidence_class"] else ()))))
+            (Text(evidence),)))
 
     def _value(self, value: object) -> Cell:
         return (Text(printable(value) if isinstance(value, str) else number(value, self.say)),)

@@ -171,8 +171,7 @@ def _edges(document: Document, type_: Typesetter, say: Say, number: int, total: 
 def _section(pages: Pages, section: Section) -> None:
     lines = pages.type.lines(section.title, WIDTH, look=HEADING)
     high = sum(line.look.height for line in lines)
-    first = section.blocks[0] if section.blocks else None
-    pages.need(5.0 + high + (first.height + 20.0 if isinstance(first, Chart) else KEPT))
+    pages.need(5.0 + high + _room(section.blocks[0]))
     if pages.y > TOP:
         pages.y += 4.0
     pages.put(Bookmark(section.title.main, pages.y))
@@ -181,6 +180,16 @@ def _section(pages: Pages, section: Section) -> None:
     pages.y += 2.4
     for block in section.blocks:
         _block(pages, block)
+
+
+def _room(block: Block) -> float:
+    """Return how much must stand below a heading: all of what is never torn, else some lines."""
+    match block:
+        case Chart():
+            return block.height + 20.0
+        case Form():
+            return sum(height for _, _, height in block.rows) + 12.0
+    return KEPT
 
 
 def _block(pages: Pages, block: Block) -> None:

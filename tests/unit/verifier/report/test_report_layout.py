@@ -7,6 +7,7 @@ from collections import defaultdict
 import pytest
 
 from tallystick.words.lookup import Words
+from verifier.report.charts import Value, columns
 from verifier.report.document import (
     Block,
     Bullets,
@@ -20,7 +21,7 @@ from verifier.report.document import (
     Text,
     Verdict,
 )
-from verifier.report.layout import BOTTOM, LEFT, PAGE_WIDTH, WIDTH, Area, Bookmark, Glyphs, Part, Stroke, lay_out
+from verifier.report.layout import BOTTOM, LEFT, PAGE_WIDTH, WIDTH, Area, Glyphs, Part, Stroke, lay_out
 from verifier.report.typeset import MM_PER_PT, Typesetter
 
 SQUARE: dict[int, float] = defaultdict(lambda: 1000.0, dict.fromkeys(range(0x20, 0x7F), 500.0))
@@ -34,10 +35,12 @@ class _Every(defaultdict[int, float]):
         return self[key]
 
 
-def pages_of(*blocks: Block) -> list[list[Part]]:
+def pages_of(*blocks: Block, second: tuple[Block, ...] = ()) -> list[list[Part]]:
     every = _Every(lambda: 1000.0, SQUARE)
     document = Document(lang="zh", title=Text("题"), source=Text("源"), subject="人", code="AAAA-BBBB", sha256="0" * 64,
-                        dated_s=0, sections=(Section(key="a", title=Text("节"), blocks=blocks),))
+                        dated_s=0, sections=(
+                            Section(key="a", title=Text("节"), blocks=blocks),
+                            *([Section(key="b", title=Text("次节"), blocks=second)] if second else [])))
     return lay_out(document, Typesetter("zh", {"song": every, "hei": every, "kai": every}), Words("zh"))
 
 
@@ -92,12 +95,15 @@ def test_heads_stand_on_every_page_of_a_table_and_every_row_once() -> None:
 
 
 @pytest.mark.parametrize("rows", range(20, 60, 3))
-def test_a_heading_never_stands_alone_and_a_form_is_never_torn(rows: int) -> None:
+@pytest.mark.parametrize("name", ["a form", "a chart", "a table"])
+def test_what_is_never_torn_stands_below_its_heading(rows: int, name: str) -> None:
     table = Table(columns=TITLES, rows=tuple(Row(cells=((Text("行"),), (Text("1"),))) for _ in range(rows)))
-    form = Form(rows=((Text("签名"), Text(""), 30.0), (Text("日期"), Text(""), 30.0)))
-    pages = pages_of(table, form)
-    for page in pages:
-        for part in page:
-            if isinstance(part, Bookmark):
-                assert part.y < BOTTOM - 20
-    assert sum("签名" in texts(page) and "日期" in texts(page) for page in pages) == 1
+    below: dict[str, tuple[Block, str]] = {
+        "a form": (Form(rows=((Text("签名"), Text(""), 30.0), (Text("日期"), Text(""), 30.0))), "签名日期"),
+        "a chart": (columns(Text("图"), [Value("首日", 1, "11"), Value("末日", 9, "99")]), "图首日末日"),
+        "a table": (Table(columns=TITLES, rows=(Row(cells=((Text("首行"),), (Text("1"),))),)), "甲首行")}
+    block, words = below[name]
+    pages = pages_of(table, second=(block,))
+    check_inside(pages)
+    assert sum("次节" in texts(page) and set(words) <= set(texts(page)) for page in pages) == 1
+    assert sum("次节" in texts(page) for page in pages) == 1
