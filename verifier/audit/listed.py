@@ -157,12 +157,17 @@ def against(listed: ClaimedList, counted: CountResult, evidence: Sequence[Eviden
         only.append((line, device, state))
     missing = [d for d in counted.devices if d.reason is None and (d.gateway, d.slot) not in seen]
     at = [device for _, device, _ in only if device is not None] + [(d.gateway, d.slot) for d in missing]
+    instead = {(m.gateway, m.slot): next((f"{c.gateway}:{c.slot}" for c in group.members if c.reason is None), None)
+               for group in counted.duplicates for m in group.members if m.reason == "duplicate_identity"}
     histories = _histories(evidence, at)
     last = _last_seen(evidence, [device for _, device, state in only if device and state != "twice"],
                       counted.at.counted_s, basis)
     return ClaimedListResult(
         sha256=listed.sha256, rows=len(listed.lines), matched=matched,
-        only_in_list=tuple(_listed(line, device, state, told, histories, last) for line, device, state in only),
+        only_in_list=tuple(replace(
+            _listed(line, device, state, told, histories, last),
+            instead=instead.get(device) if device and state == "not_counted" else None)
+            for line, device, state in only),
         only_in_evidence=tuple(_unlisted(d, histories) for d in missing))
 
 
@@ -175,14 +180,14 @@ def _listed(line: Line, device: Device | None, state: Any, told: Mapping[Device,
     gateway, slot = device or (None, None)
     return ListedResult(
         row=line.row, id=line.id, gateway=gateway, slot=slot, name=(found.name if found else None) or line.name or None,
-        state=state, reason=found.reason if found else None, seen_s=last.get(device) if device else None,
+        state=state, reason=found.reason if found else None, instead=None, seen_s=last.get(device) if device else None,
         history=histories.get(device, ()) if device and state != "twice" else ())
 
 
 def _unlisted(device: DeviceResult, histories: Mapping[Device, tuple[EntryResult, ...]]) -> ListedResult:
     return ListedResult(
         row=None, id=f"{device.gateway}:{device.slot}", gateway=device.gateway, slot=device.slot, name=device.name,
-        state="not_listed", reason=None, seen_s=None, history=histories[device.gateway, device.slot])
+        state="not_listed", reason=None, instead=None, seen_s=None, history=histories[device.gateway, device.slot])
 
 
 class _Lookup:
@@ -224,12 +229,15 @@ def _histories(evidence: Sequence[Evidence], devices: Iterable[Device]) -> dict[
         wanted.setdefault(gateway, set()).add(slot)
     result = {}
     for one in evidence:
+        begins = one.rosters.first_seq
         first = {seq: i for i, seq in reversed(list(enumerate(one.windows.roster)))}
         for slot, told in one.rosters.told_of(wanted.get(one.gateway, ())).items():
             before: DeviceRow | None = None
             entries = []
             for seq, row, points in told:
-                entries.append(_entry(one, seq, before, row, points, first.get(seq)))
+                told_now = _entry(one, seq, before, row, points, first.get(seq))
+                entries.append(replace(told_now, what="added") if told_now.what == "listed" and seq != begins
+                               else told_now)
                 before = row or before
             result[one.gateway, slot] = tuple(entries)
     return result
@@ -239,7 +247,7 @@ def _entry(one: Evidence, seq: int, before: DeviceRow | None, row: DeviceRow | N
            window: int | None) -> EntryResult:
     changed = [] if before is None or row is None else [
         _FIELDS.get(f.name, f.name) for f in fields(row) if getattr(row, f.name) != getattr(before, f.name)]
-    what: Literal["listed", "changed", "gone"] = "changed"
+    what: Literal["listed", "added", "changed", "gone"] = "changed"
     if before is None:
         what = "listed"
     if row is not None and not row.alive:

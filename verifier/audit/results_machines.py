@@ -58,13 +58,14 @@ class GroupResult:
 class EntryResult:
     """One roster entry that touched a device: signed by the gateway, from an asset ledger of this digest and date.
 
-    what: the device was `listed` (also: stood in the first roster of the bundle), its row or points were `changed`
-    (`fields`), or it is `gone`. from_s: start of the first window under the entry, by the gateway's clock, null
-    if there is none; after_s, before_s: independent co-signatures around that window, null where nothing proves it.
+    what: the device was `listed` in the first roster of the bundle, or `added` later; its row or points were
+    `changed` (`fields`), or it is `gone`. from_s: start of the first window under the entry, by the gateway's clock,
+    null if there is none; after_s, before_s: independent co-signatures around that window, null where nothing proves
+    that side.
     """
 
     seq: int
-    what: Literal["listed", "changed", "gone"]
+    what: Literal["listed", "added", "changed", "gone"]
     fields: tuple[str, ...]
     ledger_sha256: str
     ledger_date: str
@@ -80,8 +81,9 @@ class ListedResult:
     row: of the list, null if only the evidence has it. state: `not_counted` for `reason`; `gone`: its slot is a
     tombstone at T; `later`: its slot came after T; `unknown`: no slot and no opened device is called so; `several`:
     more than one opened device is; `not_shown`: no bundle of its gateway; `twice`: an earlier row names it;
-    `not_listed`: it counts. seen_s: end of the last window until T in which it produced by points in the roles of
-    the basis, null where none of the bundle's does (of the last 20 000).
+    `not_listed`: it counts. instead: of a `duplicate_identity`, the first device of that machine that counts.
+    seen_s: end of the last window until T in which it produced by points in the roles of the basis, null where none
+    of the bundle's does (of the last 20 000).
     """
 
     row: int | None
@@ -91,6 +93,7 @@ class ListedResult:
     name: str | None
     state: Literal["not_counted", "gone", "later", "unknown", "several", "not_shown", "twice", "not_listed"]
     reason: str | None
+    instead: str | None
     seen_s: int | None
     history: tuple[EntryResult, ...]
 

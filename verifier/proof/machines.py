@@ -145,7 +145,10 @@ class Machines:
 
         members: dict[int, set[int]] = {}
         joints: dict[int, list[tuple[tuple[str, str, str], list[int]]]] = {}
+        tagged = {rows[0]: rows for (how, scheme, _), rows in shared.items() if (how, scheme) == (TAG, OPENED_SCHEME)}
         for identity, rows in shared.items():
+            if identity[0] == OPENED and tagged.get(rows[0]) == rows:
+                continue  # the tags say it already
             members.setdefault(self._leader[rows[0]], set()).update(rows)
             joints.setdefault(self._leader[rows[0]], []).append((identity, rows))
         return tuple(Group(

@@ -135,6 +135,11 @@ class Rosters:
                     result[row.slot] = (row.server_spki_sha256, at)
         return result
 
+    @property
+    def first_seq(self) -> int | None:
+        """The roster entry whose rows the bundle shows first; None if it shows none."""
+        return self._changes[0][0] if self._changes else None
+
     def told_of(self, devices: Collection[int]) -> dict[int, list[tuple[int, DeviceRow | None, bool]]]:
         """Return device slot -> what each roster entry says of it, in order.
 

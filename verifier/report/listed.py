@@ -41,6 +41,9 @@ def _item(item: Json, say: Say) -> list[str]:
 def listed_state(item: Json, say: Say) -> str:
     """Return why list and evidence differ on a device, and when it was last seen."""
     state = say(f"reason.{item['reason']}") if item["state"] == "not_counted" else say(f"list.{item['state']}")
+    if item["instead"] is not None:
+        gateway, _, slot = item["instead"].partition(":")
+        state = say("list.instead", state=state, device=f"{gateway[:8]}:{slot}")
     if item["row"] is None or item["state"] not in ("not_counted", "gone"):
         return state
     if item["seen_s"] is None:
@@ -49,11 +52,15 @@ def listed_state(item: Json, say: Say) -> str:
 
 
 def history_lines(item: Json, say: Say) -> list[str]:
-    """Return the last roster entries that touched a device: what changed, and between which co-signatures."""
+    """Return the last roster entries that touched a device: what changed, and between which co-signatures.
+
+    That it stood in the first roster of the bundle says nothing, and is left out.
+    """
     lines = []
-    for told in item["history"][-ENTRIES_SHOWN:]:
-        what = {"listed": say("list.listed"), "gone": say("list.removed")}.get(told["what"]) or say(
-            "list.changed", fields=("、" if say.lang == "zh" else ", ").join(told["fields"]))
+    for told in [one for one in item["history"] if one["what"] != "listed"][-ENTRIES_SHOWN:]:
+        what = {"added": say("list.added"), "gone": say("list.removed")}.get(told["what"]) or say(
+            "list.changed", fields=("、" if say.lang == "zh" else ", ").join(
+                say(f"list.field.{name}") for name in told["fields"]))
         if told["from_s"] is None:
             lines.append("  " + say("list.entry_unused", seq=told["seq"], date=told["ledger_date"] or "-", what=what))
             continue

@@ -89,7 +89,8 @@ def test_each_difference_is_named_with_its_reason_and_its_history(
     assert gone["history"][1]["after_s"] == HOURS_S + 7210 and gone["history"][1]["before_s"] > start_s
     changed, new = told["only_in_evidence"]
     assert [(e["what"], e["fields"]) for e in changed["history"]] == [("listed", []), ("changed", ["region"])]
-    assert [(e["what"], e["ledger_date"]) for e in new["history"]] == [("listed", "2026-09-15")]
+    assert [(e["what"], e["ledger_date"]) for e in new["history"]] == [("added", "2026-09-15")]
+    assert {d["instead"] for d in told["only_in_list"]} == {None}
     codes = {f["code"]: (f["severity"], f["args"]) for f in result["findings"]}
     assert codes["list.only_in_list"] == ("remark", {"devices": "5", "matched": "2", "rows": "7"})
     assert codes["list.only_in_evidence"] == ("remark", {"devices": "2"})
@@ -131,3 +132,22 @@ def test_a_spreadsheet_is_read_like_a_csv(tmp_path: Path) -> None:
         sheet.append(cells)
     book.save(tmp_path / "list.xlsx")
     assert [(line.id, line.name) for line in claimed_list(tmp_path / "list.xlsx").lines] == [("abcdef01:3", "压机")]
+
+
+def test_of_a_machine_reached_twice_it_is_said_which_device_counts(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plant = Plant(tmp_path)
+    plant.device(serial="one", opened=True)
+    plant.device(serial="one")
+    bundle = plant.seal()
+    claim = tmp_path / "claim.toml"
+    claim.write_text(claim_text(plant.gateway.now_s, USCC), encoding="utf-8")
+    gateway = plant.gateway.id
+    listed = write(tmp_path / "list.csv", f"id\n{gateway}:0\n{gateway}:1\n")
+    words = ["audit", str(claim), str(bundle), "--programme", "jiangsu_2019", "--type", "enterprise", "--policy",
+             str(plant.policy()), "--devices", str(listed)]
+    main([*words, "--json"])
+    (only,) = json.loads(capsys.readouterr().out)["claimed_list"]["only_in_list"]
+    assert (only["slot"], only["reason"], only["instead"]) == (1, "duplicate_identity", f"{gateway}:0")
+    main([*words, "--lang", "en"])
+    assert f"the same machine as another counted device: {gateway[:8]}:0 counts instead" in capsys.readouterr().out

@@ -56,6 +56,18 @@ def test_rows_are_joined_by_tags_by_owned_keys_and_by_opened_serials() -> None:
     assert settled(holders) == [None, DUP, None, None, DUP, None, None, None, DUP, None]
 
 
+def test_what_the_tags_say_is_not_said_again_by_openings() -> None:
+    serial = private_part("press", maker="M", model="x", serial="7")
+    three = [holder(n, row(0, "t"), opened={0: serial}) for n in "abc"]
+    assert [(j.how, len(j.members)) for j in Machines(three).groups[0].joints] == [("tag", 3)]
+    mixed = [holder("a", row(0, "t"), opened={0: serial}), holder("b", row(0, "t")),
+             holder("c", row(0), opened={0: serial}, enterprise="two")]
+    (group,) = Machines(mixed).groups
+    assert [(j.how, j.members) for j in group.joints] == [
+        ("opened", (("a", 0), ("c", 0))), ("tag", (("a", 0), ("b", 0)))]
+    assert len(group.members) == 3
+
+
 def test_an_asset_number_that_was_opened_joins_no_two_enterprises() -> None:
     holders = [holder("a", row(0), opened={0: private_part("x", asset="A-1")}),
                holder("b", row(0), enterprise="two", opened={0: private_part("y", asset="A-1")})]
