@@ -95,7 +95,7 @@ BY_TITLE: dict[str, Shown] = {shown.title: shown for shown in (
     Shown("分类的设备连接数量", 18, "text", lambda t: f"{t.class_2 or t.say('printed.no_class')}：{t.of_class}"),
     Shown("设备名称", 18, "text", lambda t: t.line.private.get("name")),
     Shown("设备ID", 22, "text", lambda t: t.line.id),
-    Shown("序号", 6, "count", lambda t: t.number),
+    Shown("序号", 6, "count", lambda t: t.number),  # in its own list it counts from 1
     Shown("设备分类（附录B一级/二级）", 16, "text", _class),
     Shown("该类设备连接数量", 9, "count", lambda t: t.of_class),
     Shown("IP", 13, "text", None),
@@ -140,11 +140,24 @@ def _column(title: str, *, ours: bool) -> Column:
                   entered=shown is None or shown.get is None)
 
 
+def _number(told: Told) -> Cell:
+    return told.number
+
+
+def _read(title: str) -> Get:
+    """Return how the cells of a column are read; one that evidence does not hold, or that we do not know, is empty."""
+    if title == "序号":
+        return _number
+    shown = BY_TITLE.get(title)
+    return shown.get if shown is not None and shown.get is not None else lambda told: None
+
+
 def write_devices(book: Book, request: Request, lines: Iterable[DeviceLine], say: Say) -> None:
     """Write a device list: those that count, sorted by class; those that do not and why; and the classes' sums."""
     proof = request.wanted.proof
     assert proof is not None
     columns = device_columns(proof)
+    reads = [_read(column.title) for column in columns]
     known = list(_told(request, lines, say))
     notes = [say("forms.devices.what"), say("forms.devices.id"), say("forms.devices.times"),
              say("forms.devices.empty", columns="、".join(NOT_IN_EVIDENCE))]
@@ -157,18 +170,11 @@ def write_devices(book: Book, request: Request, lines: Iterable[DeviceLine], say
     basis(book, request, say)
     for name, counted in (("forms.sheet.devices", True), ("forms.sheet.left_out", False)):
         chosen = [told for told in known if told.line.counted == counted]
-        rows = ([_cell(column, told, at) for column in columns] for at, told in enumerate(chosen, 1))
+        rows = ([at if get is _number else get(told) for get in reads] for at, told in enumerate(chosen, 1))
         title = say("forms.list_title", name=request.wanted.name_zh if counted else say(name), count=len(chosen))
         long_table(book, say(name), columns, rows, title=title, ours=say("forms.ours"), pages_wide=2, repeated=3,
                    theirs=say("forms.theirs") if proof.columns_zh else "")
     _classes(book, request, known, say)
-
-
-def _cell(column: Column, told: Told, number: int) -> Cell:
-    if column.title == "序号":
-        return number
-    shown = BY_TITLE.get(column.title)
-    return shown.get(told) if shown is not None and shown.get is not None else None
 
 
 def _told(request: Request, lines: Iterable[DeviceLine], say: Say) -> Iterator[Told]:
@@ -183,13 +189,16 @@ def _told(request: Request, lines: Iterable[DeviceLine], say: Say) -> Iterator[T
         known.append((order[found.key] if found else len(order), line.told.gateway, line.told.slot, found, line))
     known.sort(key=lambda one: one[:3])
     sums = Counter(found.key if found else None for *_, found, line in known if line.counted)
+    names: dict[tuple[str | None, str | None], tuple[str, str]] = {}
     for number, (_, _, _, found, line) in enumerate(known, 1):
-        city, industry = by_city.of_device(line.row.region), by_industry.of_device(line.row.industry)
+        codes = line.row.region, line.row.industry
+        if codes not in names:
+            names[codes] = (by_city.name_zh(by_city.of_device(codes[0])) or place(codes[0], "city") or "",
+                            by_industry.name_zh(by_industry.of_device(codes[1])) or codes[1] or "")
         yield Told(
             line=line, number=number, class_1=equipment.classes[found.parent or ""].name_zh if found else "",
             class_2=found.name_zh if found else "", of_class=sums[found.key if found else None],
-            place=by_city.name_zh(city) or place(line.row.region, "city") or "",
-            industry=by_industry.name_zh(industry) or line.row.industry or "", say=say)
+            place=names[codes][0], industry=names[codes][1], say=say)
 
 
 def _classes(book: Book, request: Request, known: Sequence[Told], say: Say) -> None:

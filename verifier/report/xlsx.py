@@ -60,7 +60,12 @@ def write_report(path: Path, result: Json, say: Say) -> None:
             _devices(book, say("sheet.counted"), [d for d in devices if d["reason"] is None], say, reasons=False)
         if any(bundle["findings"] for bundle in counted["bundles"]) or result["findings"] or counted["findings"]:
             _findings(book.sheet(say("sheet.findings")), result, say)
-        basis_sheet(book.sheet(say("sheet.basis")), counted, say)
+        basis = book.sheet(say("sheet.basis"))
+        basis_sheet(basis, counted, say)
+        if result["programme"]["notes"]:
+            basis.heading(say("told.notes"))
+            for note in result["programme"]["notes"]:
+                basis.line(wording.named(note, say) + (f" [{note['cite']}]" if note["cite"] else ""), columns=3)
 
 
 def digest_of(result: Json) -> str:

@@ -52,6 +52,8 @@ def cell_text(text: str) -> str:
 def lines_of(text: str, width: float) -> int:
     """Return how many lines a text takes in a cell `width` characters wide; a Chinese character is two wide."""
     room = max(int(width) - 1, 2)
+    if 2 * len(text) <= room and "\n" not in text:
+        return 1
     # Three bytes of UTF-8 are a Chinese character: (3 + 1) / 2 = 2, and an ASCII character is (1 + 1) / 2 = 1.
     return sum(max(-(-((len(line.encode("utf-8", "replace")) + len(line)) // 2) // room), 1)
                for line in text.split("\n"))
@@ -110,7 +112,9 @@ class Sheet:
 
     def _height(self, cells: Iterable[tuple[str, float]]) -> None:
         """Make the row as high as the highest of its cells (text, width): not every program does this on loading."""
-        lines = max((lines_of(text, width) for text, width in cells), default=1)
+        self._lines(max((lines_of(text, width) for text, width in cells), default=1))
+
+    def _lines(self, lines: int) -> None:
         if lines > 1:
             self.raw.set_row(self.row, min(LINE_PT * lines + 3, ROW_PT_MAX))
 
@@ -168,7 +172,11 @@ class Sheet:
 
     def record(self, columns: Sequence[Column], cells: Sequence[Cell], *, strong: bool = False) -> None:
         """Write one row of a table."""
-        self._height((cell, self._width(at)) for at, cell in enumerate(cells) if isinstance(cell, str))
+        lines = 1
+        for width, cell in zip(self._widths, cells, strict=False):
+            if cell.__class__ is str and 2 * len(cell) >= width and (more := lines_of(cell, width)) > lines:
+                lines = more
+        self._lines(lines)
         for at, (column, cell) in enumerate(zip(columns, cells, strict=True)):
             style = "entered" if column.entered else f"{column.kind}_strong" if strong else column.kind
             self._write(self.row, at, cell, style)
@@ -233,19 +241,19 @@ class Sheet:
             "error_title": message[:32], "error_message": message[:255]})
 
     def _write(self, row: int, column: int, cell: Cell, style: str) -> None:
-        if cell is None or cell == "":
+        if isinstance(cell, str) and cell:
+            text = cell_text(cell)
+            # The prefix keeps Excel from making a formula of it when somebody edits the cell.
+            quoted = text[0] in _FORMULA_SIGNS or cell[0] in "\t\r\n"
+            self.raw.write_string(row, column, text, self.book.style(style, quoted=quoted))
+        elif cell is None or cell == "":
             self.raw.write_blank(row, column, None, self.book.style(style))
         elif isinstance(cell, bool):
             self.raw.write_boolean(row, column, cell, self.book.style(style))
-        elif isinstance(cell, int | float):
-            self.raw.write_number(row, column, cell, self.book.style(style))
         elif isinstance(cell, datetime):
             self.raw.write_datetime(row, column, cell.replace(tzinfo=None), self.book.style(style))
         else:
-            text = cell_text(cell)
-            # The prefix keeps Excel from making a formula of it when somebody edits the cell.
-            quoted = text[:1] in _FORMULA_SIGNS or cell[:1] in "\t\r\n"
-            self.raw.write_string(row, column, text, self.book.style(style, quoted=quoted))
+            self.raw.write_number(row, column, cell, self.book.style(style))
 
 
 class Book:
