@@ -54,6 +54,7 @@ def _programme(programme: Programme, platform_type: PlatformType) -> ProgrammeRe
         type=platform_type.key, type_zh=platform_type.name_zh, type_en=platform_type.name_en,
         status=Sentence(zh=head.status.zh, en=head.status.en, cite=""),
         cutoffs=tuple(Sentence(zh=c.zh, en=c.en, cite=c.cite) for c in programme.data.cutoffs),
+        notes=tuple(Sentence(zh=n.zh, en=n.en, cite=n.cite) for n in programme.data.notes()),
         digests=programme.digests)
 
 
@@ -219,7 +220,10 @@ def _document_findings(facts: Facts, table: Iterable[MetricResult], counted: Cou
             and not item.documents]
     if bare:
         yield noted("remark", "audit.no_document", "documents", say, count=len(bare), metrics=", ".join(bare))
-    ledger = facts.claim.ledger
+    ledger, held = facts.claim.ledger, number(facts.claim.metrics.get(LEDGER))
+    counts = facts.proven("device_connected_count")
+    if held is not None and counts is not None and counts > held:
+        yield noted("remark", "audit.ledger_short", "ledger", say, counted=counts, devices=held)
     if ledger is None:
         if LEDGER in facts.claim.metrics:
             yield noted("remark", "audit.ledger_bare", "ledger", say, devices=facts.claim.metrics[LEDGER])

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from config.programme import load_programme
 from protocols.errors import ConfigError
@@ -77,6 +79,26 @@ def test_what_this_type_leaves_empty_is_a_remark() -> None:
 def test_optional_fields_may_be_filled_in() -> None:
     result = audited(read(claim_fields("jiangxi_2024", "industry", USCC, FIELDS | {"secondary_node_enterprises": 9})))
     assert not [place for code, place in codes(result, "remark") if code == "audit.field_unasked"]
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+                        st.sampled_from(["claim", "metrics", "groups", "splits", "documents", "ledger", "industry",
+                                         "programme", "type", "at", "by", "parts", "metric", "enterprise"])
+                        | st.text(max_size=8), inner, max_size=6), max_leaves=30)
+
+
+@settings(max_examples=150, deadline=None)
+@given(place=st.sampled_from(["claim", "metrics", "groups", "splits", "documents", "ledger", "explanations"]),
+       value=JSON)
+def test_no_claim_of_any_shape_is_more_than_refused(place: str, value: Any) -> None:
+    """Tables of every shape in every place: read, or refused with problems that have a sentence."""
+    raw = claim_fields("jiangxi_2024", "industry", USCC, FIELDS) | {place: value}
+    known = set(Words("en").codes())
+    try:
+        claim_from_fields(raw, where="claim.toml", sha256=SHA, folder=None, programme=JIANGXI)
+    except ConfigError as error:
+        assert error.problems and all(problem.code in known for problem in error.problems)
 
 
 def test_wrong_and_missing_fields_come_together_by_number() -> None:
@@ -208,6 +230,13 @@ def test_a_share_that_is_claimed_higher_than_it_is_computed_is_a_fault(claimed: 
                        ledger={"devices": 1000, "date": date(2024, 6, 1), "sha256": SHA})
     found = [code for code, _ in codes(audited(read(raw), devices=600))]
     assert ("audit.share_overclaim" in found) == fault
+
+
+@pytest.mark.parametrize(("devices", "told"), [(1000, False), (1001, True)])
+def test_more_devices_than_the_ledger_has_is_a_remark(devices: int, told: bool) -> None:
+    raw = claim_fields("jiangxi_guideline_2022", "enterprise", USCC,
+                       ledger={"devices": 1000, "date": date(2024, 6, 1), "sha256": SHA})
+    assert ("audit.ledger_short" in [code for code, _ in codes(audited(read(raw), devices=devices), "remark")]) == told
 
 
 def test_other_enterprises_devices_are_told_where_only_the_applicants_count() -> None:
