@@ -20,8 +20,7 @@ from verifier.audit.results_audit import AuditResult
 from verifier.audit.verdict import audit
 from verifier.conformance.world import USCC
 
-JIANGXI, GUIDELINE, SICHUAN = (load_programme(key) for key in
-                               ("jiangxi_2024", "jiangxi_guideline_2022", "sichuan_2022"))
+JIANGXI = load_programme("jiangxi_2024")
 SHA = "ab" * 32
 FIELDS = {"device_connected_count": 987, "point_count": 5003, "industrial_app_count": 12,
           "enterprise_connected_count": 3, "service_contract_amount_cumulative": 120.5, "protocol_count": 2,
