@@ -6,15 +6,28 @@ No device library. Reads only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from protocols.errors import DeviceError, Problem
 from protocols.modbus import identity
 from protocols.modbus.line import Line
-from protocols.modbus.plan import GATEWAY_EXCEPTIONS, ILLEGAL_FUNCTION, ReadPlan, Request
+from protocols.modbus.plan import (
+    GATEWAY_EXCEPTIONS,
+    ILLEGAL_ADDRESS,
+    ILLEGAL_FUNCTION,
+    NO_REPLY,
+    ReadPlan,
+    Request,
+    single,
+)
+from protocols.modbus.target import ModbusPoint
 from protocols.terms.check import CheckResult
 
 CHECK_PIECES_MAX = 256
 """Reads that `check` spends on one device beyond its plan, bisecting what it refuses."""
+
+CHECK_MUTE_MAX = 16
+"""Reads without an answer that `check` spends on one device that answers others: each costs a timeout."""
 
 CHECK_NAMED_MAX = 5
 IDENTITY_PAGES_MAX = 16
@@ -47,37 +60,85 @@ async def _check_device(
 ) -> CheckResult:
     """silent: units that failed already; they are not asked again for their other devices."""
     plans = {unit: ReadPlan([r for r in requests if r.unit == unit]) for unit in {r.unit for r in requests}}
-    asked: set[Request] = set()
-    refused_with = 0
+    seen = _Seen(len(requests) + CHECK_PIECES_MAX)
     try:
         for unit, plan in plans.items():
             if unit in silent:
                 raise DeviceError(silent[unit])
-            while todo := [r for r in plan.active if r not in asked]:
-                if len(asked) >= len(requests) + CHECK_PIECES_MAX:
-                    break
-                asked.add(todo[0])
-                exception = await _check_read(line, name, todo[0])
-                if exception:
-                    refused_with = exception
-                    plan.refused(todo[0], exception, 0.0)
-                    if todo[0] in plan.active:
-                        return _result(device, "modbus.exception", unit=unit, exception=exception,
-                                       table=todo[0].table, address=todo[0].address, count=todo[0].count)
+            trouble = await _check_unit(line, name, plan, seen)
+            if trouble is not None:
+                read, exception = trouble
+                return _result(device, "modbus.exception", unit=unit, exception=exception, table=read.table,
+                               address=read.address, count=read.count)
     except DeviceError as error:
         problem = error.problems[0]
         if problem.code in ABOUT_ONE_UNIT:
             silent.update({unit: problem for unit in plans if ("unit", str(unit)) in problem.args})
         return CheckResult(device, False, problem.code, problem.args)
     lost = [p for plan in plans.values() for p in plan.given_up]
-    lost += [p for plan in plans.values() for r in plan.active if r not in asked for p in r.points]
+    lost += [p for plan in plans.values() for r in plan.active if r not in seen.asked for p in r.points]
     if lost:
         named = ", ".join(p.address.canonical for p in lost[:CHECK_NAMED_MAX])
-        return _result(device, "modbus.check_refused", points=len(lost), exception=refused_with,
-                       named=named + (", ..." if len(lost) > CHECK_NAMED_MAX else ""))
+        named += ", ..." if len(lost) > CHECK_NAMED_MAX else ""
+        if not seen.refused_with:
+            return _result(device, "modbus.check_mute", points=len(lost), named=named)
+        return _result(device, "modbus.check_refused", points=len(lost), exception=seen.refused_with, named=named)
     found = await _nameplate(line, min(plans))
-    return _result(device, "modbus.check_ok", ok=True, reads=len(asked), identity=identity.title(found) or "-",
+    return _result(device, "modbus.check_ok", ok=True, reads=len(seen.asked), identity=identity.title(found) or "-",
                    points=sum(len(r.points) for r in requests))
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the check of one device has met so far. most: reads that it may cost."""
+
+    most: int
+    asked: set[Request] = field(default_factory=set)
+    refused_with: int = 0
+    mute: int = 0
+
+
+async def _check_unit(line: Line, name: str, plan: ReadPlan, seen: _Seen) -> tuple[Request, int] | None:
+    """Read all of one unit once, cutting in two what it refuses, and what it does not answer although it lives.
+
+    Returns: a read and the exception that it met which is not about its addresses; None if there was none.
+    Raises: DeviceError if the unit answers nothing, or if the line is in trouble.
+    """
+    has_answered = False
+    while todo := [r for r in plan.active if r not in seen.asked]:
+        if len(seen.asked) >= seen.most or seen.mute > CHECK_MUTE_MAX:
+            return None
+        read = todo[0]
+        seen.asked.add(read)
+        try:
+            exception = await _check_read(line, name, read)
+        except DeviceError as error:
+            if error.problems[0].code not in NO_REPLY:
+                raise
+            seen.mute += 1
+            if not has_answered:  # does the unit live at all?
+                other = _other_point(plan, read)
+                if other is None:
+                    raise
+                await _check_read(line, name, single(other))
+                has_answered = True
+            plan.refused(read, ILLEGAL_ADDRESS, 0.0)
+            continue
+        has_answered = True
+        if exception:
+            plan.refused(read, exception, 0.0)
+            if any(r is read for r in plan.active):
+                return read, exception
+            seen.refused_with = exception
+    return None
+
+
+def _other_point(plan: ReadPlan, mute: Request) -> ModbusPoint | None:
+    """Return a point whose read shows whether a unit lives that did not answer this one; None if it has only this."""
+    for read in plan.active:
+        if read is not mute:
+            return read.points[0]
+    return mute.points[-1] if len(mute.points) > 1 else None
 
 
 def _result(device: int, code: str, ok: bool = False, **args: object) -> CheckResult:

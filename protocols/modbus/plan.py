@@ -26,6 +26,9 @@ ILLEGAL_VALUE = 3
 GATEWAY_EXCEPTIONS = frozenset({0x0A, 0x0B})
 """Gateway path unavailable, gateway target failed to respond: the gateway spoke, the device did not."""
 
+NO_REPLY = ("modbus.timeout", "modbus.closed")
+"""What a device does that has nothing to say to a read; a gateway's exception and a mismatch are about the line."""
+
 RETRY_FIRST_S = 600.0
 RETRY_MAX_S = 86_400.0
 """A refused read is tried again as a whole after RETRY_FIRST_S, then ever more rarely: a controller may be reloaded."""
@@ -136,6 +139,11 @@ def split(request: Request) -> tuple[Request, Request] | None:
     return _request(request.points[:at]), _request(request.points[at:])
 
 
+def single(point: ModbusPoint) -> Request:
+    """Return the read of one point alone."""
+    return _request([point])
+
+
 @dataclass(slots=True)
 class _Refusal:
     """A read that was refused as a whole, and when it is tried again."""
@@ -156,6 +164,8 @@ class ReadPlan:
     active: list[Request]
     _refused: list[_Refusal] = field(default_factory=list)
     _mute: dict[Request, tuple[int, int]] = field(default_factory=dict)  # read -> times unanswered, replies by then
+    _probes: dict[int, Request] = field(default_factory=dict)  # point slot -> the read of it alone
+    _probed: int = -1
 
     def due(self, now_s: float) -> list[Request]:
         """Return the reads of this cycle. With every point refused, one is still asked: to see that the unit lives."""
@@ -165,6 +175,18 @@ class ReadPlan:
         if not self.active and self._refused:
             return [self._refused[-1].request]
         return list(self.active)
+
+    def probe(self, now_s: float) -> Request:
+        """Return what a silent unit is asked: one point of the read whose turn it is, another one each time.
+
+        If it is answered, the unit lives, and it is the read as a whole that gets no answer (`unanswered`).
+        """
+        whole = self.due(now_s)[0]
+        if len(whole.points) == 1:
+            return whole
+        self._probed += 1
+        point = whole.points[self._probed % len(whole.points)]
+        return self._probes.setdefault(point.point_index, _request([point]))
 
     def answered(self, request: Request) -> bool:
         """Take note of a good reply. Return whether a refused read works again."""
@@ -185,7 +207,7 @@ class ReadPlan:
         if exception not in (ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE):
             return ()
         self._mute.pop(request, None)
-        if self._is_known(request, now_s):
+        if self._is_known(request, now_s) or not any(a is request for a in self.active):
             return ()
         return self._cut(request, None if exception == ILLEGAL_FUNCTION else split(request), now_s, RETRY_FIRST_S)
 

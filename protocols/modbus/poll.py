@@ -16,17 +16,13 @@ from protocols.errors import DeviceError, Problem
 from protocols.modbus import frames
 from protocols.modbus.codec import BlockCodec
 from protocols.modbus.line import Line
-from protocols.modbus.plan import GATEWAY_EXCEPTIONS, ReadPlan, Request, make_requests
+from protocols.modbus.plan import GATEWAY_EXCEPTIONS, NO_REPLY, ReadPlan, Request, make_requests
 from protocols.modbus.schedule import SILENT_MAX_S, UnitState, reconnect_s
 from protocols.modbus.target import ModbusEndpoint, ModbusPoint, UnitLimits
 from protocols.samples import GOOD, NO_SOURCE_TIME, Block, PollBatch, Reading, SampleBatch, Sink
 
 MISMATCH_EVENT_S = 60.0
 """At most one event about mismatched replies of one unit in this time."""
-
-
-NO_REPLY = ("modbus.timeout", "modbus.closed")
-"""What a device does that has nothing to say to a read; a gateway's exception and a mismatch are about the line."""
 
 
 @dataclass(slots=True)
@@ -164,9 +160,8 @@ class Poller:
         A unit with an interval of its own is left after each read, and comes back when it may be asked again.
         """
         if not unit.todo:
-            unit.todo = unit.plan.due(self._now_s())
-            if unit.state.is_silent:
-                del unit.todo[1:]
+            now_s = self._now_s()
+            unit.todo = [unit.plan.probe(now_s)] if unit.state.is_silent else unit.plan.due(now_s)
         while unit.todo:
             request = unit.todo.pop(0)
             try:

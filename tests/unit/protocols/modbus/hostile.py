@@ -18,7 +18,8 @@ from protocols.modbus.frames import crc16
 from protocols.samples import SampleBatch
 from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
 
-BLOCKS = (0, 1000, 2000)
+BLOCK = 1000
+BLOCKS = (0, BLOCK, 2 * BLOCK)
 BLOCK_REGISTERS = 12
 TCP_TRICKS = {"late": 3, "twice": 6, "twice_later": 6, "cut": 2, "cut_then_whole": 3, "wrong_unit": 5,
               "wrong_transaction": 5, "old_transaction": 5, "zero_transaction": 5, "wrong_function": 5,
@@ -58,7 +59,8 @@ class Hostile:
         return transaction.to_bytes(2, "big") + b"\0\0" + (len(pdu) + 1).to_bytes(2, "big") + bytes([unit]) + pdu
 
     def reply_pdu(self, unit: int, address: int, count: int, number: int) -> bytes:
-        held = [number >> 16 & 0xFFFF, number & 0xFFFF, *(content(unit, address + i) for i in range(2, count))]
+        of_number = {0: number >> 16 & 0xFFFF, 1: number & 0xFFFF}  # the first two registers of each block
+        held = [of_number.get(at % BLOCK, content(unit, at)) for at in range(address, address + count)]
         return bytes([3, 2 * count]) + b"".join(value.to_bytes(2, "big") for value in held)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -108,7 +110,8 @@ class Hostile:
         elif trick == "wrong_function":
             good = self.frame(transaction, unit, b"\x04" + pdu[1:])
         elif trick == "wrong_byte_count":
-            good = self.frame(transaction, unit, self.reply_pdu(unit, address, count - 2, self.number))
+            other_count = count + self.rng.choice((-1, 1))
+            good = self.frame(transaction, unit, self.reply_pdu(unit, address, other_count, self.number))
         elif trick == "longer":
             good = self.frame(transaction, unit, pdu + b"\0\0")
         elif trick == "wrong_protocol":
@@ -176,12 +179,12 @@ async def attack(protocol: str, hostile: Hostile, *, requests: int, units: tuple
     sink, checked, wrong = Recording(), [0], []
 
     def compare(rows: SampleBatch) -> None:
-        number, asked_unit, asked_block = hostile.latest
+        number, asked_unit, asked = hostile.latest
         for slot, value in zip(rows.point_index.tolist(), rows.value.tolist(), strict=True):
             unit, block, register = meant[slot]
             expected = number if register == 0 else content(unit, block + register)
             checked[0] += 1
-            if value != expected or (unit, block) != (asked_unit, asked_block):
+            if value != expected or (unit, block) != (asked_unit, asked // BLOCK * BLOCK):
                 wrong.append((hostile.latest, meant[slot], value, expected))
 
     sink.on_samples = compare

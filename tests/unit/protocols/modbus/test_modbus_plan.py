@@ -298,3 +298,14 @@ def test_a_mute_read_is_tried_again_and_comes_back() -> None:
     assert plan.due(3 * MUTE_RETRY_S)[-1] is mute
     assert plan.answered(mute)
     assert plan.given_up == ()
+
+
+def test_a_silent_unit_is_asked_for_one_point_after_the_other() -> None:
+    plan = ReadPlan(make_requests(points(*(f"1/holding/{a} uint16" for a in range(3))), endpoint()))
+    probes = [plan.probe(0.0) for _ in range(6)]
+    assert [(p.address, p.count) for p in probes] == [(0, 1), (1, 1), (2, 1)] * 2
+    assert probes[0] is probes[3], "made once"
+    assert plan.refused(probes[1], 2, 0.0) == () and plan.unanswered(probes[1], 5, 0.0) == ()
+    assert len(plan.active) == 1 and plan.given_up == (), "what a probe meets changes no plan"
+    alone = ReadPlan(make_requests(points("1/holding/7 float32"), endpoint()))
+    assert alone.probe(0.0) is alone.active[0]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+from pymodbus.server import ModbusTcpServer
 
 from protocols.modbus import schedule
 from protocols.modbus.driver import Driver
@@ -166,28 +168,35 @@ async def test_one_connection_carries_all_units_and_one_request_at_a_time() -> N
     assert (connections, most) == ([1], [1])
 
 
-@pytest.mark.parametrize("manner", ["says nothing", "hangs up"])
-async def test_an_address_that_makes_a_device_mute_costs_only_its_point(
-    monkeypatch: pytest.MonkeyPatch, manner: str
-) -> None:
-    """Many devices do not answer exception 2. The points behind such an address must not starve."""
-    monkeypatch.setattr(schedule, "RECONNECT_FIRST_S", 0.01)
-    sink = Recording()
-    servers: list[object] = []
-
+def mute_at(forbidden: int, servers: list[ModbusTcpServer], *, hangs_up: bool) -> Callable[[bool, bytes], bytes]:
+    """Make a server say nothing, or hang up, when it is asked for this address."""
     def packet(sending: bool, data: bytes) -> bytes:
         if not sending and len(data) >= 12:
             address, count = (int.from_bytes(data[at:at + 2], "big") for at in (8, 10))
-            if address <= 13 < address + count:
-                if manner == "hangs up":
-                    for handler in list(servers[0].active_connections.values()):  # type: ignore[attr-defined]
+            if address <= forbidden < address + count:
+                if hangs_up:
+                    for handler in list(servers[0].active_connections.values()):
                         asyncio.get_running_loop().call_soon(handler.close)
                 return b""
         return data
+    return packet
 
+
+@pytest.mark.parametrize("manner", ["says nothing", "hangs up"])
+@pytest.mark.parametrize("largest", [8, 125], ids=["several reads", "one read"])
+async def test_an_address_that_makes_a_device_mute_costs_only_its_point(
+    monkeypatch: pytest.MonkeyPatch, manner: str, largest: int
+) -> None:
+    """Many devices do not answer exception 2. The points behind such an address must not starve."""
+    monkeypatch.setattr(schedule, "SILENT_FIRST_S", 0.02)
+    monkeypatch.setattr(schedule, "SILENT_MAX_S", 0.05)
+    monkeypatch.setattr(schedule, "RECONNECT_FIRST_S", 0.01)
+    sink = Recording()
+    servers: list[ModbusTcpServer] = []
+    packet = mute_at(13, servers, hangs_up=manner == "hangs up")
     points = [point(a, f"1/holding/{a}", "uint16") for a in range(32)]
     async with serving(device(1, list(range(32))), trace_packet=packet, found=servers) as port:
-        async with running(Driver(endpoint(port, timeout_s=0.05, max_registers=8), points, sink)):
+        async with running(Driver(endpoint(port, timeout_s=0.05, max_registers=largest), points, sink)):
             await until(lambda: "modbus.points_mute" in sink.codes(), 30)
             had = {slot: len(values) for slot, values in sink.values.items()}
             await until(lambda: all(len(sink.values.get(a, [])) > had.get(a, 0) + 2 for a in range(32) if a != 13))
@@ -195,7 +204,23 @@ async def test_an_address_that_makes_a_device_mute_costs_only_its_point(
     assert {slot: set(values) for slot, values in sink.values.items()} == {a: {float(a)} for a in range(32) if a != 13}
     told = [args for code, _, args in sink.events if code == "modbus.points_mute"]
     assert [(t["points"], t["first"]) for t in told] == [("1", "1/holding/13/uint16")]
-    assert "modbus.unit_silent" not in sink.codes()
+    assert ("modbus.unit_silent" in sink.codes()) == (largest == 125), "with one read nothing else tells that it lives"
+
+
+@pytest.mark.parametrize("manner", ["says nothing", "hangs up"])
+@pytest.mark.parametrize("largest", [8, 125], ids=["several reads", "one read"])
+@pytest.mark.parametrize("forbidden", [0, 13, 31])
+async def test_check_names_the_address_that_makes_a_device_mute(manner: str, largest: int, forbidden: int) -> None:
+    servers: list[ModbusTcpServer] = []
+    packet = mute_at(forbidden, servers, hangs_up=manner == "hangs up")
+    points = [point(a, f"1/holding/{a}", "uint16") for a in range(32)]
+    if forbidden == 31:
+        points.append(point(32, "1/coil/0"))  # else the last point is the one by which a single read is told from death
+    async with serving(device(1, list(range(32))), trace_packet=packet, found=servers) as port:
+        driver = Driver(endpoint(port, timeout_s=0.1, max_registers=largest), points, Recording())
+        [result] = await driver.check()
+    assert (result.ok, result.code, dict(result.args)) == (
+        False, "modbus.check_mute", {"points": "1", "named": f"1/holding/{forbidden}/uint16"})
 
 
 async def test_a_line_that_loses_frames_demotes_nobody() -> None:
