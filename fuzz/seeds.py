@@ -12,16 +12,17 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from fuzz import fuzz_visit
 from fuzz.fuzz_modbus import FRAMES
 from fuzz.running import CORPUS
 from protocols import exchange
-from protocols.evidence import column, jcs, keys, merkle, note, roster, signed, statement, tiles
+from protocols.evidence import column, jcs, keys, merkle, note, roster, sample, signed, statement, tiles
 from protocols.evidence.checkpoint import Checkpoint
 from protocols.evidence.encoding import to_base64
 from protocols.mqtt import codec
 from protocols.mqtt.sparkplug_pb2 import Payload
 from tests.support.source import ROOT
-from verifier.conformance import world
+from verifier.conformance import visits, world
 
 Seeds = Iterator[tuple[str, bytes]]
 
@@ -155,6 +156,18 @@ def _also() -> Seeds:
     yield "chain", jcs.encode({"type": "tallystick/chain/v1", "gateway": plant.id, "spki_sha256": "0" * 64,
                                "certificates": [to_base64(CERTIFICATE.read_bytes()[1:])]})
     yield "other", b"anything else"
+
+
+def _visit() -> Seeds:
+    drawn = fuzz_visit.DRAWN
+    yield "draw", b"d" + jcs.encode({"type": sample.DRAW_TYPE, "draw": drawn})
+    yield "findings", b"f" + jcs.encode(visits.findings(drawn, {1: "mismatch"}))
+    yield "open", b"f" + jcs.encode(visits.as_object(visits.visit(drawn, {0: None})))
+    gateway = drawn["gateways"][0]["gateway"]
+    yield "answers", ("cgateway,slot,result,at,note,photos\n"
+                      f"{gateway},0,match,2026-09-21T22:30+08:00,,\n"
+                      f"{gateway[:8]},1,无法核实,2026-09-21T15:00:00Z,\"locked, dark\",\n").encode()
+    yield "wrong", ("c\ufeffslot,gateway,result,at,photos\n1,x,,,a;b\n" + '"').encode()
 
 
 def _http() -> Seeds:

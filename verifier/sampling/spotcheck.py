@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from errno import ENOENT
+from os import strerror
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,8 @@ def close(visit: Visit, *, missing_allowed: bool, closed_s: int | None = None) -
 
 def photo_sha256(path: Path) -> str:
     """Return the digest that names a photo. Raises OSError."""
+    if "\0" in str(path):
+        raise FileNotFoundError(ENOENT, strerror(ENOENT))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -184,6 +188,9 @@ def _numbered(rows: list[list[str]]) -> Iterator[tuple[int, list[str]]]:
 
 def _take_row(visit: Visit, cells: Mapping[str, str], where: str, folder: Path) -> list[Problem]:
     """Take one row; return what is wrong with it."""
+    strange = [name for name, cell in cells.items() if not cell.isprintable()]
+    if strange:
+        return [Problem.of(where, "sampling.bad_text", columns=", ".join(strange))]
     found = []
     gateways = {gateway for gateway, _ in visit.devices if gateway.startswith(cells["gateway"])}
     gateway = gateways.pop() if len(gateways) == 1 and len(cells["gateway"]) >= 8 else cells["gateway"]

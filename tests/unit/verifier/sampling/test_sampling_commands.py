@@ -197,6 +197,7 @@ def test_every_problem_of_a_file_at_once(site: Site, capsys: pytest.CaptureFixtu
         f"{gateway},{second},match,{site.at(1)},{'x' * 201},",
         f"{gateway},{second},match,{site.at(1)},,none.jpg;{';'.join('abcdefghijklmnopq')}",
         f"{gateway},{second}",
+        f"{gateway},{second},match,{site.at(1)},,a\0.jpg",
         ",,,,,",
     ]), encoding="utf-8")
     capsys.readouterr()
@@ -205,9 +206,9 @@ def test_every_problem_of_a_file_at_once(site: Site, capsys: pytest.CaptureFixtu
     for where, text in (("csv:3", "a second time"), ("csv:4", "was not drawn"), ("csv:5", "fine is no result"),
                         ("csv:6", "no time with its zone"), ("csv:7", "before the co-signature"),
                         ("csv:8", "longer than 200"), ("csv:9", "more than 16"), ("csv:9", "none.jpg cannot be read"),
-                        ("csv:10", "2 cells where")):
+                        ("csv:10", "2 cells where"), ("csv:11", "cannot be printed in: photos")):
         assert any(f"answers.{where}" in line and text in line for line in err.splitlines()), (where, text)
-    assert "csv:11" not in err
+    assert "csv:12" not in err
     Path("answers.csv").write_bytes(b"gateway,slot,result,when\n")
     assert main(visit_args("--answers", "answers.csv")) == 2
     assert "columns are wrong, missing or doubled: when, at" in capsys.readouterr().err
