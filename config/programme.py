@@ -219,6 +219,15 @@ class ProgrammeFile(Section):
         """The lists that the programme asks for as proof."""
         return self.form.lists
 
+    def notes(self) -> list[Cited]:
+        """Return what a reader of a result must know: who may apply, where the document contradicts itself, what is
+        borrowed from another programme, and what is wrong or doubtful in the classifications that are used."""
+        used = dict.fromkeys(item.classification for item in self.divisions)
+        return [*([self.programme.applicant] if self.programme.applicant else []), *self.anomalies,
+                *(item for item in self.divisions if item.borrowed),
+                *(Cited(zh=item.zh, en=item.en, cite=item.cite) for key in used
+                  for item in load_classification(key).remarks)]
+
     def required_fields(self, key: str) -> list[FormField]:
         """Return the fields that this platform type must fill in, in the order of the form."""
         return [item for item in self.fields if key in item.required]

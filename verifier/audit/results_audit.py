@@ -235,7 +235,8 @@ class ClaimResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgrammeResult:
-    """The programme and type under which the claim was judged. digests: of every data file that was used."""
+    """The programme and type under which the claim was judged. digests: of every data file that was used. notes: what
+    a reader must know of the document and of the classifications: faults, doubts, what is borrowed."""
 
     key: str
     version: str
@@ -247,6 +248,7 @@ class ProgrammeResult:
     type_en: str
     status: Sentence
     cutoffs: tuple[Sentence, ...]
+    notes: tuple[Sentence, ...]
     digests: Mapping[str, str]
 
 

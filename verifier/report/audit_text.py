@@ -231,7 +231,10 @@ def _open(result: Json, say: Say) -> list[str]:
     names = {item["key"]: named(item, say) for item in result["metrics"]}
     told = [f"  - {line}" if at == 0 else f"  {line}" for item in result["ambiguities"]
             for at, line in enumerate(_ambiguity(item, names, say))]
-    return ["", say("count.ambiguities"), *told] if told else []
+    notes = [f"  - {named(note, say)}" + (f" [{note['cite']}]" if note["cite"] else "")
+             for note in result["programme"]["notes"]]
+    return [*(["", say("count.ambiguities"), *told] if told else []),
+            *(["", say("told.notes"), *notes] if notes else [])]
 
 
 def _limits(result: Json, say: Say) -> list[str]:

@@ -217,6 +217,9 @@ class Rules:
     def left_open(self) -> list[Section]:
         """Return what the programme leaves open as a whole, with every reading; nothing where it leaves nothing."""
         told = [Paragraph(tuple(self.open(item))) for item in self.result["ambiguities"]]
+        notes = tuple(Text(named(note, self.say) + (f" [{note['cite']}]" if note["cite"] else ""), style="small")
+                      for note in self.result["programme"]["notes"])
+        told += [Paragraph((self.t("told.notes"), *notes))] if notes else []
         return [Section(key="open", title=self.t("printed.section.open"), blocks=tuple(told))] if told else []
 
     def _status(self, status: str) -> str:

@@ -164,6 +164,14 @@ def test_every_cutoff_and_anomaly_of_the_domain_is_told(key: str) -> None:
     assert len(data.anomalies) >= len(told.get("anomalies", []))
 
 
+def test_notes_tell_what_is_borrowed_and_what_is_wrong() -> None:
+    told = [note.en for note in load_programme("jiangsu_2019").data.notes()]
+    assert "registered in Jiangsu" in told[0]
+    assert any("数据采集地点" in note for note in told), "a fault of the form"
+    assert any("is borrowed" in note for note in told) and any("445" in note for note in told), "and of the lists"
+    assert not any("borrowed" in note.en for note in load_programme("jiangxi_2024").data.notes())
+
+
 @pytest.mark.parametrize("key", PROGRAMMES)
 def test_platform_types_have_their_names(key: str) -> None:
     known = {item["key"]: {item["name_zh"], *item.get("aliases_zh", [])}
