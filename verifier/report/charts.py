@@ -54,7 +54,7 @@ def columns(title: Text, values: Sequence[Value], notes: tuple[Text, ...] = ()) 
             high = 3.0
         if high:
             parts += _bar(middle - wide / 2, base - high, wide, high, value.fill)
-        flat = len(value.figure) * VALUE_PT * CHAR_MM * 0.55 < step
+        flat = sum(1.0 if ord(char) > 0x7F else 0.6 for char in value.figure) * VALUE_PT * CHAR_MM < step
         parts.append(Label(x=middle if flat else middle + 0.9, y=base - high - 1.0, text=value.figure, size_pt=VALUE_PT,
                            anchor="middle" if flat else "start", upright=not flat))
         parts.append(Label(x=middle + 0.9, y=base + 1.5, text=value.name, size_pt=VALUE_PT, anchor="end", upright=True))

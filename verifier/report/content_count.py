@@ -96,7 +96,7 @@ class _Count:
         values = [charts.Value(day["date"][5:], day["devices"], self._day_figure(day),
                                "open" if day["devices"] is None else "solid" if day["whole"] else "hatched")
                   for day in days]
-        columns = (Column(title=self.t("printed.days"), share=5),
+        columns = (Column(title=self.t("report.day"), share=5),
                    Column(title=self.t("printed.devices"), share=6, align="right")) * DAY_COLUMNS
         told = running_days(days, say)
         deep = -(-len(told) // DAY_COLUMNS)

@@ -48,3 +48,14 @@ def test_nothing_leaves_the_drawing(draw: type, amounts: list[int | None]) -> No
                    and box.y - 0.01 <= min(line.y1, line.y2) and max(line.y1, line.y2) <= box.y + box.height + 0.01
                    for box in inside)
         assert line.x2 - line.x1 == pytest.approx(line.y2 - line.y1, abs=0.01)
+
+
+@pytest.mark.parametrize("figure", ["468", "≥468", "12,345", "≥12,345"])
+def test_values_of_a_month_do_not_touch_each_other(figure: str) -> None:
+    """A figure that is wider than its column stands upright."""
+    chart = columns(TITLE, [Value(str(n), 468, figure) for n in range(31)])
+    step = WIDTH / 31
+    wide = sum(1.0 if ord(char) > 0x7F else 0.56 for char in figure) * 7.0 * 25.4 / 72
+    for label in chart.parts:
+        if isinstance(label, Label) and label.text == figure:
+            assert label.upright or wide < step
