@@ -5,9 +5,7 @@ It is made of the published JSON and nothing else, so it can say nothing that th
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ from typing import Any
 from config.classification import load_classification
 from protocols.terms.say import Say
 from verifier.commands import SHOWN_ZONE, level_lines, local_time
-from verifier.report import wording
+from verifier.report import wording, xlsx_claim
+from verifier.report.identity import result_sha256, verification_code
 from verifier.report.wording import Json
 from verifier.report.xlsx_book import ROWS_MAX, Book, Cell, Column, Sheet
 
@@ -26,9 +25,6 @@ CHARTED = ("class", "city")
 BARS_MAX = 40
 """Bars in one chart; the table beside it has all parts."""
 
-RULE_COLUMNS = (("id", 16), ("text", 40), ("cite", 22), ("branch", 8), ("metric", 18), ("op", 5), ("threshold", 10),
-                ("claimed", 10), ("proven", 10), ("status", 10), ("of_rule", 10))
-RULE_FIGURES = ("threshold", "claimed", "proven")
 DEVICE_COLUMNS = (("number", 6), ("id", 20), ("name", 20), ("maker", 14), ("model", 14), ("class", 16), ("thing", 9),
                   ("connected", 7), ("producing", 8), ("changing", 7), ("level", 7))
 DEVICE_COUNTS = ("number", "level")
@@ -45,12 +41,12 @@ def write_report(path: Path, result: Json, say: Say) -> None:
     """
     counted = result["count"]
     at_s = result["claim"]["at_s"]
-    digest = digest_of(result)
-    footer = say("sheet.footer", digest=digest[:16], page="{page}", pages="{pages}")
+    digest = result_sha256(result)
+    footer = say("sheet.footer", digest=digest[:16], code=verification_code(digest), page="{page}", pages="{pages}")
     with Book(path, title=say("printed.title"), created=when(at_s) or datetime.fromtimestamp(0, UTC),
               footer=footer, subject=str(result["programme"]["title_zh"])) as book:
         _summary(book.sheet(say("sheet.summary")), result, digest, say)
-        _rules(book.sheet(say("sheet.rules")), result, say)
+        xlsx_claim.sheets(book, result, say)
         if counted["figures"] is not None:
             _splits(book.sheet(say("sheet.splits"), landscape=False), counted, say)
             if counted["figures"]["daily_running"] is not None:
@@ -66,12 +62,6 @@ def write_report(path: Path, result: Json, say: Say) -> None:
             basis.heading(say("told.notes"))
             for note in result["programme"]["notes"]:
                 basis.line(wording.named(note, say) + (f" [{note['cite']}]" if note["cite"] else ""), columns=3)
-
-
-def digest_of(result: Json) -> str:
-    """Return the SHA-256 of what `--json` prints of this result."""
-    printed = json.dumps(result, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    return hashlib.sha256(printed.encode()).hexdigest()
 
 
 def when(time_s: int | None) -> datetime | None:
@@ -107,9 +97,7 @@ def _summary(sheet: Sheet, result: Json, digest: str, say: Say) -> None:
                Column(title=say("printed.proven"), kind="number"),
                Column(title=say("printed.difference"), kind="number"), Column(title=say("sheet.unit")),
                Column(title=say("printed.evidence")))
-    sheet.table(columns, ((wording.named(m, say), _figure(m["claimed"], say), _figure(m["proven"], say),
-                           _difference(m), m["unit"], say(f"printed.evidence.{m['evidence']}"))
-                          for m in result["metrics"]))
+    sheet.table(columns, (_metric(metric, say) for metric in result["metrics"]))
     figures = counted["figures"]
     sheet.heading(say("printed.section.figures"))
     if figures is None:
@@ -130,50 +118,27 @@ def _summary(sheet: Sheet, result: Json, digest: str, say: Say) -> None:
     if not any(reasons.values()):
         sheet.line(say("printed.all_counted") if figures is not None else say("printed.no_figures"))
     sheet.skip()
+    sheet.wide(say("sheet.code"), verification_code(digest))
     sheet.wide(say("sheet.digest"), digest)
     sheet.line(say("sheet.check"))
 
 
-def _difference(metric: Json) -> Cell:
+def _metric(metric: Json, say: Say) -> list[Cell]:
+    """Return a figure by its number in the form: claimed, proven, and what it can be proven by at all."""
     claimed, proven = metric["claimed"], metric["proven"]
-    return claimed - proven if isinstance(claimed, int | float) and isinstance(proven, int) and not isinstance(
-        claimed, bool) else None
-
-
-def _figure(value: Any, say: Say) -> Cell:
-    """Return a figure as a number, and only what is none as text."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else wording.number(value, say)
-
-
-def _rules(sheet: Sheet, result: Json, say: Say) -> None:
-    columns = [Column(title=say(f"sheet.rule.{name}"), kind="number" if name in RULE_FIGURES else "text", width=width)
-               for name, width in RULE_COLUMNS]
-    sheet.widths([column.width for column in columns])
-    sheet.title(say("printed.section.rules"), columns=len(columns))
-    sheet.head(columns, freeze=True)
-    names = {item["key"]: wording.named(item, say) for item in result["metrics"]}
-    for rule in result["rules"]:
-        status = say(f"status.{rule['status']}")
-        told = [rule["id"], wording.named(rule, say), rule["cite"]]
-        for cells in _comparisons(rule, names, say):
-            sheet.record(columns, [*told, *cells, status])
-        for open_point in rule["ambiguities"]:
-            cite = open_point["cite"] or rule["cite"]
-            sheet.record(columns, [rule["id"], f"{say('printed.section.open')}: {wording.named(open_point, say)}",
-                                   cite, *[None] * (len(columns) - 3)])
-
-
-def _comparisons(rule: Json, names: Json, say: Say) -> Iterator[list[Cell]]:
-    """Yield branch, metric, operator, threshold, claimed, proven and status; one empty row for a rule without any."""
-    empty = True
-    for branch in rule["branches"]:
-        mode = say(f"mode.{branch['mode']}") if branch["mode"] else ""
-        for c in branch["comparisons"]:
-            empty = False
-            yield [mode, names.get(c["metric"], c["metric"]), f" {c['op']}", _figure(c["threshold"], say),
-                   _figure(c["claimed"], say), _figure(c["proven"], say), say(f"status.{c['status']}")]
-    if empty:
-        yield [None] * 7
+    both = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (claimed, proven))
+    name = metric["field"] if metric["field"] and say.lang == "zh" else wording.named(metric, say)
+    if metric["field"] and say.lang != "zh":
+        name = f"{metric['field']}: {name}"
+    if claimed is None and metric["required"]:
+        name += "\n" + say("report.missing_field")
+    evidence = say(f"printed.evidence.{metric['evidence']}")
+    if metric["evidence_class"]:
+        evidence = say("report.evidence_class", evidence=evidence, name=metric["evidence_class"])
+    # What is only declared is never shown as proven.
+    shown = xlsx_claim.cell(proven, say)
+    return [name, xlsx_claim.cell(claimed, say), shown if shown is not None else wording.ABSENT,
+            claimed - proven if both and metric["evidence"] == "proven" else None, metric["unit"], evidence]
 
 
 def _splits(sheet: Sheet, counted: Json, say: Say) -> None:
