@@ -28,9 +28,11 @@ from verifier.conformance import (  # noqa: F401 - fill KINDS, in this order, an
     classes_probes,
     classes_register,
     classes_trust,
+    classes_visits,
     tamperings_equivocation,
     tamperings_probes,
     tamperings_sealed,
+    tamperings_visits,
 )
 from verifier.conformance.classes import KINDS, Instance
 from verifier.conformance.draw import Draw, honest
@@ -51,7 +53,7 @@ VALID_FEATURES = (
     "offline for days", "opening", "anchor: checkpoint", "anchor: head", "signature of a stranger",
     "proofs under a later checkpoint", "transcript of reads", "chain of a server",
     "probe of an unknown security policy", "beside it: a proof about another log",
-    "beside it: another bundle of this log",
+    "beside it: another bundle of this log", "findings of a visit",
 )
 """Each valid case but the first shows one of these."""
 
@@ -128,7 +130,7 @@ def policy_file(policy: Policy) -> bytes:
 
 def files_of(also: Also) -> dict[str, bytes]:
     """Return what `--also` was given, as files."""
-    pairs = (*also.equivocations, *also.openings, *also.transcripts, *also.chains)
+    pairs = (*also.equivocations, *also.openings, *also.transcripts, *also.chains, *also.findings)
     files = {name: jcs.encode(dict(value)) for name, value in pairs} | dict(also.heads)
     files |= {one.name: one.path.read_bytes() for one in (*also.files, *also.bundles) if one.path is not None}
     return {name: files[name] for name in sorted(files)}
@@ -146,7 +148,7 @@ def _valid() -> Iterator[Case]:
     for seed in range(TRIES_MAX):
         if not wanted:
             return
-        draw = honest(f"corpus/{seed}", long=True if set(wanted) == {"interval"} else None)
+        draw = honest(f"corpus/{seed}", long=True if set(wanted) == {"interval"} else None).visited()
         shown = next((feature for feature in wanted if feature in draw.features), None)
         if shown is not None:
             del wanted[shown]

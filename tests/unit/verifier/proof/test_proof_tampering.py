@@ -15,13 +15,14 @@ from protocols.errors import VerificationError
 from protocols.evidence import bundle as bundles
 from protocols.evidence import keys, note, tiles
 from protocols.evidence.bundle import open_bundle
-from verifier.conformance import tamperings_equivocation, tamperings_probes, tamperings_sealed
+from verifier.conformance import tamperings_equivocation, tamperings_probes, tamperings_sealed, tamperings_visits
 from verifier.conformance.tamperings import CASES, Exhibit
 from verifier.conformance.world import small, zipped
 from verifier.proof.findings import ALL_STEPS
 from verifier.proof.verify import Verdict, verify
 
-assert tamperings_sealed.CASES is tamperings_probes.CASES is tamperings_equivocation.CASES is CASES
+assert all(room.CASES is CASES for room in (
+    tamperings_sealed, tamperings_probes, tamperings_equivocation, tamperings_visits))
 
 
 def judge(exhibit: Exhibit, steps: frozenset[int] = ALL_STEPS) -> Verdict:
