@@ -13,8 +13,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from pymodbus import FramerType
@@ -27,7 +26,7 @@ from protocols.modbus import commission, frames, tls
 from protocols.modbus.plan import Request, describe, make_requests
 from protocols.modbus.poll import Poller
 from protocols.modbus.schedule import Pace
-from protocols.modbus.target import UNIT_MAX, ModbusEndpoint, ModbusPoint
+from protocols.modbus.target import UNIT_MAX, ModbusEndpoint, ModbusPoint, UnitLimits
 from protocols.samples import Reading, Sink
 from protocols.terms.check import CheckResult
 
@@ -39,6 +38,44 @@ DRAIN_MAX = 4
 
 Client = AsyncModbusTcpClient | AsyncModbusSerialClient
 T = TypeVar("T")
+
+
+class _Turn:
+    """One turn at the line, for `async with`.
+
+    Nobody holds the line while he waits for the interval of a unit: the others are asked meanwhile.
+    """
+
+    __slots__ = ("_limits", "_lock", "_now_s", "_pace", "_unit")
+
+    def __init__(self, lock: asyncio.Lock, pace: Pace, unit: int, limits: UnitLimits) -> None:
+        self._lock = lock
+        self._pace = pace
+        self._unit = unit
+        self._limits = limits
+        self._now_s = asyncio.get_running_loop().time
+
+    async def __aenter__(self) -> None:
+        while True:
+            wait_s = self._pace.unit_ready_s(self._unit) - self._now_s()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            await self._lock.acquire()
+            if self._pace.unit_ready_s(self._unit) <= self._now_s():
+                break
+            self._lock.release()  # somebody else asked this unit in between
+        try:
+            wait_s = self._pace.line_ready_s() - self._now_s()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._pace.started(self._unit, now_s=self._now_s(), interval_ms=self._limits.interval_ms)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pace.ended(now_s=self._now_s(), pause_ms=self._limits.pause_ms)
+        self._lock.release()
 
 
 class Link:
@@ -65,25 +102,9 @@ class Link:
         """Whether the connection may be used: up, and nothing unexpected has arrived on it."""
         return self._client is not None and self._client.connected and not self._spoilt
 
-    @asynccontextmanager
-    async def turn(self, unit: int) -> AsyncIterator[None]:
-        """Wait until this unit may be asked, then hold the line: pauses and intervals are kept, whoever asks.
-
-        Nobody holds the line while he waits for the interval of a unit: the others are asked meanwhile.
-        """
-        now_s, limits = asyncio.get_running_loop().time, self._limits[unit]
-        while True:
-            await _until(self._pace.unit_ready_s(unit))
-            async with self.lock:
-                if self._pace.unit_ready_s(unit) > now_s():
-                    continue  # somebody else asked this unit in between
-                await _until(self._pace.line_ready_s())
-                self._pace.started(unit, now_s=now_s(), interval_ms=limits.interval_ms)
-                try:
-                    yield
-                finally:
-                    self._pace.ended(now_s=now_s(), pause_ms=limits.pause_ms)
-                return
+    def turn(self, unit: int) -> _Turn:
+        """Wait until this unit may be asked, then hold the line: pauses and intervals are kept, whoever asks."""
+        return _Turn(self.lock, self._pace, unit, self._limits[unit])
 
     def ready_s(self, unit: int) -> float:
         """Return the moment (loop time) from which `turn` would not wait for this unit's own interval."""
@@ -278,13 +299,6 @@ class Link:
 
     def _problem(self, code: str, **args: object) -> Problem:
         return Problem.of(self._endpoint.name, code, **args)
-
-
-async def _until(at_s: float) -> None:
-    """Wait until a moment of the loop's clock; at once if it is over."""
-    wait_s = at_s - asyncio.get_running_loop().time()
-    if wait_s > 0:
-        await asyncio.sleep(wait_s)
 
 
 class Driver:

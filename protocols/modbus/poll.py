@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 
@@ -29,6 +30,7 @@ MISMATCH_EVENT_S = 60.0
 class _Unit:
     """One unit while it is polled.
 
+    ready_s: when it may be asked next, by the loop's clock.
     todo: reads that are left of the poll that is under way. troubled: reads whose last answer was an exception, told
     once each.
     """
@@ -37,11 +39,15 @@ class _Unit:
     limits: UnitLimits
     plan: ReadPlan
     state: UnitState
+    ready_s: float = 0.0
     todo: list[Request] = field(default_factory=list)
     replies: int = 0
     troubled: set[Request] = field(default_factory=set)
     mismatch_told_s: float = float("-inf")
     has_overrun: bool = False
+
+
+_READY = attrgetter("ready_s")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,11 +96,16 @@ class Poller:
             if not units:
                 await asyncio.get_running_loop().create_future()
             while True:
-                unit = min(units, key=self._ready_s)
-                await asyncio.sleep(max(0.0, self._ready_s(unit) - self._now_s()))
+                unit = min(units, key=_READY)
+                unit.ready_s = self._ready_s(unit)  # somebody else may have asked it in between
+                wait_s = unit.ready_s - self._now_s()
+                if wait_s > 0 and any(other.ready_s < unit.ready_s for other in units):
+                    continue
+                await asyncio.sleep(max(0.0, wait_s))
                 if not self._line.is_open:
                     await self._connect(units)
                 await self._poll(unit)
+                unit.ready_s = self._ready_s(unit)
         finally:
             self.is_running = False
             self._line.close()
@@ -129,6 +140,8 @@ class Poller:
             yield unit, [r for r in self._requests if r.unit == unit]
 
     def _ready_s(self, unit: _Unit) -> float:
+        if not unit.limits.interval_ms:
+            return unit.state.due_s
         return max(unit.state.due_s, self._line.ready_s(unit.unit))
 
     @staticmethod
@@ -152,6 +165,7 @@ class Poller:
             for unit in units:  # what was due while the line was down is not late
                 if wait_s and unit.state.due_s < now_s:
                     unit.state = UnitState(now_s, unit.state.failures)
+                    unit.ready_s = self._ready_s(unit)
             return
 
     async def _poll(self, unit: _Unit) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pymodbus.server import ModbusTcpServer
 
 from protocols.modbus import schedule
-from protocols.modbus.driver import Driver
+from protocols.modbus.driver import Driver, Link
 from protocols.modbus.schedule import Pace
 from protocols.modbus.target import UnitSettings
 from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
@@ -237,3 +237,37 @@ async def test_a_line_that_loses_frames_demotes_nobody() -> None:
             await until(lambda: len(sink.values) == 72 and min(map(len, sink.values.values())) >= 8, 30)
     assert sink.codes().count("modbus.unit_silent") <= 2, "three in a row: once in a thousand"
     assert "modbus.points_mute" not in sink.codes()
+
+
+async def test_whoever_gives_up_his_turn_leaves_the_line_free() -> None:
+    """Cancelled while he waits for a unit, for the line, for a pause, or while he speaks."""
+    link = Link(endpoint(1, pause_ms=200, units=(UnitSettings(ids=(2,), interval_ms=60_000),)), lambda: 0)
+
+    async def ask(unit: int) -> None:
+        async with link.turn(unit):
+            await asyncio.sleep(60)
+
+    async with link.turn(2):
+        queued = asyncio.create_task(ask(1))
+        await asyncio.sleep(0.01)
+        assert not queued.done()
+    for unit, held in ((2, False), (1, True)):
+        waiting = asyncio.create_task(ask(unit))
+        await asyncio.sleep(0.01)
+        assert link.lock.locked(), "the one who queued before holds it through the pause"
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        if held:
+            queued.cancel()
+            await asyncio.gather(queued, return_exceptions=True)
+    assert not link.lock.locked()
+    speaking = asyncio.create_task(ask(1))
+    await asyncio.sleep(0.3)
+    assert link.lock.locked()
+    speaking.cancel()
+    await asyncio.gather(speaking, return_exceptions=True)
+    assert not link.lock.locked()
+    began_s = time.monotonic()
+    async with link.turn(1):
+        pass
+    assert time.monotonic() - began_s < 1.0, "unit 1 has no interval, only the pause is kept"
