@@ -217,6 +217,15 @@ def _toml() -> Seeds:
     yield "claim", b"c" + CLAIM
 
 
+def _lists() -> Seeds:
+    _, gateway = world.small()
+    explained = ('schema = "explanations/1"\n[[explanation]]\n'
+                 f'devices = ["{gateway.id}:0", "{gateway.id[:8]}:1"]\ntext = "two"\nby = "N"\ndate = 2026-11-20\n')
+    yield "explanations", b"e" + explained.encode()
+    yield "list", b"l" + f"工业设备列表\n设备ID,设备名称,序列号\n{gateway.id}:0,压机,S-1\n\n{gateway.id}:9,,\n".encode()
+    yield "list_apart", b"l" + f"\ufeffgateway,slot,name\r\n{gateway.id},1,\"a\nb\"\r\n".encode()
+
+
 def _modbus() -> Seeds:
     for number, (is_rtu, function, request) in enumerate(FRAMES):
         data = {3: b"\3\x5a" + bytes(range(90)), 1: b"\1\2\xff\7", 17: b"\x11\5id\xff12",
