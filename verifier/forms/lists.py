@@ -228,9 +228,10 @@ def write_list(book: Book, request: Request, lines: Iterable[DeviceLine], say: S
                for title in proof.columns_zh]
     own = [Column(title=title, width=20, ours=True, entered=True) for title in OWN_COLUMNS.get(proof.key, ())]
     proven, rows = _proven(request, lines, say) if proof.producible == "partial" else ([], [])
+    kind = "partial" if proven else "template"  # what we cannot fill is an empty form, whatever the data say
     columns = [*printed, *([] if printed else own), *proven]
     blank = len(columns) - len(proven)
-    notes = [say(f"forms.{proof.producible}")]
+    notes = [say(f"forms.{kind}")]
     notes += [] if proof.columns_zh else [say("forms.no_columns")]
     notes += [say("forms.open")] if proof.open else []
     notes += [say("forms.min_rows", rows=proof.min_rows)] if proof.min_rows else []
@@ -241,8 +242,8 @@ def write_list(book: Book, request: Request, lines: Iterable[DeviceLine], say: S
     basis(book, request, say)
     filled: list[Sequence[Cell]] = [[*[None] * blank, *row] for row in rows]
     spare = max(EMPTY_ROWS, proof.min_rows)
-    filled += [[None] * len(columns)] * (spare if proof.producible == "template" else 0)
-    state = say(f"forms.state.{proof.producible}")
+    filled += [[None] * len(columns)] * (spare if kind == "template" else 0)
+    state = say(f"forms.state.{kind}")
     long_table(book, request.wanted.name_zh, columns, filled, title=f"{request.wanted.name_zh}{state}",
                ours=say("forms.ours"), theirs=say("forms.theirs") if printed else "")
 

@@ -84,7 +84,7 @@ def _values(request: Request, claim: Claim | None, indicator: Indicator, say: Sa
         proven = proven if key == DEVICE_COUNT else None
     else:
         claimed = shown(claim.metrics.get(key)) if claim is not None and key is not None else None
-    return [proven, claimed, say(f"forms.class.{indicator.evidence}") if proven is None else say("forms.proven")]
+    return [proven, claimed, say(f"forms.class.{indicator.evidence.replace('+', '_plus')}") if proven is None else say("forms.proven")]
 
 
 def _sum(claim: Claim, metric: str, by: str) -> Cell:

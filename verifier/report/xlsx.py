@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from config.classification import load_classification
 from protocols.terms.say import Say
@@ -136,9 +135,9 @@ def _metric(metric: Json, say: Say) -> list[Cell]:
     if metric["evidence_class"]:
         evidence = say("report.evidence_class", evidence=evidence, name=metric["evidence_class"])
     # What is only declared is never shown as proven.
-    shown = xlsx_claim.cell(proven, say)
-    return [name, xlsx_claim.cell(claimed, say), shown if shown is not None else wording.ABSENT,
-            claimed - proven if both and metric["evidence"] == "proven" else None, metric["unit"], evidence]
+    told = [wording.ABSENT if value is None else xlsx_claim.cell(value, say) for value in (claimed, proven)]
+    difference = claimed - proven if both and metric["evidence"] == "proven" else None
+    return [name, *told, difference, metric["unit"], evidence]
 
 
 def _splits(sheet: Sheet, counted: Json, say: Say) -> None:

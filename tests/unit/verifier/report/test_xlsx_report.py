@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import zipfile
@@ -19,7 +20,8 @@ from tallystick.__main__ import main
 from tallystick.words.lookup import Words
 from tests.support.plant_fixture import Plant, claim_text
 from verifier.conformance.world import USCC
-from verifier.report.xlsx import digest_of, long_table, write_report
+from verifier.report.identity import result_sha256, verification_code
+from verifier.report.xlsx import long_table, write_report
 from verifier.report.xlsx_book import CELL_CHARS_MAX, Book, Column, cell_text, lines_of
 
 HOSTILE = ('=HYPERLINK("http://x","y")', "+1+1", "-2", "@SUM(A1)", "\t=1", "\r\n=1", "http://example.org", "{=1}",
@@ -92,12 +94,13 @@ def test_hostile_names_are_texts_and_no_formula_is_in_the_book(report: tuple[dic
 def test_figures_are_numbers_and_splits_add_up(report: tuple[dict[str, Any], Words, Path]) -> None:
     result, say, path = report
     book = load_workbook(path)
-    summary = {row[0]: row for row in book[say("sheet.summary")].iter_rows(values_only=True)}
+    summary = {str(row[0]).split("\n")[0]: row for row in book[say("sheet.summary")].iter_rows(values_only=True)}
     figures = result["count"]["figures"]
     for name in ("configured", "connected", "producing", "changing", "counted"):
         assert summary[say(f"sheet.devices.{name}")][1] == figures["devices"][name]
     for metric in result["metrics"]:
-        row = summary[metric["zh" if say.lang == "zh" else "en"]]
+        field, own = metric["field"], metric["zh" if say.lang == "zh" else "en"]
+        row = summary[own if not field else field if say.lang == "zh" else f"{field}: {own}"]
         assert list(row[1:3]) == ["—" if metric[key] is None else metric[key] for key in ("claimed", "proven")]
     sums = [row[2] for row in book[say("sheet.splits")].iter_rows(values_only=True) if row[0] == say("printed.sum")]
     assert sums == [figures["devices"]["counted"]] * len(figures["splits"]) and len(sums) >= 7
@@ -127,11 +130,15 @@ def test_the_page_is_a4_with_its_head_and_its_number_on_every_page(report: tuple
     assert counted.print_title_rows == "$2:$2" and counted.freeze_panes == "A3" and counted.auto_filter.ref == "A2:L12"
 
 
-def test_the_digest_is_that_of_the_printed_json(audited: tuple[dict[str, Any], str]) -> None:
-    import hashlib
-
-    result, printed = audited
-    assert digest_of(result) == hashlib.sha256(printed.encode()).hexdigest()
+def test_the_digest_and_its_code_are_those_of_the_printed_json(report: tuple[dict[str, Any], Words, Path],
+                                                               audited: tuple[dict[str, Any], str]) -> None:
+    _, say, path = report
+    digest = hashlib.sha256(audited[1].encode()).hexdigest()
+    assert result_sha256(audited[0]) == digest
+    book = load_workbook(path)
+    values = {cell.value for row in book[say("sheet.summary")].iter_rows() for cell in row}
+    assert {digest, verification_code(digest)} <= values
+    assert all(verification_code(digest) in sheet.oddFooter.center.text for sheet in book.worksheets)
 
 
 def test_the_same_result_gives_the_same_bytes(audited: tuple[dict[str, Any], str], tmp_path: Path) -> None:
