@@ -19,6 +19,9 @@ OTHERS: Mapping[Face, tuple[Face, ...]] = {
     "song": ("song", "hei", "kai"), "hei": ("hei", "song", "kai"), "kai": ("kai", "song", "hei")}
 """Which fonts are asked for a character, in this order."""
 
+SIGNS: Mapping[str, Face] = {"。": "hei", "、": "hei", "，": "song", "；": "song", "：": "song"}
+"""Signs whose place in the square is that of GB/T 15834, lower left, in one of the fonts only; it is asked first."""
+
 WIDE_FROM = 0x2E80
 """From here on a character stands for itself, and a line may end beside it."""
 
@@ -119,7 +122,7 @@ class Typesetter:
         return known
 
     def _found(self, face: Face, char: str) -> tuple[Face, str, float] | None:
-        for other in OTHERS[face]:
+        for other in (SIGNS.get(char, face), *OTHERS[face]):
             width = self.widths[other].get(ord(char))
             if width is not None:
                 return other, char, width

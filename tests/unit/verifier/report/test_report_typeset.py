@@ -9,7 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.programs import need_fonts
 from verifier.report.document import Text
+from verifier.report.fonts import find_fonts
 from verifier.report.typeset import MM_PER_PT, NEVER_FIRST, NEVER_LAST, Look, Typesetter, may_break
 
 SQUARE: dict[int, float] = {**dict.fromkeys(range(0x20, 0x7F), 500.0), **dict.fromkeys(range(0x3000, 0xFFEF), 1000.0),
@@ -69,3 +71,24 @@ def test_a_character_that_no_font_has_becomes_a_box_and_is_named() -> None:
 def test_english_stands_below_the_chinese_and_smaller() -> None:
     lines = setter().lines(Text("申报成立", "The claim holds"), 100.0)
     assert said(lines) == ["申报成立", "The claim holds"] and lines[1].look.size_pt < lines[0].look.size_pt
+
+
+def test_signs_stand_lower_left_as_the_mainland_writes_them() -> None:
+    """UMing and UKai centre 。 and 、 as Taiwan does, Zen Hei centres ， and ： : each is taken where it stands right."""
+    for face in ("song", "hei", "kai"):
+        line = setter().line("数。据、点，值：", Look(face, 10.0))  # type: ignore[arg-type]  # one of the three
+        taken = {char: run.face for run in line.runs for char in run.text}
+        assert (taken["。"], taken["、"], taken["，"], taken["："]) == ("hei", "hei", "song", "song")
+        assert taken["数"] == face
+
+
+def test_the_installed_fonts_are_those_that_this_was_written_for() -> None:
+    need_fonts()
+    from fontTools.ttLib import TTFont
+
+    files = find_fonts(None)
+    for face, signs in (("hei", "。、"), ("song", "，：；")):
+        font = TTFont(files[face], fontNumber=0)
+        for sign in signs:
+            glyph = font["glyf"][font.getBestCmap()[ord(sign)]]
+            assert glyph.xMax < font["head"].unitsPerEm * 0.4, sign
