@@ -10,12 +10,9 @@ behind it, which is why every assurance level above 0 has a key of its own.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +20,7 @@ from typing import Any
 
 from protocols.evidence.bundle import write_bundle
 from verifier.conformance import golden_plants as plants
+from verifier.conformance.golden_claims import claims
 from verifier.conformance.golden_plants import CASTING, ELECTRONICS, MACHINING, Machine
 from verifier.conformance.servers import attest, seal_probe, server
 from verifier.conformance.world import Gateway, World, device_row, point_row, private_part
@@ -127,8 +125,7 @@ class Site:
         ledger = plants.LEDGERS[plants.OPERATORS[self.name].uscc]
         devices, points = self.rows()
         self.gateway.roster(devices, points, ledger={
-            "sha256": hashlib.sha256(ledger_csv(plants.OPERATORS[self.name].uscc)).hexdigest(), "date": ledger.date,
-            "rows": ledger.rows})
+            "sha256": plants.ledger_sha256(plants.OPERATORS[self.name].uscc), "date": ledger.date, "rows": ledger.rows})
 
     def step(self) -> None:
         """Seal the window that begins now, with what comes before it: roster, outage, probe."""
@@ -182,9 +179,9 @@ class Golden:
 
     def claimed(self) -> list[dict[str, Any]]:
         """Return one row for each of the 1012 claimed devices, by gateway and slot."""
-        return [{"gateway": site.gateway.id, "slot": slot, "name": machine.name, "maker": machine.maker,
-                 "model": machine.model, "serial": machine.serial, "class": machine.equipment_class or "",
-                 "owner": machine.claimed_owner, "site": site.name}
+        return [{"设备ID": f"{site.gateway.id}:{slot}", "设备名称": machine.name, "生产厂商": machine.maker,
+                 "型号": machine.model, "出厂编号": machine.serial, "设备所属企业": machine.claimed_owner,
+                 "接入网关": site.name}
                 for site in self.sites for slot, machine in enumerate(site.machines)]
 
     def members(self, site: Site) -> dict[str, bytes]:
@@ -199,9 +196,13 @@ class Golden:
         for site, name in zip(self.sites, plants.FILES, strict=True):
             write_bundle(folder / name, self.members(site))
         (folder / "policy.json").write_bytes(self.world.policy_json())
-        (folder / "devices.csv").write_bytes(as_csv(self.claimed()))
+        (folder / "devices.csv").write_bytes(plants.as_csv(self.claimed()))
         for uscc, ledger in plants.LEDGERS.items():
-            (folder / ledger.file).write_bytes(ledger_csv(uscc))
+            (folder / ledger.file).write_bytes(plants.ledger_csv(uscc))
+            (folder / "claims").mkdir(exist_ok=True)
+            (folder / "claims" / ledger.file).write_bytes(plants.ledger_csv(uscc))
+        for claim in claims():
+            (folder / claim.name).write_text(claim.text, encoding="utf-8")
         (folder / "truth.json").write_text(json.dumps(plants.truth(), ensure_ascii=False, indent=2, sort_keys=True)
                                            + "\n", encoding="utf-8")
 
@@ -233,21 +234,6 @@ def seal(progress: Callable[[str], None] = lambda _: None) -> Golden:
         if (now_s + 9 * HOUR_S) % DAY_S == 0:  # midnight in China
             progress((datetime(1970, 1, 1) + timedelta(seconds=now_s + 8 * HOUR_S)).date().isoformat())
     return Golden(world, sites)
-
-
-def ledger_csv(uscc: str) -> bytes:
-    """Return the asset ledger of an enterprise: what it owns, connected or not."""
-    ledger = plants.LEDGERS[uscc]
-    return as_csv([{"asset": f"{ledger.prefix}-{number:05d}", "kind": "工业设备"} for number in range(ledger.rows)])
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return rows as CSV with a byte order mark, as spreadsheets want it."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\r\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return b"\xef\xbb\xbf" + text.getvalue().encode()
 
 
 def main() -> int:

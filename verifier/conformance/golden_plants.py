@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +19,8 @@ FILES = ("casting.tally", "machining.tally", "electronics.tally")
 CLAIMED, PROVEN, POINTS_CLAIMED = 1012, 987, 5003
 
 
-def _uscc(first17: str) -> str:
+def uscc(first17: str) -> str:
+    """Return a credit code with its check character."""
     return first17 + check_character(first17)
 
 
@@ -35,9 +38,9 @@ class Enterprise:
         return hashlib.sha256(f"K of {self.uscc}".encode()).digest()
 
 
-MAKER = Enterprise(name="赣州示范压铸有限公司", uscc=_uscc("91360700MA1XYRAC1"), region="360700")
-SHENZHEN = Enterprise(name="深圳示范电子有限公司", uscc=_uscc("91440300MA1XYRAC2"), region="440300")
-LESSOR = Enterprise(name="吉安示范设备租赁有限公司", uscc=_uscc("91360800MA1XYRAC3"), region="360800")
+MAKER = Enterprise(name="赣州示范压铸有限公司", uscc=uscc("91360700MA1XYRAC1"), region="360700")
+SHENZHEN = Enterprise(name="深圳示范电子有限公司", uscc=uscc("91440300MA1XYRAC2"), region="440300")
+LESSOR = Enterprise(name="吉安示范设备租赁有限公司", uscc=uscc("91360800MA1XYRAC3"), region="360800")
 """Forty machines of the machining shop are leased: they belong to the region of the lessor."""
 
 OPERATORS = {CASTING: MAKER, MACHINING: MAKER, ELECTRONICS: SHENZHEN}
@@ -319,3 +322,23 @@ def truth() -> dict[str, Any]:
 def points_that_count(machine: Machine) -> int:
     """Return the points of a counted machine that are measured, alive and not a double of another."""
     return sum(role == "parameter" and doing != "dead" and not shared for role, doing, shared in machine.points)
+
+
+def ledger_csv(owner: str) -> bytes:
+    """Return the asset ledger of an enterprise: what it owns, connected or not."""
+    ledger = LEDGERS[owner]
+    return as_csv([{"asset": f"{ledger.prefix}-{number:05d}", "kind": "工业设备"} for number in range(ledger.rows)])
+
+
+def ledger_sha256(owner: str) -> str:
+    """Return the digest of an asset ledger."""
+    return hashlib.sha256(ledger_csv(owner)).hexdigest()
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return rows as CSV with a byte order mark, as spreadsheets want it."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return b"\xef\xbb\xbf" + text.getvalue().encode()

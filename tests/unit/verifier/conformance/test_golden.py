@@ -58,7 +58,7 @@ def running(counts: Sequence[Machine]) -> list[Machine]:
 def test_1012_are_claimed_and_987_proven() -> None:
     rows = list(csv.DictReader((folder() / "devices.csv").read_text(encoding="utf-8-sig").splitlines()))
     assert len(rows) == plants.CLAIMED == 1012
-    assert len({(row["gateway"], row["slot"]) for row in rows}) == 1012
+    assert len({row["设备ID"] for row in rows}) == 1012
     assert counted("jiangxi_2024").counted == plants.PROVEN == 987
     truth = json.loads((folder() / "truth.json").read_text(encoding="utf-8"))
     assert len(truth["differ"]) == 25 and truth["counted"] == 987

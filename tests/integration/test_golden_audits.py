@@ -1,0 +1,118 @@
+"""`tallystick audit` on the golden case: five programmes, every platform type, as filed and as it is proven.
+
+What must come out is computed from the tables of the case, or stands here with its reason; no evidence is read for it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.programme import load_programme
+from tallystick.__main__ import main
+from tests.support.golden import folder
+from verifier.audit import commands
+from verifier.conformance import golden_claims, golden_plants
+from verifier.conformance.golden_claims import Filed
+
+CLAIMS = {claim.name.removeprefix("claims/").removesuffix(".toml"): claim for claim in golden_claims.claims()}
+
+DECIDED_BY_EVIDENCE = {
+    # 987 < 5000 devices and 4665 < 30000 points; no industry has 1000 devices or 5000 points
+    "js19.comprehensive.device_access": "not_met",
+    "js19.comprehensive.cross_industry_devices": "not_met",
+    # the best industry has 520 devices and 2655 points
+    "js19.industry.device_access": "not_met",
+    "js19.enterprise.device_access": "met",  # 520 >= 100
+    "jxg22.comprehensive.device_access": "not_met",  # 987 < 1000, although 11 kinds are more than 10; 4665 < 5000
+    # 520 devices in the automotive industry by the discrete branch, 2655 points in electronics by the other one
+    "jxg22.comprehensive.cross_industry_devices": "met",
+    "jxg22.industry.device_access": "not_met",
+    "jxg22.regional.device_access": "not_met",  # 480 machines of owners registered in Ganzhou; 500 asked
+    "jxg22.all.local_cases": "met",
+}
+BY_KIND = {"threshold": "declared", "form": "declared", "qualitative": "not_judged", "quota": "not_judged",
+           "proof": "not_judged"}
+"""Status of every other rule: each claim declares exactly what is asked for."""
+
+
+@pytest.fixture(autouse=True)
+def verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundles are the same for all claims: verify them once, by the command's own way."""
+    real = commands.judge_all
+
+    def judge_all(args: Any, say: Any) -> Any:
+        key = tuple(path.name for path in args.bundles)
+        if key not in VERIFIED:
+            VERIFIED[key] = real(args, say)
+        return VERIFIED[key]
+
+    monkeypatch.setattr(commands, "judge_all", judge_all)
+
+
+VERIFIED: dict[tuple[str, ...], Any] = {}
+
+
+def run(capsys: pytest.CaptureFixture[str], claim: Filed, *options: str | Path) -> tuple[int, str]:
+    bundles = [str(folder() / name) for name, site in zip(golden_plants.FILES, golden_plants.OPERATORS, strict=True)
+               if site in claim.sites]
+    code = main(["--lang", "en", "audit", str(folder() / claim.name), "--programme", claim.programme, "--type",
+                 claim.type, *bundles, "--policy", str(folder() / "policy.json"), *map(str, options)])
+    return code, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("claim", CLAIMS.values(), ids=CLAIMS)
+def test_every_programme_and_type(capsys: pytest.CaptureFixture[str], claim: Filed) -> None:
+    programme = load_programme(claim.programme)
+    proven = golden_claims.proven(programme, claim.sites)
+    filed = proven if claim.honest else golden_claims.filed(programme, claim.sites)
+    code, out = run(capsys, claim, "--json")
+    result = json.loads(out)
+
+    metrics = {item["key"]: item for item in result["metrics"]}
+    told = {key: (metrics[key]["claimed"], metrics[key]["proven"]) for key in filed if key in metrics
+            and metrics[key]["claimed"] is not None}
+    assert told == {key: (filed[key], proven[key]) for key in told}
+    assert "device_connected_count" in told
+    over = {f"metrics.{key}" for key in told if filed[key] > proven[key]}
+    assert {f["where"] for f in result["findings"] if f["code"] == "audit.overclaim"} == over
+
+    statuses = {rule["id"]: rule["status"] for rule in result["rules"]}
+    for rule in programme.data.rules_of(claim.type):
+        if rule.kind == "consistency":
+            assert statuses[rule.id] in ("consistent", "not_judged")
+        else:
+            assert statuses[rule.id] == DECIDED_BY_EVIDENCE.get(rule.id, BY_KIND[rule.kind]), rule.id
+    holds = not over and "not_met" not in statuses.values()
+    assert (code, result["verdict"]) == ((0, "holds") if holds else (1, "does_not_hold"))
+    assert all(f["code"] in ("audit.overclaim", "audit.rule_not_met", "audit.part_overclaim")
+               for f in result["findings"] if f["severity"] == "fault")
+
+
+def test_all_types_are_here() -> None:
+    assert {(c.programme, c.type) for c in CLAIMS.values()} == {
+        (key, kind.key) for key in ("anhui_2023", "jiangsu_2019", "jiangxi_2024", "jiangxi_guideline_2022",
+                                    "sichuan_2022") for kind in load_programme(key).data.types}
+
+
+STATES = {"retired": "gone", "after": "later"}
+CHANGES = {"retired": [("listed",), ("gone",)], "after": [("added",)], "owner": [("listed",), ("changed", "uscc")]}
+
+
+def test_the_25_that_differ_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--devices`: the list of 1012 against the evidence, with what changed a machine and when."""
+    code, out = run(capsys, CLAIMS["jiangxi_2024-comprehensive"], "--devices", folder() / "devices.csv", "--json")
+    told = json.loads(out)["claimed_list"]
+    machines = [machine for site in golden_plants.OPERATORS for machine in golden_plants.machines(site)]
+    expected = {machine.name: (STATES.get(machine.change or "", "not_counted"), machine.reason)
+                for machine in machines if machine.why is not None}
+    assert (code, told["matched"], told["only_in_evidence"]) == (1, 987, [])
+    assert len(told["only_in_list"]) == len(expected) == 25
+    assert {one["name"]: (one["state"], one["reason"]) for one in told["only_in_list"]} == expected
+    changed = {machine.name: CHANGES[machine.change] for machine in machines if machine.change in CHANGES}
+    for one in told["only_in_list"]:
+        history = [(entry["what"], *entry["fields"]) for entry in one["history"]]
+        assert history == changed.get(one["name"], [("listed",)]), one["name"]
