@@ -41,6 +41,8 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: set[str] = set()
         self.loading: list[str] = []
+        self.leads: list[str] = []
+        self.anchors: list[str] = []
         self.text = ""
         self.script = ""
         self.feed(text)
@@ -49,8 +51,10 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.loading += [f"{tag} {name}" for name, _ in attrs if name in ("src", "href", "action", "data", "srcset")
-                         or name.startswith("on")]
+        self.loading += [f"{tag} {name}" for name, value in attrs if name in ("src", "action", "data", "srcset")
+                         or name.startswith("on") or (name == "href" and not (value or "").startswith("#"))]
+        self.leads += [value for name, value in attrs if name == "href" and value]
+        self.anchors += [f"#{value}" for name, value in attrs if name == "id"]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -158,6 +162,9 @@ def test_english_stands_beside_the_chinese_where_asked(result: dict[str, Any]) -
 def test_every_section_that_a_reader_looks_for_is_there_in_order(result: dict[str, Any], lang: str) -> None:
     keys = re.findall(r'<h2 id="(\w+)"', render(result, Words(lang)))
     assert keys[:5] == ["verdict", "claim", "rules", "findings", "opinion"]
+    page = Page(render(result, Words(lang)))
+    assert page.leads == [f"#{key}" for key in keys] and set(page.leads) <= set(page.anchors)
+    assert len(page.anchors) == len(set(page.anchors))
     later = ["figures", "splits", "not_counted", "counted", "basis", "limits", "check"]
     assert [key for key in keys if key in later] == later
 

@@ -74,7 +74,7 @@ def test_english_stands_below_the_chinese_and_smaller() -> None:
 
 
 def test_signs_stand_lower_left_as_the_mainland_writes_them() -> None:
-    """UMing and UKai centre 。 and 、 as Taiwan does, Zen Hei centres ， and ： : each is taken where it stands right."""
+    """UMing and UKai centre 。 and 、 as Taiwan does, Zen Hei centres ，: each is taken where it stands right."""
     for face in ("song", "hei", "kai"):
         line = setter().line("数。据、点，值：", Look(face, 10.0))  # type: ignore[arg-type]  # one of the three
         taken = {char: run.face for run in line.runs for char in run.text}
