@@ -157,7 +157,7 @@ def _print_section(type_: Typesetter, say: Say) -> Section:
 
 def _edges(document: Document, type_: Typesetter, say: Say, number: int, total: int) -> list[Part]:
     edges = Pages(type_)
-    title = type_.line(f"{document.title.main}　{document.subject}", EDGE)
+    title = next(type_.broken(f"{document.title.main}　{document.subject}", EDGE, WIDTH))  # a long name is cut here
     edges.text(title, LEFT, 10.0)
     edges.put(Stroke(LEFT, 15.0, LEFT + WIDTH, 15.0, STRONG / 2))
     edges.put(Stroke(LEFT, BOTTOM + 3.0, LEFT + WIDTH, BOTTOM + 3.0, STRONG / 2))
@@ -232,21 +232,26 @@ def _verdict(pages: Pages, block: Verdict) -> None:
         lines += pages.type.lines(text, inner)
     for item in block.items:
         lines += pages.type.lines(Text("· " + item.main, item.beside), inner)
-    top = pages.y
-    _framed(pages, lines, pad=3.0, weight=0.8)
-    if not block.holds:  # a second frame inside the first: it differs in black and white too
-        pages.put(Area(LEFT + 1.2, top + 1.2, WIDTH - 2.4, pages.y - 2.4 - top - 2.4, None, STRONG))
+    _framed(pages, lines, pad=3.0, weight=0.8, double=not block.holds)
 
 
-def _framed(pages: Pages, lines: Sequence[TextLine], *, pad: float = 1.6, weight: float = GRID) -> None:
+def _framed(pages: Pages, lines: Sequence[TextLine], *, pad: float = 1.6, weight: float = GRID,
+            double: bool = False) -> None:
+    """Put lines into a frame, or into one on each page that they need. double: with a second frame inside the first."""
     high = sum(line.look.height for line in lines) + 2 * pad
-    pages.need(high)
-    pages.put(Area(LEFT, pages.y, WIDTH, high, None, weight))
-    y = pages.y + pad
-    for line in lines:
-        pages.text(line, LEFT + pad + 1.4, y)
-        y += line.look.height
-    pages.y += high + 2.4
+    pages.need(min(high, BOTTOM - TOP))
+    taken, y = 0, pages.y + pad
+    while taken < len(lines) and y + lines[taken].look.height + pad <= BOTTOM:
+        pages.text(lines[taken], LEFT + pad + 1.4, y)
+        y += lines[taken].look.height
+        taken += 1
+    pages.put(Area(LEFT, pages.y, WIDTH, y + pad - pages.y, None, weight))
+    if double:  # it differs in black and white too
+        pages.put(Area(LEFT + 1.2, pages.y + 1.2, WIDTH - 2.4, y + pad - pages.y - 2.4, None, STRONG))
+    pages.y = y + pad + 2.4
+    if taken < len(lines):
+        pages.turn()
+        _framed(pages, lines[taken:], pad=pad, weight=weight, double=double)
 
 
 def _form(pages: Pages, form: Form) -> None:

@@ -12,6 +12,7 @@ from verifier.report.document import (
     Block,
     Bullets,
     Column,
+    Command,
     Document,
     Form,
     Paragraph,
@@ -37,8 +38,8 @@ class _Every(defaultdict[int, float]):
 
 def pages_of(*blocks: Block, second: tuple[Block, ...] = ()) -> list[list[Part]]:
     every = _Every(lambda: 1000.0, SQUARE)
-    document = Document(lang="zh", title=Text("题"), source=Text("源"), subject="人", code="AAAA-BBBB", sha256="0" * 64,
-                        dated_s=0, sections=(
+    document = Document(lang="zh", title=Text("题"), source=Text("源"), subject="一家名字很长的有限责任公司" * 30,
+                        code="AAAA-BBBB", sha256="0" * 64, dated_s=0, sections=(
                             Section(key="a", title=Text("节"), blocks=blocks),
                             *([Section(key="b", title=Text("次节"), blocks=second)] if second else [])))
     return lay_out(document, Typesetter("zh", {"song": every, "hei": every, "kai": every}), Words("zh"))
@@ -70,6 +71,8 @@ BLOCKS: dict[str, Block] = {
     "many rows": Table(columns=TITLES, rows=tuple(Row(cells=((Text(f"行{n}"),), (Text(str(n)),))) for n in range(300))),
     "a long paragraph": Paragraph((Text(LONG),)),
     "a long list": Bullets((Text(LONG), Text("x" * 2000))),
+    "a verdict of two pages": Verdict(title=Text("否"), lines=(Text("至少一条"),), items=(Text(LONG),) * 2, holds=False),
+    "a long command": Command("tallystick " + "x" * 9000),
     "a verdict": Verdict(title=Text("否"), lines=(Text(LONG[:400]),), items=(Text("因"),), holds=False),
 }
 
