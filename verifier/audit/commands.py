@@ -39,6 +39,7 @@ def count_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     basis.add_argument("--programme", metavar="P", help=say("count.help.programme", known=_programmes()))
     told = parser.add_mutually_exclusive_group()
     told.add_argument("--devices", action="store_true", help=say("count.help.devices"))
+    told.add_argument("--splits", action="store_true", help=say("told.help_splits"))
     told.add_argument("--compare", metavar="P", help=say("compare.help"))
 
 
@@ -85,7 +86,8 @@ def count_command(args: argparse.Namespace, say: Say) -> int:
         return _compare(args, order, say)
     judged = judge_all(args, say)
     result = as_json(count(judged, _explained(order, args.explain, judged), say))
-    print(as_bytes(result) if args.json else "\n".join(count_lines(result, say, every_device=args.devices)))
+    print(as_bytes(result) if args.json else "\n".join(count_lines(
+        result, say, every_device=args.devices, splits=args.splits)))
     return 0 if result["verdict"] == "valid" else EXIT_FAILED
 
 

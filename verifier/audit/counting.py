@@ -144,7 +144,7 @@ def _told(found: Figures, stood: Standing, evidence: Sequence[Evidence], order: 
     for code, devices in found.by_region.items():
         cities[place(code, "city")] += devices
     kinds_by_class = len(classes.keys() - {None})
-    part = parts(found, order.divisions)
+    part = parts(found, order.divisions, _models(found, evidence))
     return FiguresResult(
         anchored=found.anchored,
         devices={"configured": found.configured, "counted": found.counted,
@@ -266,6 +266,13 @@ def _running(stood: Standing, end_s: int, basis: Basis) -> tuple[int | None, boo
     read, used, missing = day.windows()
     whole = max(starts) <= end_s - DAY_S and not missing and used == read
     return (day.reasons(basis).count(None), whole) if used else (None, False)
+
+
+def _models(found: Figures, evidence: Sequence[Evidence]) -> dict[str, str]:
+    """Return kind -> maker and model, of the kinds of which some device is opened."""
+    opened = {(e.gateway, slot): private for e in evidence for slot, private in e.opened.items()}
+    return {d.row.kind: f"{opened[d.gateway, d.row.slot]['maker']} {opened[d.gateway, d.row.slot]['model']}"
+            for d in found.devices if d.row.kind is not None and (d.gateway, d.row.slot) in opened}
 
 
 def _device(figure: DeviceFigure, evidence: Sequence[Evidence]) -> DeviceResult:

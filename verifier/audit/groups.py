@@ -23,7 +23,7 @@ CODES_MAX = 4096
 
 GROUPED: dict[str, str] = {
     "industry": "code", "province": "region", "city": "region", "county": "region", "class": "leaf",
-    "class_level_1": "leaf", "deployment": "deployment", "enterprise": "enterprise"}
+    "class_level_1": "leaf", "deployment": "deployment", "enterprise": "enterprise", "kind": "kind"}
 """Division -> what of a device says to which part it belongs."""
 
 
@@ -55,8 +55,8 @@ class Parts:
     groups: Mapping[str, tuple[PartFigures, ...]]
 
 
-def parts(found: Figures, divisions: Sequence[SplitBy] = ()) -> Parts:
-    """Add up the figures of every part. `divisions`: as the programme sets them."""
+def parts(found: Figures, divisions: Sequence[SplitBy] = (), models: Mapping[str, str] | None = None) -> Parts:
+    """Add up the figures of every part. divisions: as the programme sets them. models: names of kinds, where opened."""
     alike = _fold(found.devices)
     stages = {name: _total([one for one in alike if one.stages[at]]) for at, name in enumerate(STAGES)}
     counted = [one for one in alike if one.stages[-1]]
@@ -65,7 +65,8 @@ def parts(found: Figures, divisions: Sequence[SplitBy] = ()) -> Parts:
                                   stages[COUNTED].points), strict=True))
     levels = {str(level): _total([one for one in counted if one.level >= level]) for level in found.levels.devices}
     return Parts(stages={name: replace(stages[name], points=of_points[name]) for name in STAGES}, levels=levels,
-                 groups={by: _group(counted, division(by, divisions), fact) for by, fact in GROUPED.items()})
+                 groups={by: _group(counted, division(by, divisions), fact, (models or {}) if by == "kind" else {})
+                         for by, fact in GROUPED.items()})
 
 
 def _fold(devices: Sequence[DeviceFigure]) -> list[_Alike]:
@@ -97,8 +98,8 @@ def _total(alike: Sequence[_Alike]) -> Totals:
         protocols_by_family=len({family(name) for name in variants}), protocols_by_variant=len(variants))
 
 
-def _group(counted: Sequence[_Alike], by: Division, fact: str) -> tuple[PartFigures, ...]:
-    """Return the parts of one division, what belongs to none of them last."""
+def _group(counted: Sequence[_Alike], by: Division, fact: str, names: Mapping[str, str]) -> tuple[PartFigures, ...]:
+    """Return the parts of one division, what belongs to none of them last. `names`: where the division has none."""
     of: dict[str | None, list[_Alike]] = {}
     for one in counted:
         of.setdefault(getattr(one, fact), []).append(one)
@@ -106,7 +107,8 @@ def _group(counted: Sequence[_Alike], by: Division, fact: str) -> tuple[PartFigu
     for value, some in of.items():
         members.setdefault(by.of_device(value), []).extend(some)
     keys = sorted(members, key=lambda key: (key is None, key or ""))
-    return tuple(PartFigures(key=key, name_zh=by.name_zh(key), **asdict(_total(members[key]))) for key in keys)
+    return tuple(PartFigures(key=key, name_zh=by.name_zh(key) or names.get(key or ""), **asdict(_total(members[key])))
+                 for key in keys)
 
 
 @lru_cache(CODES_MAX)

@@ -191,8 +191,8 @@ class FiguresResult:
     late_devices: how many more count with late evidence.
     stages: configured, connected, producing, changing, counted -> what these devices add up to; `points` there are
     all points of that stage (of connected devices: the sampled ones). levels: level -> counted devices of that level
-    or a higher one. groups: counted devices by industry, province, city, county, class, class_level_1, deployment and
-    enterprise.
+    or a higher one. groups: counted devices by industry, province, city, county, class, class_level_1, deployment,
+    enterprise and kind (model, named where some device of it is opened).
     daily_running is null where the basis does not ask for it. declared: splits, and times, that rest on the
     enterprise's declaration.
     """

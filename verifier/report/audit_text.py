@@ -8,7 +8,7 @@ from protocols.terms.say import Say
 from verifier.commands import local_time
 from verifier.report.identity import result_sha256, verification_code
 from verifier.report.listed import listed_lines
-from verifier.report.text import count_sections, finding_lines, sections_of_bundles
+from verifier.report.text import count_sections, finding_lines, group_lines, sections_of_bundles
 from verifier.report.wording import ABSENT, Json, division_part, finding, named, number
 
 MARKS = {"met": "[+]", "declared": "[~]", "consistent": "[=]", "not_judged": "[ ]", "not_met": "[-]"}
@@ -26,7 +26,7 @@ def audit_lines(result: Json, say: Say) -> list[str]:
              *_splits(result, say), *_documents(result, say), *listed_lines(result["claimed_list"], say), "",
              *sections_of_bundles(counted, say)]
     if counted["figures"] is not None:
-        lines += ["", *count_sections(counted, say)]
+        lines += [*group_lines(counted, say), "", *count_sections(counted, say)]
     return [*lines, *finding_lines([*result["findings"], *counted["findings"]], say), *_open(result, say),
             *_limits(counted, say), "", say("report.printed", code=verification_code(sha256), sha256=sha256)]
 

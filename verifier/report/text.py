@@ -12,10 +12,12 @@ from verifier.report.wording import (
     bundle_lines,
     device_level,
     device_name,
+    division_part,
     enterprise_lines,
     finding,
     interval,
     named,
+    number,
     percent,
     presence_lines,
     protocols,
@@ -27,13 +29,14 @@ DEVICES_SHOWN = 50
 """Devices told one by one; a screen holds no more, and --json lists all."""
 
 
-def count_lines(result: Json, say: Say, *, every_device: bool = False) -> list[str]:
-    """Return the lines of `tallystick count`; `every_device`: the counted ones are listed too."""
+def count_lines(result: Json, say: Say, *, every_device: bool = False, splits: bool = False) -> list[str]:
+    """Return the lines of `tallystick count`; every_device: the counted ones too; splits: their parts too."""
     lines = [say("count.valid" if result["verdict"] == "valid" else "count.invalid"), ""]
     lines += sections_of_bundles(result, say)
     if result["figures"] is not None:
         lines += ["", say("count.at", at=local_time(result["at"]["counted_s"])), *_figures(result, say),
-                  *(_counted(result, say) if every_device else ()), *_not_counted(result, say),
+                  *(_counted(result, say) if every_device else ()), *(group_lines(result, say) if splits else ()),
+                  *_not_counted(result, say),
                   *duplicate_lines(result, say), *_basis(result, say)]
     return [*lines, *finding_lines(result["findings"], say), *_open(result, say), *_limits(result, say)]
 
@@ -89,6 +92,24 @@ def _figures(result: Json, say: Say) -> list[str]:
         lines.append(say("count.daily"))
         lines += [f"  {days}  {devices}" for days, devices in running_days(figures["daily_running"], say)]
     return [*lines, *level_lines(result["levels"], say), say("count.declared")]
+
+
+def group_lines(result: Json, say: Say) -> list[str]:
+    """Return the counted devices by part of every division, with the sum, which is the total."""
+    figures = result["figures"]
+    lines: list[str] = []
+    for by in ("class", "class_level_1", "industry", "city", "deployment", "enterprise", "kind"):
+        groups = figures["groups"][by]
+        lines += ["", say("told.parts", by=say(f"division.{by}"), parts=len(groups))]
+        lines += ["  " + say("count.pair", name=division_part({"by": by, **group}, say), value=say(
+            "told.part_figures", devices=number(group["devices"], say), points=number(group["points"], say),
+            kinds=number(group["kinds_by_model"], say), enterprises=number(group["enterprises"], say)))
+            for group in groups[:DEVICES_SHOWN]]
+        if len(groups) > DEVICES_SHOWN:
+            lines.append("  " + say("count.more", count=len(groups) - DEVICES_SHOWN))
+        lines.append("  " + say("told.parts_sum", total=number(figures["devices"]["counted"], say), devices=number(
+            sum(group["devices"] for group in groups), say)))
+    return lines
 
 
 def _counted(result: Json, say: Say) -> list[str]:

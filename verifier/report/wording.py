@@ -122,6 +122,8 @@ def division_part(part: Json, say: Say) -> str:
         return str(part["name_zh"] or say("told.other"))
     if part["by"] == "deployment":
         return say(f"value.{part['key']}")
+    if part["by"] == "kind":  # a model is known by a digest, and by its name where a device of it is opened
+        return str(part["name_zh"] or part["key"][:12])
     name, key = part["name_zh"], part["key"]
     return str(key) if name is None else str(name) if say.lang == "zh" or name == key else f"{name} ({key})"
 

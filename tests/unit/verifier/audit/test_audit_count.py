@@ -145,6 +145,16 @@ def test_every_counted_device_is_listed_on_demand(tmp_path: Path, capsys: pytest
     assert "Counted (1):\n  press shop 0" in told and "Not counted (2):\n  press shop 1" in told
 
 
+def test_the_counted_devices_by_part_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plant = small(tmp_path)
+    words = ["count", str(plant.seal()), "--at", "last", "--policy", str(plant.policy())]
+    assert main([*words, "--splits"]) == 0
+    told = capsys.readouterr().out
+    model = "By model (1):\n  Maker M-1: 1 devices, 2 points, 1 models, 1 enterprises\n  sum 1; devices that count 1"
+    for line in (model, f"By enterprise (1):\n  {USCC}: 1 devices", "By city (1):\n  3201: 1 devices"):
+        assert line in told
+
+
 def test_missing_windows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plant = small(tmp_path)
     plant.begin()

@@ -77,6 +77,14 @@ def test_a_part_has_its_own_figures(found: Figures) -> None:
     assert {g.key: g.devices for g in groups["deployment"]} == {"private": 4, "public": 1}
 
 
+def test_kinds_are_listed_and_named_where_a_device_is_opened(found: Figures) -> None:
+    kind = found.devices[0].row.kind
+    assert kind is not None
+    told = {g.key: (g.name_zh, g.devices) for g in parts(found, models={kind: "Maker A"}).groups["kind"]}
+    assert told[kind] == ("Maker A", 2) and told[None] == (None, 1)
+    assert len(told) - 1 == found.kinds_by_model == 3
+
+
 def test_points_of_one_base_address_belong_to_one_device(found: Figures) -> None:
     """Three points and two of one array: four after folding."""
     assert [d.points for d in found.devices] == [4, 2, 1, 1, 1, 0, 0]
