@@ -84,7 +84,8 @@ def _values(request: Request, claim: Claim | None, indicator: Indicator, say: Sa
         proven = proven if key == DEVICE_COUNT else None
     else:
         claimed = shown(claim.metrics.get(key)) if claim is not None and key is not None else None
-    return [proven, claimed, say(f"forms.class.{indicator.evidence.replace('+', '_plus')}") if proven is None else say("forms.proven")]
+    kind = indicator.evidence.replace("+", "_plus")
+    return [proven, claimed, say("forms.proven") if proven is not None else say(f"forms.class.{kind}")]
 
 
 def _sum(claim: Claim, metric: str, by: str) -> Cell:

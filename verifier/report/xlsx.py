@@ -71,7 +71,7 @@ def when(time_s: int | None) -> datetime | None:
 
 
 def _summary(sheet: Sheet, result: Json, digest: str, say: Say) -> None:
-    sheet.widths((34, 18, 18, 18, 16, 22))
+    sheet.widths((36, 14, 14, 12, 10, 30))
     counted, claim, programme = result["count"], result["claim"], result["programme"]
     verdict = "holds" if result["verdict"] == "holds" else "does_not_hold"
     sheet.title(say("printed.title"))
