@@ -81,7 +81,8 @@ class _Report:
         return Document(
             lang=say.lang, title=self.t("printed.title"),
             source=Text(f"{programme['authority_zh']}《{programme['title_zh']}》{programme['doc_no']}"),
-            subject=f"{claim['enterprise']} {claim['uscc']}", code=code, sha256=sha256, dated_s=claim["at_s"],
+            subject=printable(f"{claim['enterprise']} {claim['uscc']}"), code=code, sha256=sha256,
+            dated_s=claim["at_s"],
             sections=(self._verdict(code), rules.claim(), rules.rules(), self._findings(), self._opinion(),
                       *list_section(self.result, say, self.rows_max), self._evidence(), *content_count.figure_sections(
                           self.count, say, self.rows_max), *machines_section(self.count, say),

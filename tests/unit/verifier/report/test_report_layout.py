@@ -71,7 +71,7 @@ BLOCKS: dict[str, Block] = {
     "many rows": Table(columns=TITLES, rows=tuple(Row(cells=((Text(f"行{n}"),), (Text(str(n)),))) for n in range(300))),
     "a long paragraph": Paragraph((Text(LONG),)),
     "a long list": Bullets((Text(LONG), Text("x" * 2000))),
-    "a verdict of two pages": Verdict(title=Text("否"), lines=(Text("至少一条"),), items=(Text(LONG),) * 2, holds=False),
+    "a verdict of two pages": Verdict(title=Text("否"), lines=(Text("见下"),), items=(Text(LONG),) * 2, holds=False),
     "a long command": Command("tallystick " + "x" * 9000),
     "a verdict": Verdict(title=Text("否"), lines=(Text(LONG[:400]),), items=(Text("因"),), holds=False),
 }
