@@ -27,6 +27,8 @@ from verifier.audit.values import ADDITIVE, KINDS, OF_ALL, PROTOCOLS, PROVEN, Fa
 from verifier.commands import SHOWN_ZONE
 
 DECLARED_CLASSES = ("c", "c+")
+READ_BY = {"device_kind_count": "kinds", "protocol_count": "protocols"}
+"""Metric -> parameter of the basis by which it is counted in one way or another."""
 
 
 def audit(claim: Claim, programme: Programme, platform_type: PlatformType, counted: CountResult,
@@ -180,11 +182,21 @@ def _metric_findings(table: Iterable[MetricResult], counted: CountResult, say: S
             yield noted("remark", "audit.declared_only", where, say, metric=item.key, claimed=claimed)
         elif item.proven is None:
             yield noted("fault", "audit.not_computed", where, say, metric=item.key, claimed=claimed)
+        elif claimed > item.proven and claimed <= _open_reading(item, counted):
+            yield noted("remark", "audit.reading_reaches", where, say, metric=item.key, claimed=claimed,
+                        proven=item.proven, most=_open_reading(item, counted))
         elif claimed > item.proven:
             yield noted("fault", "audit.overclaim", where, say, metric=item.key, claimed=claimed, proven=item.proven,
                         more=claimed - item.proven)
         elif claimed < item.proven:
             yield noted("remark", "audit.underclaim", where, say, metric=item.key, claimed=claimed, proven=item.proven)
+
+
+def _open_reading(item: MetricResult, counted: CountResult) -> int:
+    """Return the largest figure among the ways to count that the programme leaves open; 0 where it fixes one."""
+    if item.readings is None or READ_BY[item.key] not in counted.basis["unspecified"]:
+        return 0
+    return max(item.readings.values())
 
 
 def _part_findings(facts: Facts, splits: Iterable[SplitResult], say: Say) -> Iterable[Finding]:

@@ -280,6 +280,21 @@ def test_protocols_are_counted_as_families_and_as_variants() -> None:
     result = audited(read(claim_fields("jiangxi_2024", "industry", USCC, FIELDS)))
     metric = next(m for m in result.metrics if m.key == "protocol_count")
     assert (metric.proven, metric.readings) == (2, {"family": 2, "variant": 3})
+    told = [[r.figures for r in a.readings] for a in result.ambiguities if a.readings]
+    assert [{"protocol_count": 2}, {"protocol_count": 3}] in told
+
+
+@pytest.mark.parametrize(("programme", "kind", "metric", "claimed", "code"), [
+    ("jiangxi_2024", "industry", "protocol_count", 2, None),
+    ("jiangxi_2024", "industry", "protocol_count", 3, "audit.reading_reaches"),
+    ("jiangxi_2024", "industry", "protocol_count", 4, "audit.overclaim"),
+    ("jiangxi_guideline_2022", "comprehensive", "device_kind_count", 11, "audit.reading_reaches"),
+    ("jiangsu_2019", "comprehensive", "device_kind_count", 11, "audit.overclaim")])
+def test_what_another_way_to_count_reaches_is_an_overclaim_only_where_the_document_fixes_the_way(
+        programme: str, kind: str, metric: str, claimed: int, code: str | None) -> None:
+    """Jiangsu counts kinds by model; the guideline does not say, and there 11 classes are a way to read it."""
+    result = audited(read(claim_fields(programme, kind, USCC, {metric: claimed})), kinds_by_model=10, kinds_by_class=11)
+    assert [f.code for f in result.findings if f.where == f"metrics.{metric}"] == ([code] if code else [])
 
 
 def test_both_branches_are_computed_and_the_other_one_may_hold() -> None:
