@@ -77,10 +77,19 @@ def check_draw(draw: Mapping[str, Any], *, where: str) -> None:
         raise VerificationError(Problem.of(where, "draw.strata"))
 
 
+def check_shape(shape: Object, value: Any, *, where: str) -> None:
+    """Check the shape of a file, and that it has canonical bytes. Raises VerificationError of the shape or of JSON."""
+    require(shape, value, where=where)
+    try:
+        jcs.encode(value)
+    except ValueError as error:  # half a character: nobody can have signed it
+        raise VerificationError(Problem.of(where, "json.unreadable", reason=str(error)[:200])) from None
+
+
 def parse_draw(data: bytes, *, where: str) -> dict[str, Any]:
     """Return the draw of a file of `sample`. Raises VerificationError of JSON, of the shape, or of `check_draw`."""
     value = jcs.parse(data, where=where, bytes_max=FILE_BYTES_MAX)
-    require(DRAW_FILE, value, where=where)
+    check_shape(DRAW_FILE, value, where=where)
     draw: dict[str, Any] = value["draw"]
     check_draw(draw, where=where)
     return draw

@@ -17,7 +17,6 @@ from typing import Any
 
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import entry, jcs, sample, signed
-from protocols.evidence.shape import require
 from protocols.evidence.signed import MATCH, MISMATCH, UNVERIFIED
 from verifier.proof.also import where as also_where
 from verifier.proof.bound import Seen, alpha_of, together
@@ -86,7 +85,7 @@ def read(files: Sequence[tuple[str, Mapping[str, Any]]], assessors: frozenset[st
     visits = []
     for name, value in files:
         where = also_where(name)
-        if not found.holds(PROBES, NO_ENTRY, require, sample.FINDINGS_FILE, value, where=where):
+        if not found.holds(PROBES, NO_ENTRY, sample.check_shape, sample.FINDINGS_FILE, value, where=where):
             continue
         if all(g["gateway"] != shown.log.gateway for g in value["draw"]["gateways"]):
             found.remark(PROBES, "also.unrelated", where)

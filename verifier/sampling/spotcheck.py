@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocols.errors import ConfigError, Problem, VerificationError
 from protocols.evidence import jcs, keys, sample, signed
-from protocols.evidence.shape import require
 from protocols.evidence.signed import MATCH, PHOTOS_MAX, RESULTS
 
 NOTE_MAX = 200
@@ -99,7 +98,7 @@ def resume(path: Path, draw: Mapping[str, Any], key: Ed25519PrivateKey) -> Visit
         with path.open("rb") as file:
             data = file.read(sample.FILE_BYTES_MAX + 1)
         value = jcs.parse(data, where=path.name, bytes_max=sample.FILE_BYTES_MAX)
-        require(sample.FINDINGS_FILE, value, where=path.name)
+        sample.check_shape(sample.FINDINGS_FILE, value, where=path.name)
         if value["draw"] != visit.draw:
             raise VerificationError(Problem.of(path.name, "sampling.other_state"))
         signer = {keys.public_bytes(key).hex()}

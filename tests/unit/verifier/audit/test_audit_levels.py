@@ -65,7 +65,8 @@ def case(tmp_path: Path) -> Case:
 
 def test_verify_says_levels_probes_and_reads(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     told = case.json(capsys, "verify", case.bundle)["summary"]["levels"]
-    assert told["at_the_end"] == {"devices": {"0": 2, "1": 2, "2": 1, "3": 0, "4": 0}, "behind_servers": 3, "servers": 1}
+    assert told["at_the_end"] == {
+        "devices": {"0": 2, "1": 2, "2": 1, "3": 0, "4": 0}, "behind_servers": 3, "servers": 1}
     assert told["probes"] == {"valid": 1, "unanchored": 0, "unsupported": 0, "invalid": 0}
     assert (told["reads"]["rows"], told["reads"]["opened"]) == (4, 0)
     opened = case.json(capsys, "verify", case.bundle, "--also", case.transcript)["summary"]["levels"]["reads"]

@@ -10,6 +10,7 @@ import pytest
 
 from protocols.errors import ConfigError
 from protocols.evidence.bundle import write_bundle
+from protocols.evidence.sample import FINDINGS_TYPE
 from tallystick.__main__ import main
 from verifier.conformance.world import private_part, small
 from verifier.proof import also
@@ -22,6 +23,7 @@ def test_sorted_by_what_they_are(tmp_path: Path) -> None:
         "open.json": json.dumps({"type": also.OPENING}).encode(),
         "0.json": gateway.opening(0, private_part("device 0", maker="Maker", model="M-1", serial="S-0")),
         "reads.json": json.dumps({"type": also.TRANSCRIPT}).encode(),
+        "visit.json": json.dumps({"type": FINDINGS_TYPE}).encode(),
         "chain.json": json.dumps({"type": also.CHAIN}).encode(),
         "head": gateway.checkpoint(),
         "0.proof": world.proof(0),
@@ -37,6 +39,7 @@ def test_sorted_by_what_they_are(tmp_path: Path) -> None:
     assert [name for name, _ in found.openings] == ["open.json", "0.json"]
     assert [name for name, _ in found.transcripts] == ["reads.json"]
     assert [name for name, _ in found.chains] == ["chain.json"]
+    assert [name for name, _ in found.findings] == ["visit.json"]
     assert [name for name, _ in found.heads] == ["head", "0.proof"]
     assert [file.name for file in found.bundles] == ["b.tally"]
     assert [file.name for file in found.files] == ["hour.parquet", "empty", "some.zip"]

@@ -76,7 +76,8 @@ def test_an_answer_raises_all_devices_behind_the_key_to_level_1(policy_uri: str)
     verdict = judge(probed(policy_uri=policy_uri))
     found = counted(verdict)
     assert [d.level.level for d in found.devices] == [1, 1, 0]
-    assert found.levels.as_json() == {"devices": {"0": 1, "1": 2, "2": 0, "3": 0, "4": 0}, "behind_servers": 2, "servers": 1}
+    assert found.levels.as_json() == {
+        "devices": {"0": 1, "1": 2, "2": 0, "3": 0, "4": 0}, "behind_servers": 2, "servers": 1}
     assert {d.level.since_s for d in found.devices} == {None, START_S + 120}
     assert verdict.summary.as_json()["levels"]["at_the_end"] == found.levels.as_json()
     assert verdict.summary.probes == (1, 0, 0, 0) and remarks(verdict) == []
@@ -367,7 +368,8 @@ def test_one_key_behind_two_gateways_raises_one_device() -> None:
     assert [(d.reason, d.level.level) for d in found.devices] == [
         (None, 2), (None, 1), (None, 0), ("duplicate_identity", 1), ("duplicate_identity", 1),
         ("duplicate_identity", 0)]
-    assert found.levels.as_json() == {"devices": {"0": 1, "1": 1, "2": 1, "3": 0, "4": 0}, "behind_servers": 2, "servers": 1}
+    assert found.levels.as_json() == {
+        "devices": {"0": 1, "1": 1, "2": 1, "3": 0, "4": 0}, "behind_servers": 2, "servers": 1}
 
 
 def test_a_device_that_does_not_count_leaves_the_level_to_one_that_does() -> None:

@@ -276,6 +276,11 @@ def _signature(file: dict[str, Any]) -> dict[str, Any]:
     return file
 
 
+def _half_a_character(file: dict[str, Any]) -> dict[str, Any]:
+    file["answers"][0]["note"] = "\ud800"
+    return file
+
+
 def _field(file: dict[str, Any]) -> dict[str, Any]:
     file["answers"][0]["value"] = 1
     return file
@@ -288,6 +293,7 @@ def _field(file: dict[str, Any]) -> dict[str, Any]:
     (_other_finding, "finding.other_draw"), (_seed, "draw.seed"), (_order, "draw.order"), (_strata, "draw.strata"),
     (_gateways, "draw.gateways"), (_roster, "finding.roster"), (_roster_entry, "finding.roster"),
     (_cosignature, "seen.bad_signature"), (_signature, "signed.bad_signature"), (_field, "shape.unknown_field"),
+    (_half_a_character, "json.unreadable"),
 ], ids=lambda value: value.__name__ if callable(value) else value)
 def test_what_no_assessor_signed_so_is_refused(plant: Plant, spoil: Callable[[dict[str, Any]], dict[str, Any]],
                                                code: str) -> None:
