@@ -316,6 +316,10 @@ def _check_report(path: Path | None, fonts: Path | None) -> None:
 
         check_library()
         find_fonts(fonts)
+    if path.suffix.lower() == ".xlsx":
+        from verifier.audit.xlsx_reading import needs
+
+        needs("xlsxwriter", where="--report")
 
 
 def _write_report(args: argparse.Namespace, result: dict[str, Any], say: Say) -> None:

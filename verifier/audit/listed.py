@@ -69,8 +69,8 @@ def claimed_list(path: Path) -> ClaimedList:
         from verifier.audit.xlsx_reading import read_sheets  # loads a library that a CSV does not need
 
         sheets, sha256 = read_sheets(path)
-        tables = [[(at, ["" if cell is None else str(cell.value).strip() for cell in row.cells])
-                   for at, row in enumerate(rows, 1)] for rows in sheets.values()]
+        tables = [[(row.number, ["" if cell is None else str(cell.value).strip() for cell in row.cells])
+                   for row in rows] for rows in sheets.values()]
     else:
         data = _bytes(path)
         sha256 = hashlib.sha256(data).hexdigest()

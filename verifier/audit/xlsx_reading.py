@@ -7,6 +7,7 @@ no macros. Only then does a library read it, row by row.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import warnings
 import zipfile
@@ -46,8 +47,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row; cells by column from 0, None where a cell is empty."""
+    """A row by its number on the sheet, from 1; cells by column from 0, None where a cell is empty."""
 
+    number: int
     cells: Sequence[Cell | None]
 
     def cell(self, column: int) -> Cell | None:
@@ -65,6 +67,7 @@ def read_sheets(path: Path, *, rows_max: int = ROWS_MAX) -> tuple[dict[str, list
 
     Raises: ConfigError `cells.*` if the file cannot be read, breaks a limit, or is no spreadsheet.
     """
+    needs("openpyxl", where=str(path))
     data = _bytes(path)
     _bound(data, path)
     try:
@@ -80,6 +83,12 @@ def read_sheets(path: Path, *, rows_max: int = ROWS_MAX) -> tuple[dict[str, list
 UNREADABLE = (AssertionError, AttributeError, EOFError, KeyError, IndexError, OSError, OverflowError, ParseError,
               RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 """What the library raises on files that are no spreadsheets; none of it says anything to a user."""
+
+
+def needs(library: str, *, where: str) -> None:
+    """Raise ConfigError `cells.no_library` where a library of the extra `documents` is not installed."""
+    if importlib.util.find_spec(library) is None:
+        raise ConfigError(Problem.of(where, "cells.no_library", library=library))
 
 
 def _bytes(path: Path) -> bytes:
@@ -143,7 +152,7 @@ def _sheets(data: bytes, path: Path, rows_max: int) -> Iterator[tuple[str, list[
         for at, cells in enumerate(sheet.iter_rows(max_row=rows_max + 1, max_col=COLUMNS_MAX), 1):
             if at > left:
                 raise ConfigError(Problem.of(str(path), "cells.too_large", what="rows", limit=rows_max))
-            row = Row([None if cell.value is None else Cell(
+            row = Row(at, [None if cell.value is None else Cell(
                 f"{sheet.title}!{cell.coordinate}", _value(cell.value), cell.data_type == "f") for cell in cells])
             if any(cell is not None for cell in row.cells):
                 rows.append(row)

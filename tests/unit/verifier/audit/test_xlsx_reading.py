@@ -57,7 +57,7 @@ def test_cells_with_their_places_and_formulas_as_such(honest: Path) -> None:
     assert [first.value(at) for at in range(7)] == ["a", 1, 2.5, True, None, None, None]
     cell = first.cell(5)
     assert cell is not None and cell.formula and cell.place == "一!F1"
-    assert second.value(0) == "later"
+    assert second.value(0) == "later" and (first.number, second.number) == (1, 5)
 
 
 @pytest.mark.parametrize("declaration", [
@@ -161,3 +161,8 @@ def test_whatever_stands_in_the_zip_is_told_and_not_raised(honest: Path, seed: i
         read_sheets(honest, rows_max=2000)
     except ConfigError as error:
         assert {problem.code.partition(".")[0] for problem in error.problems} == {"cells"}
+
+
+def test_a_missing_library_is_told_before_anything_is_read(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert _codes(honest) == ["cells.no_library"]

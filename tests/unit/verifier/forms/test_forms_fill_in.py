@@ -251,3 +251,54 @@ def test_only_what_is_to_be_filled_in_can_be_changed(plant: Plant, tmp_path: Pat
             assert row[KEY].protection.locked
             if row[KEY].value and str(row[KEY].value).startswith("metrics."):
                 assert not row[VALUE].protection.locked and row[PROVEN].protection.locked
+
+
+def test_an_exported_list_and_a_sheet_filled_in_go_into_an_audit_and_its_spreadsheet(tmp_path: Path) -> None:
+    """Two rows of one machine, a list that claims both, a document, splits: each has its sheet, row by row."""
+    made = Plant(tmp_path)
+    for at in range(4):
+        made.device(points=3, opened=True, serial="SN" if at < 2 else None,
+                    **{"class": "machine_tools", "region": "360100"})
+    made.seal()
+    made.policy()
+    sheet = _form(made, tmp_path, "jiangxi_2024", "enterprise")
+    (tmp_path / "清单.pdf").write_bytes(b"apps")
+    document = {VALUE: 10, FILE: "清单.pdf", SHA256: hashlib.sha256(b"apps").hexdigest()}
+    _fill(sheet, {"claim.enterprise.name": "示范", "metrics.device_connected_count": 4, "metrics.point_count": 12,
+                  "metrics.industrial_app_count": document, "metrics.service_contract_amount_cumulative": 1,
+                  "metrics.integrated_application_count": 1, "metrics.migrated_software_count": 1},
+          {("splits.device_connected_count.class", "machine_tools"): 4})
+    listed, report = tmp_path / "devices.xlsx", tmp_path / "audit.xlsx"
+    options = (made.folder / "X.tally", "--programme", "jiangxi_2024", "--policy", made.folder / "policy.json")
+    assert _run("export", *options, "--list", "devices", "-o", listed)[0] == 0
+    book = load_workbook(listed)
+    page = book[SAY("forms.sheet.devices")]
+    column = [cell.value for cell in page[3]].index("设备ID") + 1
+    twin = f"{made.gateway.id}:1"
+    page.cell(row=page.max_row + 1, column=column, value=twin)
+    book.remove(book[SAY("forms.sheet.left_out")])
+    book.save(listed)
+    status, printed, error = _run("audit", sheet, *options, "--type", "enterprise", "--devices", listed, "--report",
+                                  report, "--json")
+    assert status == 1, error
+    result = json.loads(printed)
+    assert (result["claimed_list"]["matched"], len(result["claimed_list"]["only_in_list"])) == (3, 1)
+    found = load_workbook(report)
+
+    def rows(name: str) -> list[tuple[Any, ...]]:
+        return list(found[SAY(name)].iter_rows(values_only=True))
+
+    differs = rows("sheet.listed")[3]
+    assert differs[1] == twin and SAY("reason.duplicate_identity") in differs[3]
+    machines = rows("sheet.duplicates")[2:]
+    assert [row[3] for row in machines] == [f"{made.gateway.id}:{slot}" for slot in (0, 1)]
+    assert machines[0][6] == SAY("duplicates.counts_first") and machines[1][6] == SAY("reason.duplicate_identity")
+    assert rows("sheet.documents")[2][2:] == ("清单.pdf", document[SHA256], SAY("told.document.matches"))
+    split = [row for row in rows("sheet.claimed_splits") if row[0] == SAY("printed.sum")]
+    assert split == [(SAY("printed.sum"), 4, 3, 1)]
+    summary = {str(row[0]): row for row in rows("sheet.summary")}
+    assert summary["(1) 接入设备数"][1:4] == (4, 3, 1)
+    stages = {row[0]: row for row in rows("sheet.stages")}
+    told = next(metric for metric in result["metrics"] if metric["key"] == "device_connected_count")
+    assert stages[told["zh"]][1:6] == tuple(told["stages"][name] for name in (
+        "configured", "connected", "producing", "changing", "counted"))
