@@ -20,7 +20,9 @@ from protocols.errors import DeviceError
 from protocols.opcua import codec, session
 from protocols.opcua import driver as driver_module
 from protocols.opcua.collector import PUBLISH_OUTSTANDING
-from protocols.opcua.driver import READ_ONLY_REQUESTS, OpcUaDriver
+from protocols.opcua.driver import OpcUaDriver
+from protocols.opcua.link import driver as link_module
+from protocols.opcua.link.driver import READ_ONLY_REQUESTS
 from protocols.opcua.target import Nameplate, OpcUaPoint, parse_address
 from protocols.samples import BAD, GOOD
 from tests.unit.protocols.opcua.bench import (
@@ -246,7 +248,7 @@ async def test_batches_shrink_where_the_server_takes_fewer(
             raise ua.UaStatusCodeError(ua.StatusCodes.BadTooManyOperations)
         return await real(self, parameters)
 
-    monkeypatch.setattr(driver_module._Session, "create_monitored_items", limited)
+    monkeypatch.setattr(link_module.GuardedSession, "create_monitored_items", limited)
     names = [f"v{i}" for i in range(100)]
     await plant.add(names)
     async with running(OpcUaDriver(endpoint(plant.port, tmp_path), plant.points(names), sink)):

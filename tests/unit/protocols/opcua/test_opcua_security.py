@@ -18,7 +18,8 @@ from asyncua.server.user_managers import UserManager
 from cryptography import x509
 
 from protocols.errors import ConfigError, DeviceError
-from protocols.opcua.driver import GuardedClient, OpcUaDriver
+from protocols.opcua.driver import OpcUaDriver
+from protocols.opcua.link.driver import GuardedClient
 from protocols.opcua.pki import REJECTED, own_certificate, server_spki_sha256
 from tests.unit.protocols.opcua.bench import (
     Plant,
@@ -235,7 +236,7 @@ async def test_the_channel_is_renewed_before_it_ends(
         await real(self, renew)
 
     monkeypatch.setattr(GuardedClient, "open_secure_channel", watched)
-    monkeypatch.setattr("protocols.opcua.driver.CHANNEL_LIFETIME_S", 0.8)
+    monkeypatch.setattr("protocols.opcua.link.driver.CHANNEL_LIFETIME_S", 0.8)
     sink = Recorder()
     # Idle reads between two renewals: asyncua's server takes the new token into use with the first request that has it.
     settings = endpoint(plant.port, tmp_path, idle_read_s=0.1, **SECURED)

@@ -1,0 +1,324 @@
+"""One OPC UA client connection: asyncua's client under guard, and one session with what was created in it.
+
+asyncua does the socket, the secure channel, the session and the encoding of requests. What leaves and what comes in is
+watched here: a request that is not in READ_ONLY_REQUESTS does not leave, and no header makes us wait for gigabytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from asyncua import ua as _ua
+from asyncua.client.client import Client
+from asyncua.client.ua_client import UaClientState, UASocketProtocol
+from asyncua.client.ua_session import UaSession
+from asyncua.common.shortcuts import Shortcuts
+from asyncua.common.utils import Buffer
+from asyncua.crypto import security_policies
+
+from protocols.opcua import codec, session
+from protocols.opcua.collector import Collector, Subscription
+from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint
+
+ua: Any = _ua
+"""Untyped here: asyncua fills this package with star imports and generated classes that mypy cannot follow."""
+
+NodeId = Any
+CLOSE_S = 1.5
+SESSION_TIMEOUT_S = 60.0
+CHANNEL_LIFETIME_S = 3600.0
+
+READ_ONLY_REQUESTS: tuple[type, ...] = (
+    ua.CreateSessionRequest, ua.ActivateSessionRequest, ua.CloseSessionRequest, ua.ReadRequest, ua.BrowseRequest,
+    ua.CreateSubscriptionRequest, ua.DeleteSubscriptionsRequest, ua.CreateMonitoredItemsRequest, ua.PublishRequest,
+    ua.RepublishRequest,
+)
+
+POLICY_CLASSES: dict[str, Any] = {
+    "Basic256Sha256": security_policies.SecurityPolicyBasic256Sha256,
+    "Aes128_Sha256_RsaOaep": security_policies.SecurityPolicyAes128Sha256RsaOaep,
+    "Aes256_Sha256_RsaPss": security_policies.SecurityPolicyAes256Sha256RsaPss,
+}
+_TOO_MUCH = frozenset((ua.StatusCodes.BadTooManyOperations, ua.StatusCodes.BadRequestTooLarge,
+                       ua.StatusCodes.BadResponseTooLarge, ua.StatusCodes.BadEncodingLimitsExceeded,
+                       ua.StatusCodes.BadTcpMessageTooLarge))
+REFUSED_LOGIN = frozenset((ua.StatusCodes.BadUserAccessDenied, ua.StatusCodes.BadIdentityTokenRejected,
+                            ua.StatusCodes.BadIdentityTokenInvalid))
+
+DISTRUST = frozenset((ua.StatusCodes.BadCertificateUntrusted, ua.StatusCodes.BadSecurityChecksFailed,
+                       ua.StatusCodes.BadCertificateInvalid, ua.StatusCodes.BadCertificateUseNotAllowed,
+                       ua.StatusCodes.BadCertificateUriInvalid, ua.StatusCodes.BadCertificateTimeInvalid))
+"""How a server says that it does not take our certificate."""
+
+
+class GuardedSession(UaSession):
+    """A session that sends the allowed requests only, and leaves publishing to the driver."""
+
+    def __init__(self, client: Any, allowed: tuple[type, ...]) -> None:
+        super().__init__(client)
+        self._allowed = allowed
+
+    async def _send_request(self, request: Any, timeout: float | None = None,  # noqa: ASYNC109 -- asyncua's signature
+                            message_type: Any = ua.MessageType.SecureMessage) -> Buffer:
+        if not isinstance(request, self._allowed):
+            raise AssertionError(f"{type(request).__name__} is not a request that may leave")
+        return await super()._send_request(request, timeout, message_type)
+
+    def ensure_publish_loop(self) -> None:
+        """Start nothing: the collector asks for notifications."""
+
+    async def exchange(self, request: Any, timeout_s: float | None = None) -> bytes:
+        """Send a request and return the body of its response. A ServiceFault raises; timeout_s 0 waits for ever."""
+        return bytes(await self._send_request(request, timeout_s))
+
+
+class GuardedClient(Client):
+    """asyncua's client with our session, and a guard on what it receives. allowed: requests that may leave."""
+
+    def __init__(self, endpoint: OpcUaEndpoint, allowed: tuple[type, ...] = READ_ONLY_REQUESTS) -> None:
+        super().__init__(endpoint.url, timeout=endpoint.timeout_s)
+        self.our_session = GuardedSession(self.uaclient, allowed)
+        self.uaclient.session = self.our_session
+        self.nodes = Shortcuts(self.our_session)  # else they would keep the session made above, which may write
+        self.name = self.description = "Tallystick"
+        self.product_uri = "urn:tallystick"
+        self.session_timeout = int(SESSION_TIMEOUT_S * 1000)
+        self.secure_channel_timeout = int(CHANNEL_LIFETIME_S * 1000)
+
+    async def connect_socket(self) -> None:
+        """Connect, and look at every byte from then on."""
+        await super().connect_socket()
+        if self.uaclient.protocol is not None:
+            _guard(self.uaclient.protocol)
+
+
+def _guard(protocol: UASocketProtocol) -> None:
+    """Close a connection that announces more than the limits, before it fills the memory."""
+    guard, receive = session.ChunkGuard(), protocol.data_received
+
+    def checked(data: bytes) -> None:
+        if guard.is_within_limits(data):
+            receive(data)
+        else:
+            protocol.disconnect_socket()
+
+    protocol.data_received = checked  # type: ignore[method-assign]  # the transport looks it up for every read
+
+
+@dataclass(slots=True, kw_only=True)
+class Link:
+    """One session on one server and what was created in it; a `collector.Link`."""
+
+    client: GuardedClient
+    server_certificate: bytes | None
+    item_batch: int = session.BATCH_UNKNOWN
+    read_batch: int = session.BATCH_UNKNOWN
+    namespaces: dict[str, int] = field(default_factory=dict)
+    created: Subscription | None = None
+    sampling_ms: float = 0.0
+    queue_size: int = 1
+    lost_s: float | None = None
+
+    @property
+    def subscription(self) -> Subscription:
+        """What was created on the server."""
+        assert self.created is not None, "no subscription yet"
+        return self.created
+
+    def knows(self, address: OpcUaAddress) -> bool:
+        """Whether the server has the namespace of this address."""
+        return address.namespace_uri in self.namespaces
+
+    def node_id(self, address: OpcUaAddress) -> NodeId:
+        """Return the node of a known address for this session."""
+        return ua.NodeId(address.value, self.namespaces[address.namespace_uri])
+
+    async def read(self, addresses: Sequence[OpcUaAddress]) -> codec.Items:
+        """Read known addresses, in batches. Row i of the answer is addresses[i]."""
+        return await self.read_nodes([(self.node_id(address), address.index_range) for address in addresses])
+
+    async def read_nodes(self, nodes: Sequence[tuple[NodeId, str]]) -> codec.Items:
+        """Read the Value of (node, index range) pairs, in batches. Row i of the answer is nodes[i]."""
+        whole = codec.Items()
+        start = 0
+        while start < len(nodes):
+            part = nodes[start:start + self.read_batch]
+            request = ua.ReadRequest()
+            request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
+            request.Parameters.NodesToRead = [
+                ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value, IndexRange=index_range or None)
+                for node, index_range in part]
+            try:
+                items = codec.decode_read(await self.client.our_session.exchange(request))
+            except ua.UaStatusCodeError as error:
+                if error.code in _TOO_MUCH and self.read_batch > 1:
+                    self.read_batch = max(1, len(part) // 2)
+                    continue
+                raise
+            if len(items.value) + items.undecodable != len(part):
+                raise codec.UndecodableError(f"{len(part)} values asked, {len(items.value)} answered")
+            for _ in range(items.undecodable):  # a row that cannot be read has a place, and no good value
+                items.add(len(items.value), float("nan"), ua.StatusCodes.BadDecodingError, 0, 0, None)
+            whole.extend(items)
+            start += len(part)
+        return whole
+
+    async def learn(self) -> None:
+        """Learn the namespaces, which may move when a server restarts, and the server's limits."""
+        uris = await self.client.get_namespace_array()
+        self.namespaces = {uri: index for index, uri in reversed(list(enumerate(uris)))}
+        limits = await self.client.uaclient.session.read_attributes(
+            [ua.NodeId(ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall),
+             ua.NodeId(ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead)],
+            ua.AttributeIds.Value)
+        stated = [limit.Value.Value if limit.Value is not None else None for limit in limits]
+        self.item_batch, self.read_batch = (
+            session.batch_size(n if isinstance(n, int) and n > 0 else None) for n in stated)
+
+    async def subscribe(self, endpoint: OpcUaEndpoint, collector: Collector) -> None:
+        """Create the one subscription: short-lived, so that an orphan does not burden its server for long."""
+        interval_ms = float(endpoint.publishing_interval_ms)
+        parameters = ua.CreateSubscriptionParameters(
+            RequestedPublishingInterval=interval_ms, MaxNotificationsPerPublish=0, PublishingEnabled=True)
+        parameters.RequestedMaxKeepAliveCount, parameters.RequestedLifetimeCount = (
+            session.keep_alive_counts(interval_ms))
+        self.queue_size, self.sampling_ms = endpoint.queue_size, interval_ms
+        result = await self.client.our_session.create_subscription(parameters, callback=_unused_callback)
+        self.created = collector.subscribed(int(result.SubscriptionId), interval_ms=result.RevisedPublishingInterval,
+                                            keep_alive_count=result.RevisedMaxKeepAliveCount)
+
+    async def publish(self, acks: Sequence[int]) -> bytes | None:
+        """Wait for a PublishResponse; None when the server wants fewer requests outstanding."""
+        request = ua.PublishRequest()
+        while True:
+            request.Parameters.SubscriptionAcknowledgements = [
+                ua.SubscriptionAcknowledgement(SubscriptionId=self.subscription.id, SequenceNumber=number)
+                for number in acks]
+            try:
+                return await self.client.our_session.exchange(request, timeout_s=0)
+            except ua.UaStatusCodeError as error:
+                if error.code == ua.StatusCodes.BadTooManyPublishRequests:
+                    return None
+                if error.code != ua.StatusCodes.BadTimeout:  # the request grew old at the server: ask anew
+                    raise
+            request, acks = ua.PublishRequest(), ()
+
+    async def republish(self, number: int) -> bytes | None:
+        """Return a RepublishResponse; None when the server has the message no more."""
+        request = ua.RepublishRequest()
+        request.Parameters.SubscriptionId = self.subscription.id
+        request.Parameters.RetransmitSequenceNumber = number
+        try:
+            return await self.client.our_session.exchange(request)
+        except ua.UaStatusCodeError as error:
+            if error.code == ua.StatusCodes.BadMessageNotAvailable:
+                return None
+            raise
+
+    async def monitor(self, items: Sequence[tuple[int, OpcUaAddress]]) -> list[str]:
+        """Create monitored items, in batches one after the other; return the name of each bad status, or ''."""
+        statuses: list[str] = []
+        while len(statuses) < len(items):
+            part = items[len(statuses):len(statuses) + self.item_batch]
+            parameters = ua.CreateMonitoredItemsParameters()
+            parameters.SubscriptionId = self.subscription.id
+            parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
+            parameters.ItemsToCreate = [self._item(handle, address) for handle, address in part]
+            try:
+                results = await self.client.our_session.create_monitored_items(parameters)
+            except ua.UaStatusCodeError as error:
+                if error.code not in _TOO_MUCH or len(part) == 1:
+                    raise
+                self.item_batch = max(1, len(part) // 2)
+                continue
+            if len(results) != len(part):
+                raise codec.UndecodableError(f"{len(part)} items asked, {len(results)} answered")
+            statuses += [str(result.StatusCode.name) if result.StatusCode.is_bad() else "" for result in results]
+        return statuses
+
+    def _item(self, handle: int, address: OpcUaAddress) -> Any:
+        wanted = ua.MonitoringParameters(ClientHandle=handle, SamplingInterval=self.sampling_ms,
+                                         QueueSize=self.queue_size, DiscardOldest=True)
+        node = ua.ReadValueId(NodeId=self.node_id(address), AttributeId=ua.AttributeIds.Value,
+                              IndexRange=address.index_range or None)
+        return ua.MonitoredItemCreateRequest(ItemToMonitor=node, MonitoringMode=ua.MonitoringMode.Reporting,
+                                             RequestedParameters=wanted)
+
+    async def parents(self, nodes: Sequence[NodeId]) -> list[NodeId | None]:
+        """Return the first node above each node, None where there is none."""
+        above = await self.children(nodes, inverse=True)
+        return [listed[0][1] if listed else None for listed in above]
+
+    async def children(self, nodes: Sequence[NodeId], *, inverse: bool = False) -> list[list[tuple[str, NodeId]]]:
+        """Return (browse name, node) of all below each node along hierarchical references; above it when inverse."""
+        listed: list[list[tuple[str, NodeId]]] = []
+        for part in session.batches(range(len(nodes)), session.BATCH_UNKNOWN):
+            parameters = ua.BrowseParameters()
+            parameters.NodesToBrowse = [ua.BrowseDescription(
+                NodeId=nodes[position], IncludeSubtypes=True,
+                BrowseDirection=ua.BrowseDirection.Inverse if inverse else ua.BrowseDirection.Forward,
+                ReferenceTypeId=ua.NodeId(ua.ObjectIds.HierarchicalReferences),
+                ResultMask=ua.BrowseResultMask.BrowseName) for position in part]
+            listed += [
+                [(reference.BrowseName.Name or "", ua.NodeId(reference.NodeId.Identifier,
+                                                             reference.NodeId.NamespaceIndex))
+                 for reference in result.References or []]
+                for result in await self.client.our_session.browse(parameters)]
+        return listed
+
+    async def texts(self, nodes: Sequence[NodeId]) -> list[str]:
+        """Return the value of each node as text; empty where it has none or none that is good."""
+        items = await self.read_nodes([(node, "") for node in nodes])
+        texts = dict(items.texts)
+        return [texts.get(row, "") if status >> 30 == 0 else "" for row, status in enumerate(items.status)]
+
+    async def renew(self) -> None:
+        """Renew the secure channel at 75 % of the lifetime that the server granted, for ever."""
+        while True:
+            await asyncio.sleep(self.client.secure_channel_timeout * 0.75 / 1000)
+            await self.client.open_secure_channel(renew=True)
+            self.client.uaclient.revolve_security_token()
+
+    async def resume(self, username: str | None, password: str | None) -> bool:
+        """Take the session up again over a new channel; the server kept what it could not send.
+
+        False when there is none to take up: the server restarted, or has another certificate. Raises OSError when the
+        server cannot be reached, so that it is worth another try.
+        """
+        client = self.client
+        client.disconnect_socket()
+        await client.connect_socket()
+        await client.send_hello()
+        try:
+            await client.open_secure_channel()
+            client.our_session.rebind_authentication_token()
+            await client.activate_session(username, password)
+        except (OSError, ua.UaError):
+            client.disconnect_socket()
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Delete subscription and session and close, in CLOSE_S at most, whatever the server does."""
+        client = self.client
+        if client.uaclient.state is UaClientState.DISCONNECTED:
+            return
+        with suppress(TimeoutError):  # the session ends by its own time-out if not by us
+            async with asyncio.timeout(CLOSE_S):
+                if self.created is not None:
+                    with suppress(Exception):
+                        await client.our_session.delete_subscriptions([self.created.id])
+                if client.our_session.has_session:
+                    with suppress(Exception):
+                        await client.close_session()
+                with suppress(Exception):
+                    await client.close_secure_channel()
+        client.disconnect_socket()
+
+
+def _unused_callback(_result: object) -> None:
+    """Stand where asyncua wants a callback for its own publish loop, which does not run."""
