@@ -42,6 +42,8 @@ def main() -> int:
               f"{len(found.wrong)} wrong, {len(found.loop_errors)} errors of the loop, "
               f"{time.monotonic() - began_s:.0f} s", flush=True)
         print("  " + ", ".join(f"{trick} {count}" for trick, count in sorted(hostile.played.items())), flush=True)
+        for problem in (*found.wrong, *found.loop_errors):
+            print(f"  {problem}", flush=True)
         total += hostile.number
         wrong += len(found.wrong) + len(found.loop_errors)
     print(f"{total} requests, {wrong} wrong")

@@ -203,6 +203,8 @@ class Link:
             raise
         finally:
             self._waiting = self._expected = None
+            if waiting.done() and not waiting.cancelled():
+                waiting.exception()  # a loss while sending is told by `send` already
 
     def _packet(self, sending: bool, data: bytes) -> bytes:
         """Pass every frame sent, and every byte received since, through our own hands."""

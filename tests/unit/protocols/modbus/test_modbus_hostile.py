@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import suppress
 
 import pytest
+from pymodbus.exceptions import ModbusIOException
+from pymodbus.pdu import ModbusPDU
 
 from protocols.errors import DeviceError
 from protocols.modbus import schedule
@@ -153,3 +156,24 @@ async def test_identification_that_runs_in_circles_ends() -> None:
         port = server.sockets[0].getsockname()[1]
         assert await Driver(endpoint(port), [], Recording()).identify(1) == {"vendor_name": "ABC"}
     assert asked[0] == 1
+
+
+async def test_a_connection_that_is_lost_while_a_request_is_sent_is_told_once() -> None:
+    """The same loss must not turn up again later, as an exception that nobody retrieved."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    link = Link(endpoint(1), lambda: 7)
+
+    async def send() -> ModbusPDU:
+        link._connected(False)
+        raise ModbusIOException("gone")
+
+    code = ""
+    try:
+        await link._exchange(1, send())
+    except DeviceError as error:
+        code = error.problems[0].code
+    assert code == "modbus.closed"
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
