@@ -11,8 +11,10 @@ from pathlib import Path
 import pymodbus
 import pytest
 from pymodbus import FramerType
-from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
+from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient, AsyncModbusTlsClient
 from pymodbus.client.mixin import ModbusClientMixin
+from pymodbus.framer import FramerTLS
+from pymodbus.pdu import DecodePDU
 
 import protocols.modbus.driver as driver_module
 from protocols.errors import DeviceError
@@ -32,7 +34,14 @@ def test_the_constructors_take_what_we_pass() -> None:
     assert common | {"host", "port"} <= set(inspect.signature(AsyncModbusTcpClient).parameters)
     assert common | {"port", "baudrate", "parity", "stopbits"} <= set(
         inspect.signature(AsyncModbusSerialClient).parameters)
+    assert common - {"framer"} | {"host", "port", "sslctx"} <= set(inspect.signature(AsyncModbusTlsClient).parameters)
     assert {FramerType.SOCKET.value, FramerType.RTU.value} == {"socket", "rtu"}
+
+
+def test_frames_over_tls_have_the_header_of_modbus_tcp() -> None:
+    """They had none in earlier versions of pymodbus, which the specification does not allow."""
+    framer = FramerTLS(DecodePDU(False))
+    assert framer.encode(bytes.fromhex("03 0000 0001"), 17, 0x1234) == bytes.fromhex("1234 0000 0006 11 03 0000 0001")
 
 
 @pytest.mark.parametrize("name", sorted(READS))
