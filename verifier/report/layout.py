@@ -40,6 +40,7 @@ CAPTION = Look("kai", 11.0)
 VERDICT = Look("hei", 16.0)
 EDGE = Look("song", 8.0)
 HEAD_GREY, RULE_GREY, NAME_GREY = 0.91, 0.95, 0.97
+FORM_NAME, FORM_PAD = 42.0, 1.6
 GRID, STRONG = 0.1, 0.35
 KEPT = 16.0
 """Room below a heading without which it moves to the next page."""
@@ -171,7 +172,7 @@ def _edges(document: Document, type_: Typesetter, say: Say, number: int, total: 
 def _section(pages: Pages, section: Section) -> None:
     lines = pages.type.lines(section.title, WIDTH, look=HEADING)
     high = sum(line.look.height for line in lines)
-    pages.need(5.0 + high + _room(section.blocks[0]))
+    pages.need(5.0 + high + _room(pages, section.blocks[0]))
     if pages.y > TOP:
         pages.y += 4.0
     pages.put(Bookmark(section.title.main, pages.y))
@@ -182,13 +183,19 @@ def _section(pages: Pages, section: Section) -> None:
         _block(pages, block)
 
 
-def _room(block: Block) -> float:
-    """Return how much must stand below a heading: all of what is never torn, else some lines."""
+def _room(pages: Pages, block: Block) -> float:
+    """Return how much must stand below a heading: all of what is never torn, head and first row of a table."""
     match block:
         case Chart():
             return block.height + 20.0
         case Form():
-            return sum(height for _, _, height in block.rows) + 12.0
+            return sum(height for height, _, _ in _filled(pages, block)) + 12.0
+        case Fold(blocks=(first, *_)):
+            return CAPTION.height * 2 + _room(pages, first)
+        case Table(rows=(_, *_)):
+            widths = _widths(block)
+            first_row = _laid(pages, block, block.rows[0], widths).height
+            return KEPT / 2 + (_head(pages, block, widths).height if block.headed else 0.0) + min(first_row, 60.0)
     return KEPT
 
 
@@ -217,7 +224,7 @@ def _block(pages: Pages, block: Block) -> None:
             _chart(pages, block)
         case Fold():
             lines = pages.type.lines(block.title, WIDTH, look=CAPTION)
-            pages.need(sum(line.look.height for line in lines) + KEPT)
+            pages.need(sum(line.look.height for line in lines) + _room(pages, block.blocks[0]))
             pages.y += 1.2
             pages.put(Bookmark(block.title.main, pages.y, 1))
             pages.lines(lines)
@@ -256,18 +263,29 @@ def _framed(pages: Pages, lines: Sequence[TextLine], *, pad: float = 1.6, weight
 
 def _form(pages: Pages, form: Form) -> None:
     """Lay a form; it is never torn: a signature belongs to the opinion that stands above it."""
-    pages.need(sum(height for _, _, height in form.rows) + 6.0)
-    wide = 42.0
-    for label, given, height in form.rows:
-        pages.put(Area(LEFT, pages.y, wide, height, NAME_GREY, GRID))
-        pages.put(Area(LEFT + wide, pages.y, WIDTH - wide, height, None, GRID))
-        for text, x, room in ((label, LEFT, wide), (given, LEFT + wide, WIDTH - wide)):
-            y = pages.y + 1.6
-            for line in pages.type.lines(text, room - 2 * PAD_X, strong=text is label):
+    rows = _filled(pages, form)
+    pages.need(sum(height for height, _, _ in rows) + 6.0)
+    for height, label, given in rows:
+        pages.put(Area(LEFT, pages.y, FORM_NAME, height, NAME_GREY, GRID))
+        pages.put(Area(LEFT + FORM_NAME, pages.y, WIDTH - FORM_NAME, height, None, GRID))
+        for lines, x in ((label, LEFT), (given, LEFT + FORM_NAME)):
+            y = pages.y + FORM_PAD
+            for line in lines:
                 pages.text(line, x + PAD_X, y)
                 y += line.look.height
         pages.y += height
     pages.y += 2.0
+
+
+def _filled(pages: Pages, form: Form) -> list[tuple[float, list[TextLine], list[TextLine]]]:
+    """Return (height, lines of the label, lines of what stands there) of each row, high enough for both."""
+    rows = []
+    for label, given, height in form.rows:
+        names = pages.type.lines(label, FORM_NAME - 2 * PAD_X, strong=True)
+        lines = pages.type.lines(given, WIDTH - FORM_NAME - 2 * PAD_X)
+        least = max(sum(line.look.height for line in part) for part in (names, lines)) + 2 * FORM_PAD
+        rows.append((max(height, least), names, lines))
+    return rows
 
 
 def _chart(pages: Pages, chart: Chart) -> None:
@@ -315,9 +333,8 @@ class _Laid:
 
 
 def _table(pages: Pages, table: Table) -> None:
-    share = sum(column.share for column in table.columns)
-    widths = [WIDTH * column.share / share for column in table.columns]
-    head = _laid(pages, table, Row(cells=tuple((column.title,) for column in table.columns)), widths, head=True)
+    widths = _widths(table)
+    head = _head(pages, table, widths)
     rows = [_laid(pages, table, row, widths) for row in table.rows]
     if table.headed:
         pages.need(head.height + (rows[0].height if rows else 0.0))
@@ -328,6 +345,15 @@ def _table(pages: Pages, table: Table) -> None:
             _row(pages, table, head, widths)
         _torn(pages, table, row, head, widths)
     pages.y += 2.4
+
+
+def _widths(table: Table) -> list[float]:
+    share = sum(column.share for column in table.columns)
+    return [WIDTH * column.share / share for column in table.columns]
+
+
+def _head(pages: Pages, table: Table, widths: Sequence[float]) -> _Laid:
+    return _laid(pages, table, Row(cells=tuple((column.title,) for column in table.columns)), widths, head=True)
 
 
 def _torn(pages: Pages, table: Table, row: _Laid, head: _Laid, widths: Sequence[float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 
 import pytest
@@ -14,6 +15,7 @@ from verifier.report.document import (
     Column,
     Command,
     Document,
+    Fold,
     Form,
     Paragraph,
     Row,
@@ -82,6 +84,17 @@ def test_nothing_leaves_the_page(name: str) -> None:
     check_inside(pages_of(BLOCKS[name]))
 
 
+def test_a_form_is_as_high_as_what_stands_in_it() -> None:
+    """Two languages in a row that was made for one: each line lies within its own row."""
+    form = Form(rows=tuple((Text(f"签名{n}", "signature"), Text("通过", "pass"), 6.0) for n in range(4)))
+    for page in pages_of(form):
+        rows = sorted({(part.y, part.y + part.height) for part in page if isinstance(part, Area)})
+        assert all(above[1] <= below[0] + 1e-6 for above, below in itertools.pairwise(rows))
+        for part in page:
+            if isinstance(part, Glyphs) and part.text in ("signature", "pass"):
+                assert any(top < part.y - 2 and part.y + 0.6 < bottom for top, bottom in rows)
+
+
 def test_a_torn_row_loses_nothing() -> None:
     pages = pages_of(BLOCKS["a row higher than a page"])
     assert len(pages) > 2
@@ -98,13 +111,15 @@ def test_heads_stand_on_every_page_of_a_table_and_every_row_once() -> None:
 
 
 @pytest.mark.parametrize("rows", range(20, 60, 3))
-@pytest.mark.parametrize("name", ["a form", "a chart", "a table"])
+@pytest.mark.parametrize("name", ["a form", "a chart", "a table", "a fold"])
 def test_what_is_never_torn_stands_below_its_heading(rows: int, name: str) -> None:
     table = Table(columns=TITLES, rows=tuple(Row(cells=((Text("行"),), (Text("1"),))) for _ in range(rows)))
     below: dict[str, tuple[Block, str]] = {
         "a form": (Form(rows=((Text("签名"), Text(""), 30.0), (Text("日期"), Text(""), 30.0))), "签名日期"),
         "a chart": (columns(Text("图"), [Value("首日", 1, "11"), Value("末日", 9, "99")]), "图首日末日"),
-        "a table": (Table(columns=TITLES, rows=(Row(cells=((Text("首行"),), (Text("1"),))),)), "甲首行")}
+        "a table": (Table(columns=TITLES, rows=(Row(cells=((Text("首行"),), (Text("1"),))),)), "甲首行"),
+        "a fold": (Fold(title=Text("折"), blocks=(Table(columns=TITLES, rows=(
+            Row(cells=((Text("首行", "the first row"),) * 3, (Text("1"),))),)),)), "折甲首行")}
     block, words = below[name]
     pages = pages_of(table, second=(block,))
     check_inside(pages)
