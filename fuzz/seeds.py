@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from fuzz import fuzz_visit
+from fuzz import fuzz_cells, fuzz_visit
 from fuzz.fuzz_modbus import FRAMES
 from fuzz.running import CORPUS
 from protocols import exchange
@@ -224,6 +224,12 @@ def _lists() -> Seeds:
     yield "explanations", b"e" + explained.encode()
     yield "list", b"l" + f"工业设备列表\n设备ID,设备名称,序列号\n{gateway.id}:0,压机,S-1\n\n{gateway.id}:9,,\n".encode()
     yield "list_apart", b"l" + f"\ufeffgateway,slot,name\r\n{gateway.id},1,\"a\nb\"\r\n".encode()
+
+
+def _cells() -> Seeds:
+    yield "file", b"z" + fuzz_cells.zipped()
+    yield "sheet", b"s" + fuzz_cells.SHEET.encode()
+    yield "texts", b"t" + fuzz_cells.TEXTS.encode()
 
 
 def _modbus() -> Seeds:
