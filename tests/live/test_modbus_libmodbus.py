@@ -12,11 +12,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pymodbus.server import ModbusSerialServer
 
+from protocols.modbus import schedule
 from protocols.modbus.driver import Driver
 from tests.support.programs import need
 from tests.unit.protocols.modbus.authority import Authority, role
 from tests.unit.protocols.modbus.recording import Recording, closed_port, endpoint, point, running, until
+from tests.unit.protocols.modbus.test_modbus_driver import device
 
 pytestmark = pytest.mark.live
 
@@ -252,3 +255,43 @@ async def test_a_serial_line(server_program: Path, tmp_path: Path) -> None:
                 await until(lambda: len(sink.values.get(12, [])) >= 10)
     judge(sink)
     assert (result.ok, result.code) == (True, "modbus.check_ok")
+
+
+async def test_a_dead_unit_on_a_serial_line_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """socat is the line. libmodbus cannot share one with a dead unit (see above), so pymodbus's server answers here.
+
+    Each question to the dead unit costs a timeout, and one of silence; then the same line is opened again.
+    """
+    pytest.importorskip("serial", reason="pyserial is not installed")
+    monkeypatch.setattr(schedule, "SILENT_FIRST_S", 1.0)
+    sink = Recording()
+    points = [point(unit, f"{unit}/holding/0", "float32", device=unit) for unit in (1, 2, 3)]
+    asked: set[int] = set()
+
+    def deaf(sending: bool, data: bytes) -> bytes:
+        if sending or len(data) < 7:
+            return data
+        request = data[-8:]  # what was not answered before is still in the server's buffer
+        asked.add(request[1])
+        return b"" if request[0] == 2 else request
+
+    async with serial_line(tmp_path) as (near, far):
+        server = ModbusSerialServer([device(1, [0x41AC, 0]), device(3, [0xC040, 0])], port=str(far), baudrate=19200,
+                                    parity="N", trace_packet=deaf)
+        await server.serve_forever(background=True)
+        try:
+            at = endpoint(0, protocol="modbus_rtu", endpoint=f"serial://{near}", baudrate=19200, parity="N",
+                          poll_s=0.05, timeout_s=0.1)
+            driver = Driver(at, points, sink)
+            assert [(r.ok, r.code) for r in await driver.check()] == [
+                (True, "modbus.check_ok"), (False, "modbus.timeout"), (True, "modbus.check_ok")]
+            async with running(driver):
+                await until(lambda: "modbus.unit_silent" in sink.codes())
+                had = dict(sink.replies)
+                await until(lambda: all(sink.replies[u] > had.get(u, 0) + 20 for u in (1, 3)))
+        finally:
+            await server.shutdown()
+    assert {slot: set(values) for slot, values in sink.values.items()} == {1: {21.5}, 3: {-3.0}}
+    assert [code for code in sink.codes() if code != "modbus.overrun"][:2] == ["modbus.timeout", "modbus.unit_silent"]
+    assert 3 in asked
+    assert not asked & {5, 6, 15, 16, 22, 23}
