@@ -17,7 +17,7 @@ from tests.support.source import CODE, ROOMS, ROOT, source_files, strings, uses
 
 FOLDER = ROOT / "tallystick" / "words"
 FILES = sorted(file.name for file in (FOLDER / "en").glob("*.toml"))
-FILE_ENDINGS = (".toml", ".json", ".tally", ".example")
+FILE_ENDINGS = (".toml", ".json", ".tally", ".example", ".html", ".pdf", ".xlsx")
 SOURCES = [file for file in source_files() if list(uses(file))]
 assert "tallystick.toml" in FILES and SOURCES, "the words or the source were not found: nothing would be tested"
 
