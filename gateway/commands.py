@@ -461,34 +461,49 @@ def _event_line(event: dict[str, Any], say: Say) -> str:
 
 def trust_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments of `tallystick trust`."""
-    _config_argument(parser, say)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = say("opcua.trust_example")
+    parser.add_argument("config", metavar="CONFIG", type=Path, help=say("opcua.help.trust_config"))
     parser.add_argument("fingerprint", metavar="FINGERPRINT", nargs="?", help=say("commissioning.help.fingerprint"))
     parser.add_argument("--list", action="store_true", help=say("commissioning.help.list"))
+    parser.add_argument("--add", metavar="FILE", type=Path, help=say("opcua.help.trust_add"))
+    parser.add_argument("--issuer", action="store_true", help=say("opcua.help.trust_issuer"))
 
 
 def trust_command(args: argparse.Namespace, say: Say) -> int:
-    """Approve one refused certificate, or list those that were refused and those that are trusted."""
-    from gateway.commissioning.trust import approve, certificates
+    """Approve one refused certificate, put in a file, or list what was refused and what is trusted."""
+    from gateway.commissioning.trust import add, approve, certificates, folders_of
+    from protocols.errors import ConfigError, Problem
 
-    config = _load(args)
+    if (args.issuer and args.add is None) or (args.add is not None and args.fingerprint is not None):
+        raise ConfigError(Problem.of("trust", "opcua.trust_options"))
+    folders = {args.config: (args.config.name,)} if args.config.is_dir() else folders_of(_load(args))
+    if args.add is not None:
+        fingerprint = add(folders, args.add, is_issuer=args.issuer)
+        _note(say("opcua.trust_added", folders=", ".join(map(str, folders))))
+        print(fingerprint)
+        return 0
     if args.fingerprint is not None:
-        approved = approve(config, args.fingerprint)
+        approved = approve(folders, args.fingerprint, args.config.name)
         _note(say("commissioning.trusted", connections=", ".join(approved.connections)))
         print(approved.fingerprint)
         return 0
-    found = [c for c in certificates(config) if args.list or not c.trusted]
+    found = [c for c in certificates(folders) if args.list or c.state == "refused"]
     if not found:
         _note(say("commissioning.none_listed" if args.list else "commissioning.none_refused"))
     for certificate in found:
         print("\n".join(_certificate_lines(certificate, say)))
-    if any(not c.trusted for c in found):
+    if any(c.state == "refused" for c in found):
         _note(say("commissioning.how_to_trust", config=args.config))
     return 0
 
 
 def _certificate_lines(certificate: Certificate, say: Say) -> list[str]:
-    state = say("commissioning.is_trusted" if certificate.trusted else "commissioning.is_refused",
-                connections=", ".join(certificate.connections))
+    sentences = {"refused": "commissioning.is_refused", "trusted": "commissioning.is_trusted",
+                 "issuer": "opcua.is_issuer"}
+    state = say(sentences[certificate.state], connections=", ".join(certificate.connections))
+    if certificate.authority and certificate.state != "issuer":
+        state += " " + say("opcua.is_authority")
     return [state, f"  SHA-256  {certificate.fingerprint}",
             "  " + say("commissioning.certificate", subject=certificate.subject, start=certificate.start,
                        end=certificate.end, uris=", ".join(certificate.uris) or "-"), ""]

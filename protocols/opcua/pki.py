@@ -1,7 +1,7 @@
 """Our own certificate, made once and kept, and the servers' certificates that a person has trusted. No device library.
 
-Trust is by exact certificate: what lies in `trust_dir` as DER is trusted, nothing else. An unknown certificate is
-written to `trust_dir/rejected/`, where a person compares its fingerprint and moves it up.
+What lies in `trust_dir` as DER is trusted, and what an authority there issued (trustlist.py). An unknown certificate is
+written to `trust_dir/rejected/`, where a person compares its fingerprint and approves it with `tallystick trust`.
 """
 
 from __future__ import annotations
@@ -14,25 +14,30 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from protocols.errors import ConfigError, DeviceError, Problem
+from protocols.opcua.trustlist import (
+    CERTIFICATE_BYTES_MAX,
+    CHAIN_MAX,
+    REJECTED,
+    NotTrustedError,
+    check_chain,
+    parsed,
+    read_store,
+)
 
 OWN_CERTIFICATE = "own.der"
 OWN_KEY = "own.key.pem"
-REJECTED = "rejected"
 
 KEY_BITS = 2048
 """What Basic256Sha256 and both AES policies accept everywhere; 4096 is refused by several controllers."""
 VALID_DAYS = 3650
 CLOCK_SLACK = timedelta(days=1)
-CERTIFICATE_BYTES_MAX = 64 * 1024
 REJECTED_MAX = 50
 """A server that shows a new certificate at every connect must not fill the disk."""
-TRUSTED_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,27 +130,26 @@ def leaf_of(blob: bytes) -> bytes:
     return leaf
 
 
-def parsed(der: bytes) -> x509.Certificate:
-    """Parse a certificate, its key and its extensions. Raises ValueError for whatever the library calls it."""
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        certificate.public_key()
-        list(certificate.extensions)
-    except (TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
-            x509.UnsupportedGeneralNameType) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from error
-    return certificate
+def chain_of(blob: bytes) -> list[bytes]:
+    """Return the certificates of a chain, the server's own first. Raises ValueError when the first is none."""
+    leaf = leaf_of(blob)
+    found, at = [leaf], len(leaf)
+    while len(found) < CHAIN_MAX and blob[at:at + 2] == b"\x30\x82":
+        found.append(blob[at:at + 4 + int.from_bytes(blob[at + 2:at + 4], "big")])
+        at += len(found[-1])
+    return found
 
 
 def check_server_certificate(blob: bytes, application_uri: str, trust_dir: Path, *, where: str, url: str,
                              now: datetime) -> bytes:
-    """Return the DER of the server's certificate if a person trusts it, else refuse.
+    """Return the DER of the server's certificate if a person trusts it or who issued it, else refuse.
 
     Raises: DeviceError opcua.bad_certificate, opcua.untrusted_certificate (kept in `rejected/`),
+    opcua.certificate_revoked, opcua.revocation_unknown (its authority has no list in force here),
     opcua.certificate_expired, opcua.certificate_uri (it was issued for another application).
     """
     try:
-        leaf = leaf_of(blob)
+        leaf, *sent = chain_of(blob)
         server_spki_sha256(leaf)
         certificate = parsed(leaf)
         uris = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
@@ -155,10 +159,15 @@ def check_server_certificate(blob: bytes, application_uri: str, trust_dir: Path,
     except ValueError as error:
         raise DeviceError(Problem.of(where, "opcua.bad_certificate", endpoint=url, why=error)) from error
     fingerprint = hashlib.sha256(leaf).hexdigest()
-    if leaf not in _trusted(trust_dir):
+    try:
+        check_chain(leaf, sent, read_store(trust_dir), now=now)
+    except NotTrustedError as error:
+        if error.code != "untrusted_certificate":
+            raise DeviceError(Problem.of(where, f"opcua.{error.code}", endpoint=url, fingerprint=fingerprint,
+                                         issuer=error.issuer[:200], folder=trust_dir)) from error
         kept = _keep_rejected(trust_dir, leaf, fingerprint)
         raise DeviceError(Problem.of(where, "opcua.untrusted_certificate", endpoint=url, fingerprint=fingerprint,
-                                     file=kept, folder=trust_dir))
+                                     file=kept, folder=trust_dir)) from error
     if not certificate.not_valid_before_utc - CLOCK_SLACK <= now <= certificate.not_valid_after_utc:
         raise DeviceError(Problem.of(where, "opcua.certificate_expired", endpoint=url,
                                      start=certificate.not_valid_before_utc.date(),
@@ -172,19 +181,6 @@ def check_server_certificate(blob: bytes, application_uri: str, trust_dir: Path,
 def server_spki_sha256(der: bytes) -> str:
     """Return the hex SHA-256 of the DER SubjectPublicKeyInfo. Raises ValueError unless it is an RSA certificate."""
     return hashlib.sha256(_public_der(parsed(der).public_key())).hexdigest()
-
-
-def _trusted(trust_dir: Path) -> set[bytes]:
-    """Return the certificates of the folder; a file that is no certificate trusts nobody and stops nobody."""
-    if not trust_dir.is_dir():
-        return set()
-    found = set()
-    for path in sorted(trust_dir.iterdir())[:TRUSTED_MAX]:
-        if path.suffix.lower() not in (".der", ".cer", ".crt") or not path.is_file():
-            continue
-        if path.stat().st_size <= CERTIFICATE_BYTES_MAX:
-            found.add(path.read_bytes())
-    return found
 
 
 def _keep_rejected(trust_dir: Path, leaf: bytes, fingerprint: str) -> str:

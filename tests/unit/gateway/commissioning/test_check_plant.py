@@ -17,7 +17,7 @@ from config.gateway import load_gateway
 from gateway.commands import _probe_lines
 from gateway.commissioning.check import DeviceCheck, check_devices
 from gateway.commissioning.state import State
-from gateway.commissioning.trust import approve, certificates
+from gateway.commissioning.trust import approve, certificates, folders_of
 from gateway.probing.checking import check_plant, plan
 from protocols.errors import ConfigError, DeviceError, Problem
 from simulators.plant import Plant
@@ -72,21 +72,21 @@ async def test_every_device_but_the_dead_one_passes_once_the_certificate_is_trus
         (name, sum(c.ok for c in checks if c.connection == name), sum(c.connection == name for c in checks))
         for name in config.protocols)
 
-    waiting = certificates(config)
-    assert [(c.trusted, c.connections) for c in waiting] == [(False, ("machines",))]
+    waiting = certificates(folders_of(config))
+    assert [(c.state, c.connections) for c in waiting] == [("refused", ("machines",))]
     fingerprint = dict(failed[min(behind)].args)["fingerprint"]
     assert waiting[0].fingerprint == fingerprint and waiting[0].uris and waiting[0].end > waiting[0].start
     with pytest.raises(ConfigError) as short:
-        approve(config, fingerprint[:15])
+        approve(folders_of(config), fingerprint[:15], config.file.name)
     assert short.value.problems[0].code == "commissioning.short_fingerprint"
     with pytest.raises(ConfigError) as unknown:
-        approve(config, "0" * 64)
+        approve(folders_of(config), "0" * 64, config.file.name)
     assert unknown.value.problems[0].code == "commissioning.unknown_fingerprint"
     spoken = " ".join(fingerprint[at:at + 4] for at in range(0, 32, 4)).upper()  # half of it, as read from a display
-    assert approve(config, spoken).fingerprint == fingerprint
-    assert [(c.trusted, c.path.parent) for c in certificates(config)] == [(True, trusted)]
+    assert approve(folders_of(config), spoken, config.file.name).fingerprint == fingerprint
+    assert [(c.state, c.path.parent) for c in certificates(folders_of(config))] == [("trusted", trusted)]
     with pytest.raises(ConfigError) as again:
-        approve(config, fingerprint)
+        approve(folders_of(config), fingerprint, config.file.name)
     assert again.value.problems[0].code == "commissioning.trusted_already"
 
     checks = await check_devices(config, silent)
