@@ -12,10 +12,10 @@ from tests.support.page import check
 from tests.support.source import ROOT
 
 PAGE = ROOT / "docs" / "questions.md"
-ALLOWED = ("base64", "cat", "cut", "grep", "head", "openssl", "tail", "tr", "unzip", "xxd")
+ALLOWED = ("base64", "cat", "cut", "grep", "head", "openssl", "sed", "sort", "tail", "tr", "unzip", "xxd")
 PART = re.compile(r"<!-- scene: (?P<scene>[a-z-]+), question (?P<question>\d+) -->")
 PARTS = [(match["question"], match["scene"], match[0]) for match in PART.finditer(PAGE.read_text(encoding="utf-8"))]
-ANSWERED = ("1", "4", "15", "16", "17", "19", "20")
+ANSWERED = (*map(str, range(1, 18)), "19", "20")
 
 
 def test_every_question_stands_on_the_page_once() -> None:
