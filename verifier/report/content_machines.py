@@ -23,7 +23,7 @@ def list_section(result: Json, say: Say, rows_max: int) -> list[Section]:
     only, more = told["only_in_list"], told["only_in_evidence"]
     blocks: list[Block] = [Paragraph((Text(say(
         "list.heading", rows=told["rows"], matched=told["matched"], only=len(only), more=len(more))),))]
-    columns = (Column(title=Text(say("report.list_row")), share=2, align="right"),
+    columns = (Column(title=Text(say("report.list_row")), share=3.2, align="right"),
                Column(title=Text(say("printed.gateway")), share=4),
                Column(title=Text(say("printed.slot")), share=3, align="right"),
                Column(title=Text(say("printed.device")), share=9),

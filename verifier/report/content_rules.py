@@ -78,8 +78,10 @@ class Rules:
         if not told:
             return []
         columns = (Column(title=self.t("printed.metric"), share=5, head=True), *(
-            Column(title=self.t(f"stage.{stage}"), share=2.4, align="right") for stage in STAGES), *(
-            Column(title=self.t("report.level_up", level=level), share=1.6, align="right") for level in LEVELS))
+            Column(title=Text(self.say(f"stage.{stage}"), style="small"), share=2.6, align="right")
+            for stage in STAGES), *(
+            Column(title=Text(self.say("report.level_up", level=level), style="small"), share=1.6, align="right")
+            for level in LEVELS))
         rows = [Row(cells=((Text(self.names[metric["key"]]),), *(self._value(metric["stages"].get(s)) for s in STAGES),
                            *(self._value(metric["levels"].get(level)) for level in LEVELS))) for metric in told]
         return [Paragraph((Text(self.say("told.stages"), style="small"),)), Table(columns=columns, rows=tuple(rows))]

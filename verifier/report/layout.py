@@ -386,7 +386,7 @@ def _laid(pages: Pages, table: Table, row: Row, widths: Sequence[float], *, head
         for text in cell:
             lines += pages.type.lines(text, width, strong=strong and text.style != "mono")
         cells.append(tuple(lines))
-    grey = HEAD_GREY if head else RULE_GREY if row.mark == "rule" else None
+    grey = HEAD_GREY if head else RULE_GREY if row.mark in ("rule", "fault") else None
     return _Laid(tuple(cells), across, grey)
 
 
