@@ -121,7 +121,12 @@ class Link:
         client = self._client = await self._make_client()
         self._has_answered = False
         try:
+            task = asyncio.current_task()
+            cancelled = task.cancelling() if task is not None else 0
             is_up = await client.connect()
+            if task is not None and task.cancelling() > cancelled:
+                # wait_for of Python 3.11, in pymodbus's connect, swallows a cancellation that meets the connection.
+                raise asyncio.CancelledError
             if is_up and self._endpoint.is_rtu and self._is_owed:
                 await self._drain()
         except ValueError:  # a name that nobody can look up; `_why_not` meets it again and tells

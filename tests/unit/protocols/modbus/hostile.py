@@ -15,6 +15,7 @@ from itertools import accumulate
 
 from protocols.modbus.driver import Driver
 from protocols.modbus.frames import crc16
+from protocols.modbus.target import ModbusPoint
 from protocols.samples import SampleBatch
 from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
 
@@ -51,6 +52,7 @@ class Hostile:
         self.functions: set[int] = set()
         self.last_transaction = 0
         self.late: set[asyncio.Task[None]] = set()
+        self.serving_now: set[asyncio.Task[None]] = set()
 
     def frame(self, transaction: int, unit: int, pdu: bytes) -> bytes:
         if self.is_rtu:
@@ -65,6 +67,10 @@ class Hostile:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.newest = writer
+        own = asyncio.current_task()
+        assert own is not None
+        self.serving_now.add(own)
+        own.add_done_callback(self.serving_now.discard)
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
                 raw = await reader.readexactly(8 if self.is_rtu else 12)
@@ -153,6 +159,7 @@ class Hostile:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
+            await asyncio.wait_for(asyncio.gather(*self.late, *self.serving_now), 10)
 
 
 @dataclass(frozen=True)
@@ -169,14 +176,16 @@ class Outcome:
 async def attack(protocol: str, hostile: Hostile, *, requests: int, units: tuple[int, ...], poll_s: float = 0.01,
                  deadline_s: float = 60) -> Outcome:
     """Run the driver against `hostile` until it was asked `requests` times. The caller shortens schedule's waits."""
-    points, meant = [], {}  # meant: point slot -> (unit, block, register)
+    points: list[ModbusPoint] = []
+    meant: dict[int, tuple[int, int, int]] = {}  # meant: point slot -> (unit, block, register)
     for unit in units:
         for block in BLOCKS:
             for register in (0, *range(2, BLOCK_REGISTERS)):
                 meant[len(points)] = (unit, block, register)
                 points.append(point(len(points), f"{unit}/holding/{block + register}",
                                     "uint32" if register == 0 else "uint16", device=unit))
-    sink, checked, wrong = Recording(), [0], []
+    sink, checked = Recording(), [0]
+    wrong: list[object] = []
 
     def compare(rows: SampleBatch) -> None:
         number, asked_unit, asked = hostile.latest

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from pymodbus import FramerType
+from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.constants import ExcCodes
 from pymodbus.pdu import ExceptionResponse, ModbusPDU
 from pymodbus.pdu.mei_message import ReadDeviceInformationResponse
@@ -326,3 +327,24 @@ def test_a_serial_line_without_pyserial_says_what_to_install(monkeypatch: pytest
     with pytest.raises(ConfigError) as caught:
         Driver(endpoint(0, protocol="modbus_rtu", endpoint="serial:///dev/ttyS0"), [], Recording())
     assert caught.value.problems[0].code == "modbus.needs_pyserial"
+
+
+async def test_a_cancellation_that_meets_the_connection_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """wait_for of Python 3.11 returns the connection instead; the driver then polled on, and `run` never ended."""
+    connecting = asyncio.Event()
+
+    async def swallow(self: AsyncModbusTcpClient) -> bool:
+        connecting.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return True
+
+    monkeypatch.setattr(AsyncModbusTcpClient, "connect", swallow)
+    sink = Recording()
+    task = asyncio.create_task(Driver(endpoint(1), [point(0, "1/coil/0")], sink).run())
+    await asyncio.wait_for(connecting.wait(), 5)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=2)
+    if not done:
+        task.cancel()
+    assert done and task.cancelled()
