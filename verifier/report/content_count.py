@@ -28,8 +28,12 @@ POINT_STAGES = ("configured", "", "sampled", "producing", "changing", "counted",
 STAGES = tuple(a or b for a, b in zip(DEVICE_STAGES, POINT_STAGES, strict=True))
 DAY_COLUMNS = 2
 SPLITS = (("class", "printed.class"), ("city", "printed.city"), ("industry", "report.industry"),
-          ("enterprise", "report.enterprises"))
-"""Divisions that are printed, each with its sum, which is the total: Appendix B level 2, cities, Appendix A."""
+          ("enterprise", "report.enterprises"), ("kind", "report.kinds"))
+"""Divisions that are printed, each with its sum, which is the total. Kinds stand here by model, beside the classes."""
+
+DIGEST_HEX = 64
+DIGEST_CHARS = 12
+"""A model is known by a digest, and has a name where a device of it is opened; so many characters are printed."""
 
 CHARTED = ("class", "city")
 PARTS_MAX = 60
@@ -121,7 +125,7 @@ class _Count:
                 continue
             if by in CHARTED:
                 blocks.append(self._bars(parts, title))
-            blocks.append(self._split(parts, title, declared=by in (*figures["declared"], "enterprise")))
+            blocks.append(self._split(parts, title, declared=by in (*figures["declared"], "enterprise", "kind")))
         return Section(key="splits", title=self.t("report.section.splits"), blocks=tuple(blocks))
 
     def _bars(self, parts: Sequence[Json], title: str) -> Chart:
@@ -152,6 +156,8 @@ class _Count:
         name, key = part["name_zh"], part["key"]
         if key is None:
             return str(name) if name and self.say.lang == "zh" else self.say("printed.no_class")
+        if len(key) == DIGEST_HEX:
+            return printable(str(name or f"{key[:DIGEST_CHARS]}…"))
         if not name or self.say.lang == "zh" or name == key:
             return printable(str(name or key))
         return printable(f"{name} ({key})")

@@ -161,8 +161,8 @@ def test_what_the_enterprise_declares(shown: Printed) -> None:
         for what in ("class", "industry", "deployment", "time of receipt"):
             assert what in line
     # In the report it stands beside the splits themselves.
-    assert shown.texts["report en"].count("(declared by the enterprise)") == 3
-    assert shown.texts["report zh"].count("(企业申报)") == 3
+    assert shown.texts["report en"].count("(declared by the enterprise)") == 4
+    assert shown.texts["report zh"].count("(企业申报)") == 4
     assert "limit.declared" in shown.verify["summary"]["limits"]
 
 
