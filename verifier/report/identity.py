@@ -11,18 +11,24 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 CODE_CHARS = 20
 """100 bits: nobody makes a second result with the same code."""
 
 GROUP_CHARS = 4
+PARTS_AT_ONCE = 8192
 
 
 def result_sha256(result: Mapping[str, Any]) -> str:
     """Return the SHA-256, in hexadecimal, of what `--json` prints of this result, its last newline with it."""
-    printed = json.dumps(result, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    return hashlib.sha256(printed.encode()).hexdigest()
+    parts = json.JSONEncoder(ensure_ascii=False, indent=2, sort_keys=True).iterencode(result)
+    digest = hashlib.sha256()
+    while some := list(islice(parts, PARTS_AT_ONCE)):  # all at once they are 75 MB for 50 000 devices
+        digest.update("".join(some).encode())
+    digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def verification_code(sha256: str) -> str:
