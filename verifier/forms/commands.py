@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,10 @@ if TYPE_CHECKING:
     from verifier.audit.claim import Claim
     from verifier.audit.counting import Judged
     from verifier.forms.cover import Request
-    from verifier.forms.devices import DeviceLine, Progress
+    from verifier.forms.devices import DeviceLine
+    from verifier.report.progress import Progress
 
 FORM = ".xlsx"
-PROGRESS_S = 0.2
-"""A terminal is told of progress no more often than this."""
 
 
 def export_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
@@ -85,11 +83,12 @@ def _write(path: Path, request: Request, judged: Sequence[Judged], claim: Claim 
     from verifier.forms.fill_in import write_fill_in
     from verifier.forms.lists import write_list
     from verifier.forms.tables import write_monitoring, write_summary
+    from verifier.report.progress import Progress
     from verifier.report.xlsx_book import Book
 
-    head = request.programme.data.programme
+    head, progress = request.programme.data.programme, Progress(say)
     with Book(path, title=request.wanted.name_zh, subject=head.title_zh, created=time_of(request.at_s),
-              footer=footer(request, say)) as book:
+              footer=footer(request, say), progress=progress) as book:
         if request.wanted.kind == "monitoring":
             write_monitoring(book, request, claim, say)
         elif request.wanted.kind == "summary":
@@ -97,28 +96,13 @@ def _write(path: Path, request: Request, judged: Sequence[Judged], claim: Claim 
         elif request.wanted.kind == "fill_in":
             write_fill_in(book, request, say)
         else:
-            write_list(book, request, _lines(request, judged, say), say)
+            write_list(book, request, _lines(request, judged, progress), say)
 
 
-def _lines(request: Request, judged: Sequence[Judged], say: Say) -> Iterator[DeviceLine]:
+def _lines(request: Request, judged: Sequence[Judged], progress: Progress) -> Iterator[DeviceLine]:
     from verifier.forms.devices import device_lines
 
     evidence = [one.verdict.evidence for one in judged if one.verdict.evidence is not None]
     return device_lines(evidence, request.counted.devices, at_s=request.at_s, basis=request.programme.basis,
-                        progress=progress(say))
+                        progress=progress.windows if progress.watched else None)
 
-
-def progress(say: Say) -> Progress | None:
-    """Return what tells a terminal how far a walk over windows is; None where nobody watches."""
-    if not sys.stderr.isatty():
-        return None
-    last = 0.0
-
-    def told(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= PROGRESS_S:
-            last = now
-            print("\r" + say("forms.progress", done=done, total=total), end="\r", file=sys.stderr, flush=True)
-
-    return told

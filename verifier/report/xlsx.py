@@ -14,6 +14,7 @@ from protocols.terms.say import Say
 from verifier.commands import SHOWN_ZONE, level_lines, local_time
 from verifier.report import wording, xlsx_claim
 from verifier.report.identity import result_sha256, verification_code
+from verifier.report.progress import Progress
 from verifier.report.wording import Json
 from verifier.report.xlsx_book import ROWS_MAX, Book, Cell, Column, Sheet
 
@@ -43,7 +44,7 @@ def write_report(path: Path, result: Json, say: Say) -> None:
     digest = result_sha256(result)
     footer = say("sheet.footer", digest=digest[:16], code=verification_code(digest), page="{page}", pages="{pages}")
     with Book(path, title=say("printed.title"), created=when(at_s) or datetime.fromtimestamp(0, UTC),
-              footer=footer, subject=str(result["programme"]["title_zh"])) as book:
+              footer=footer, subject=str(result["programme"]["title_zh"]), progress=Progress(say)) as book:
         _summary(book.sheet(say("sheet.summary")), result, digest, say)
         xlsx_claim.sheets(book, result, say)
         if counted["figures"] is not None:

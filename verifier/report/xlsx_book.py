@@ -18,6 +18,7 @@ import xlsxwriter  # type: ignore[import-untyped]  # it ships no types
 from xlsxwriter.exceptions import XlsxFileError  # type: ignore[import-untyped]  # the same
 
 from protocols.errors import ConfigError, Problem
+from verifier.report.progress import Progress
 
 Kind = Literal["text", "count", "number", "time", "day"]
 Cell = str | int | float | bool | datetime | None
@@ -32,6 +33,7 @@ CHOICES_CHARS_MAX = 255
 """A list of choices that is longer than this cannot be written into the cell's validation."""
 
 FOOTER_CHARS_MAX = 200
+TOLD_ROWS = 500
 PAPER_A4 = 9
 COLUMN_WIDTH, LINE_PT, ROW_PT_MAX = 8.43, 13.0, 400.0
 SHEET_NAME_MAX = 31
@@ -181,6 +183,7 @@ class Sheet:
             style = "entered" if column.entered else f"{column.kind}_strong" if strong else column.kind
             self._write(self.row, at, cell, style)
         self.row += 1
+        self.book.wrote_row()
 
     def entry(self, cells: Sequence[Cell], entered: Sequence[int], *, keys: bool = False) -> None:
         """Write one row of a form: a key that is cut short, then cells; those in `entered` may be filled in.
@@ -262,7 +265,9 @@ class Book:
     footer: said at the foot of every printed page beside "page n of m"; {page} and {pages} are filled by the printer.
     """
 
-    def __init__(self, path: Path, *, title: str, created: datetime, footer: str, subject: str = "") -> None:
+    def __init__(self, path: Path, *, title: str, created: datetime, footer: str, subject: str = "",
+                 progress: Progress | None = None) -> None:
+        self.progress, self.rows = progress, 0
         self.path, self._part = path, path.with_name(path.name + ".part")
         self.raw = xlsxwriter.Workbook(str(self._part), {
             "constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False,
@@ -285,11 +290,19 @@ class Book:
                 BASE | STYLES[name] | ({"quote_prefix": True} if quoted else {}))
         return found
 
+    def wrote_row(self) -> None:
+        """Count a row of a table, and tell who watches."""
+        self.rows += 1
+        if self.progress is not None and self.rows % TOLD_ROWS == 0:
+            self.progress.rows(self.rows)
+
     def __enter__(self) -> Book:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
+        if self.progress is not None:
+            self.progress.clear()
         if error is not None:  # an unfinished book is no book; its temporary files go with it
             for sheet in self.raw.worksheets():
                 sheet._opt_close()

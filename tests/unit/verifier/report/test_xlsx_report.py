@@ -21,8 +21,9 @@ from tallystick.words.lookup import Words
 from tests.support.plant_fixture import Plant, claim_text
 from verifier.conformance.world import USCC
 from verifier.report.identity import result_sha256, verification_code
+from verifier.report.progress import CLEAR, Progress
 from verifier.report.xlsx import long_table, write_report
-from verifier.report.xlsx_book import CELL_CHARS_MAX, Book, Column, cell_text, lines_of
+from verifier.report.xlsx_book import CELL_CHARS_MAX, TOLD_ROWS, Book, Column, cell_text, lines_of
 
 HOSTILE = ('=HYPERLINK("http://x","y")', "+1+1", "-2", "@SUM(A1)", "\t=1", "\r\n=1", "http://example.org", "{=1}",
            "00012", "x\u202etxt.exe\x07")
@@ -182,3 +183,16 @@ def test_a_cell_holds_what_can_be_seen(text: str, expected: str) -> None:
 
 def test_a_chinese_character_is_two_wide() -> None:
     assert [lines_of(text, 11) for text in ("", "a" * 10, "a" * 11, "中" * 5, "中" * 6, "a\nb")] == [1, 1, 2, 1, 2, 2]
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["terminal", "nobody"])
+def test_a_terminal_is_told_how_far_it_is_and_the_line_goes_away(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: bool) -> None:
+    told = io.StringIO()
+    monkeypatch.setattr(told, "isatty", lambda: watched)
+    monkeypatch.setattr("sys.stderr", told)
+    with Book(tmp_path / "a.xlsx", title="t", created=datetime(2026, 1, 1, tzinfo=UTC), footer="f",
+              progress=Progress(Words("en"))) as book:
+        long_table(book, "list", (Column(title="n", kind="count"),), ((n,) for n in range(2 * TOLD_ROWS)), title="list")
+    assert (told.getvalue() == CLEAR + Words("en")("forms.progress.rows", rows=TOLD_ROWS) + CLEAR) == watched
+    assert watched or not told.getvalue()
