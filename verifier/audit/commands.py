@@ -107,14 +107,26 @@ def _compare(args: argparse.Namespace, order: Order, say: Say) -> int:
 
 def audit_command(args: argparse.Namespace, say: Say) -> int:
     """Judge a claim. 0 it holds, 1 it does not, 2 bad usage or T is not covered."""
-    from config.programme import load_programme
-    from verifier.audit.counting import count
-    from verifier.audit.listed import claimed_list, with_list
-    from verifier.audit.results import as_bytes, as_json
-    from verifier.audit.verdict import audit
+    from verifier.audit.results import as_bytes
     from verifier.report.audit_text import audit_lines
 
     _check_report(args.report, args.fonts)
+    result = _audited(args, say)  # nothing of the evidence is kept while a report is written
+    if args.report is not None:
+        _write_report(args, result, say)
+        print(say("audit.report_written", path=args.report), file=sys.stderr)
+    print(as_bytes(result) if args.json else "\n".join(audit_lines(result, say)))
+    return 0 if result["verdict"] == "holds" else EXIT_FAILED
+
+
+def _audited(args: argparse.Namespace, say: Say) -> dict[str, Any]:
+    """Return the result of an audit as JSON."""
+    from config.programme import load_programme
+    from verifier.audit.counting import count
+    from verifier.audit.listed import claimed_list, with_list
+    from verifier.audit.results import as_json
+    from verifier.audit.verdict import audit
+
     programme = load_programme(args.programme)
     claim = read_claim(args.claim, programme)
     _agree(args, programme.data.programme.key, claim.table.programme, claim.table.type)
@@ -126,12 +138,7 @@ def audit_command(args: argparse.Namespace, say: Say) -> int:
     found = audit(claim, programme, platform_type, counted, say)
     if listed is not None:
         found = with_list(found, listed, judged, order.basis, say)
-    result = as_json(found)
-    if args.report is not None:
-        _write_report(args, result, say)
-        print(say("audit.report_written", path=args.report), file=sys.stderr)
-    print(as_bytes(result) if args.json else "\n".join(audit_lines(result, say)))
-    return 0 if result["verdict"] == "holds" else EXIT_FAILED
+    return as_json(found)
 
 
 def read_claim(path: Path, programme: Programme) -> Claim:
