@@ -16,6 +16,7 @@ from tallystick.__main__ import main
 from tests.support.golden import folder
 from verifier.audit import commands
 from verifier.conformance import golden_claims, golden_plants
+from verifier.conformance.golden import STILL_SUNDAY, SUNDAYS
 from verifier.conformance.golden_claims import Filed
 
 CLAIMS = {claim.name.removeprefix("claims/").removesuffix(".toml"): claim for claim in golden_claims.claims()}
@@ -90,6 +91,52 @@ def test_every_programme_and_type(capsys: pytest.CaptureFixture[str], claim: Fil
     assert (code, result["verdict"]) == ((0, "holds") if holds else (1, "does_not_hold"))
     assert all(f["code"] in ("audit.overclaim", "audit.rule_not_met", "audit.part_overclaim")
                for f in result["findings"] if f["severity"] == "fault")
+
+
+def counted(capsys: pytest.CaptureFixture[str], *options: str | Path) -> Any:
+    bundles = [str(folder() / name) for name in golden_plants.FILES]
+    assert main(["--lang", "en", "count", *bundles, "--policy", str(folder() / "policy.json"), "--at",
+                 golden_claims.AT, "--json", *map(str, options)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_every_day_of_the_month(capsys: pytest.CaptureFixture[str]) -> None:
+    """Question 12: machines in the public cloud; every third runs on Sundays, none on 9 June; gaps are no zeros."""
+    days = {day["date"]: (day["devices"], day["whole"])
+            for day in counted(capsys, "--programme", "sichuan_2022")["figures"]["daily_running"]}
+    public = [m for m in golden_claims.counted(load_programme("sichuan_2022"), tuple(golden_plants.OPERATORS))
+              if m.deployment == "public"]
+    disputed = 1  # its twin is in the private cloud
+    cut = {f"2024-05-{day}" for day in (27, 28, 29)} | {"2024-06-04"}
+    assert len(days) == 30
+    for date, told in days.items():
+        there = [m for m in public if m.change != "joined" or date >= "2024-05-20"]
+        sunday = [m for m in there if m.number % 3 == 0]
+        expected = 0 if date == STILL_SUNDAY else len(sunday) if date in SUNDAYS else len(there) + disputed
+        assert told == (expected, date not in cut), date
+
+
+def test_what_is_counted_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    """Question 5: two protocols, two gateways, two enterprises; one side of each counts."""
+    groups = counted(capsys, "--programme", "jiangxi_2024")["duplicates"]
+    assert sorted((group["dispute"], len(group["members"]), group["counted"]) for group in groups) == [
+        (False, 2, 1)] * 4 + [(True, 2, 1)]
+    lost = {member["name"] for group in groups for member in group["members"] if member["reason"] is not None}
+    assert lost == {m.name for site in golden_plants.OPERATORS for m in golden_plants.machines(site)
+                    if m.reason == "duplicate_identity"}
+
+
+def test_which_points_are_left(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Question 8: from 5003 configured points to 4665."""
+    basis = tmp_path / "every.toml"
+    basis.write_text('schema = "basis/1"\nkey = "every point"\n[basis]\nfold_points = false\n'
+                     'point_roles = ["switch", "parameter", "heartbeat", "derived", "constant"]\n', encoding="utf-8")
+    every, few = counted(capsys, "--basis", basis), counted(capsys, "--programme", "jiangxi_2024")
+    machines = [m for site in golden_plants.OPERATORS for m in golden_plants.machines(site) if m.why is None]
+    points = [point for m in machines for point in m.points]
+    assert every["figures"]["points"]["configured"] == 5003
+    assert every["figures"]["points"]["value"] == sum(doing != "dead" for _, doing, _ in points) == 4895
+    assert few["figures"]["points"]["value"] == 4665
 
 
 def test_all_types_are_here() -> None:
