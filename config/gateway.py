@@ -144,6 +144,11 @@ class OpcUaTable(Section):
     timeout_s: float = 5.0
     queue_size: int = 10
     server_device: str | None = None
+    user_certificate_file: str | None = None
+    user_key_file: str | None = None
+    reads: str = "subscription"
+    poll_s: float = 1.0
+    profile: str = "auto"
 
 
 class ModbusUnitsTable(Section):
@@ -364,6 +369,9 @@ def _table_problems(file: str, base: Path, raw: GatewayFile) -> Iterator[Problem
     for index, table in enumerate(raw.connections):
         if not isinstance(table, ModbusTable):
             named.append((f"connections[{index}]", "password_file", table.password_file))
+        if isinstance(table, OpcUaTable):
+            named += [(f"connections[{index}]", key, getattr(table, key))
+                      for key in ("user_certificate_file", "user_key_file")]
         if isinstance(table, MqttTable):
             named.append((f"connections[{index}]", "ca_file", table.ca_file))
         if isinstance(table, ModbusTable):
@@ -413,7 +421,8 @@ def _endpoint(table: OpcUaTable | ModbusTable | MqttTable, where: str, base: Pat
             publishing_interval_ms=table.publishing_interval_ms,
             # A silent device must be asked within every window, whatever the phase: a third of it is soon enough.
             idle_read_s=table.idle_read_s or max(len_s / 3, 0.5), timeout_s=table.timeout_s,
-            queue_size=table.queue_size)
+            queue_size=table.queue_size, user_certificate_file=path(table.user_certificate_file),
+            user_key_file=path(table.user_key_file), reads=table.reads, poll_s=table.poll_s, profile=table.profile)
         problems = endpoint.problems(where)
         if problems:
             raise ConfigError(problems)

@@ -10,12 +10,14 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 import numpy as np
 
 from protocols.errors import DeviceError, Problem
 from protocols.opcua import codec, session
+from protocols.opcua.session import NO_SUCH_NODE, STATUS_CODE
 from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint, OpcUaPoint
 from protocols.samples import BAD, Sink
 
@@ -23,6 +25,7 @@ PUBLISH_OUTSTANDING = 3
 """PublishRequests waiting at the server: one alone costs a round trip between two notifications."""
 EVENTS_PER_ROUND = 50
 SLEEP_MIN_S, SLEEP_MAX_S = 0.05, 3600.0
+TOO_MANY_ITEMS = "BadTooManyMonitoredItems"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,9 +45,18 @@ class Subscription:
 class Link(Protocol):
     """An open session with one subscription. Its methods raise OSError or the device library's errors."""
 
+    item_limit: int | None
+
+    @property
+    def created(self) -> Subscription | None:
+        """The subscription; None where points are polled."""
+
     @property
     def subscription(self) -> Subscription:
-        """What was created on the server."""
+        """What was created on the server; only where points are not polled."""
+
+    async def server_time(self) -> datetime | None:
+        """Return the server's own time, UTC; None when it does not tell."""
 
     def knows(self, address: OpcUaAddress) -> bool:
         """Whether the server has the namespace of this address."""
@@ -83,6 +95,11 @@ class Collector:
             self.points_of[device].append(position)
         self._retries = session.Retries(rng)
         self._overflowed: set[int] = set()
+        self._polled: set[int] = set()
+        self._told_limit: int | None = None
+        self._clock_off = False
+        self.clock_offset_s: float | None = None
+        """How far the server's clock is ahead of ours, as last measured."""
 
     def subscribed(self, subscription_id: int, *, interval_ms: float, keep_alive_count: int) -> Subscription:
         """Return the state of a new subscription; interval and keep-alive count are those the server granted."""
@@ -94,13 +111,17 @@ class Collector:
 
     async def collect(self, link: Link) -> None:
         """Collect until something ends it, and raise that."""
-        link.subscription.publishers = PUBLISH_OUTSTANDING
+        self._choose_polled(link)
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(PUBLISH_OUTSTANDING):
-                    group.create_task(self._publish(link))
-                for work in (self._monitor, self._read_idle, self._watch):
-                    group.create_task(work(link))
+                if link.created is not None:
+                    link.created.publishers = PUBLISH_OUTSTANDING
+                    for _ in range(PUBLISH_OUTSTANDING):
+                        group.create_task(self._publish(link))
+                    for work in (self._monitor, self._read_idle, self._watch):
+                        group.create_task(work(link))
+                group.create_task(self._poll(link))
+                group.create_task(self._compare_clocks(link))
         except BaseExceptionGroup as several:
             first: BaseException = several
             while isinstance(first, BaseExceptionGroup):
@@ -175,7 +196,7 @@ class Collector:
         subscription.acks.append(number)
         return True
 
-    def deliver(self, subscription: Subscription, items: codec.Items, received_ns: int) -> None:
+    def deliver(self, subscription: Subscription | None, items: codec.Items, received_ns: int) -> None:
         """Hand one response over as one batch; everything received is delivered or discarded with its reason."""
         if items.undecodable:
             self._sink.discarded("undecodable", items.undecodable)
@@ -189,7 +210,8 @@ class Collector:
         answered = np.unique(self._device_of[positions[batch.quality != BAD]])
         if answered.size:
             self._sink.answered(self.devices[answered], received_ns)
-            subscription.idle.heard(answered, asyncio.get_running_loop().time())
+            if subscription is not None:
+                subscription.idle.heard(answered, asyncio.get_running_loop().time())
         overflow = codec.has_overflow(np.array(items.status, dtype=np.uint32))
         for row in np.flatnonzero(overflow).tolist():
             handle = items.handle[row]
@@ -202,12 +224,13 @@ class Collector:
         """Create the monitored items that are not there yet, and retry the refused ones for ever."""
         loop = asyncio.get_running_loop()
         monitored = link.subscription.monitored
-        pending = [position for position, there in enumerate(monitored) if not there]
+        pending = [position for position, there in enumerate(monitored) if not there and position not in self._polled]
         while True:
             if pending:
                 await self.monitor(link, pending)
             await asyncio.sleep(min(SLEEP_MAX_S, max(SLEEP_MIN_S, self._retries.next_due_s() - loop.time())))
-            pending = [position for position in self._retries.due(loop.time()) if not monitored[position]]
+            pending = [position for position in self._retries.due(loop.time())
+                       if not monitored[position] and position not in self._polled]
             if pending:
                 await link.learn()  # a namespace may have appeared
 
@@ -218,11 +241,22 @@ class Collector:
         refused = [(position, "opcua.namespace_unknown", "") for position in sorted({*positions} - {*known})]
         mended = 0
         for position, status in zip(known, statuses, strict=True):
-            if status:
+            if status == TOO_MANY_ITEMS:
+                self._polled.add(position)
+                mended += self._retries.mended(position)
+            elif status:
                 refused.append((position, "opcua.bad_node", status))
             else:
                 link.subscription.monitored[position] = True
                 mended += self._retries.mended(position)
+        if TOO_MANY_ITEMS in statuses:
+            self._tell_limit(len(self.points) - len(self._polled))
+        self._tell_refused(refused)
+        if mended:
+            self._event("opcua.nodes_back", count=mended)
+
+    def _tell_refused(self, refused: Sequence[tuple[int, str, str]]) -> None:
+        """Note refused points (position, code, status) for a later try; name those that are news."""
         now_s = asyncio.get_running_loop().time()
         news = [(position, code, status) for position, code, status in refused
                 if self._retries.failed(position, f"{code} {status}", now_s)]
@@ -232,8 +266,72 @@ class Collector:
                         uri=point.address.namespace_uri)
         if len(news) > EVENTS_PER_ROUND:
             self._event("opcua.more_bad_nodes", count=len(news) - EVENTS_PER_ROUND)
+
+    def _choose_polled(self, link: Link) -> None:
+        """Poll what is not to be subscribed to: all, or what exceeds the items that the server takes."""
+        count = len(self.points)
+        if link.created is None:
+            self._polled = set(range(count))
+        elif link.item_limit is not None and link.item_limit < count:
+            there = {position for position, is_there in enumerate(link.created.monitored) if is_there}
+            room = max(0, link.item_limit - len(there))
+            self._polled = set([position for position in range(count) if position not in there][room:])
+            self._tell_limit(link.item_limit)
+        else:
+            self._polled = set()
+
+    def _tell_limit(self, limit: int) -> None:
+        if self._told_limit != limit:
+            self._told_limit = limit
+            self._event("opcua.items_over_limit", limit=limit, count=len(self._polled),
+                        poll_s=f"{self._endpoint.poll_s:g}")
+
+    async def _poll(self, link: Link) -> None:
+        """Read the polled points every `poll_s`; a round that lasts longer is followed by the next at once."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        while True:
+            waiting = self._retries.waiting(loop.time())
+            known = [p for p in sorted(self._polled - waiting) if link.knows(self.points[p].address)]
+            if unknown := sorted(self._polled - waiting - {*known}):
+                await link.learn()
+                self._tell_refused([(p, "opcua.namespace_unknown", "") for p in unknown
+                                    if not link.knows(self.points[p].address)])
+            if known:
+                items = await link.read([self.points[p].address for p in known])
+                items.handle = [known[row] for row in items.handle]
+                self.deliver(link.created, items, self._clock_ns())
+                self._note_polled(items)
+            due_s = max(due_s + self._endpoint.poll_s, loop.time())
+            await asyncio.sleep(max(SLEEP_MIN_S, due_s - loop.time()))
+
+    def _note_polled(self, items: codec.Items) -> None:
+        """Leave nodes that do not exist out for a while, and name them; see which are back."""
+        refused, mended = [], 0
+        for handle, status in zip(items.handle, items.status, strict=True):
+            if status & STATUS_CODE in NO_SUCH_NODE:
+                refused.append((handle, "opcua.bad_node", NO_SUCH_NODE[status & STATUS_CODE]))
+            elif len(self._retries):
+                mended += self._retries.mended(handle)
+        self._tell_refused(refused)
         if mended:
             self._event("opcua.nodes_back", count=mended)
+
+    async def _compare_clocks(self, link: Link) -> None:
+        """Measure how far the server's clock is off, for ever; tell when it is too far, and when it is right again."""
+        while True:
+            before_ns = self._clock_ns()
+            told = await link.server_time()
+            after_ns = self._clock_ns()
+            if told is not None:
+                offset_s = told.timestamp() - (before_ns + after_ns) / 2e9
+                self.clock_offset_s = offset_s
+                is_off = abs(offset_s) - abs(after_ns - before_ns) / 2e9 > session.CLOCK_OFF_S
+                if is_off != self._clock_off:
+                    self._clock_off = is_off
+                    self._event("opcua.clock_off" if is_off else "opcua.clock_right", offset_s=f"{offset_s:+.1f}",
+                                limit_s=f"{session.CLOCK_OFF_S:g}")
+            await asyncio.sleep(session.CLOCK_S)
 
     async def _read_idle(self, link: Link) -> None:
         """Read one point of every device that was silent: a device whose values rest is connected all the same."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from protocols.errors import Problem
 from protocols.opcua.codec import TYPE_NAMES, Items
-from protocols.opcua.session import BATCH_UNKNOWN
+from protocols.opcua.profiles import BATCH_UNKNOWN
+from protocols.opcua.session import CLOCK_S, NO_SUCH_NODE, STATUS_CODE
 from protocols.opcua.target import OpcUaEndpoint, OpcUaPoint
 from protocols.terms.check import CheckResult
 
@@ -16,20 +17,24 @@ POINT_TYPE = {"Boolean": "bool", "SByte": "int8", "Byte": "uint8", "Int16": "int
               "Double": "float64", "String": "string", "ByteString": "bytes", "DateTime": "datetime"}
 """Built-in type -> the roster's word for it. The others have none and are not compared."""
 
-BAD_NODE_ID_INVALID, BAD_NODE_ID_UNKNOWN = 0x80330000, 0x80340000
-STATUS_CODE = 0xFFFF0000
-"""The low half of a status are flags."""
 
 
 def plan_rows(endpoint: OpcUaEndpoint, point_count: int, device_count: int, publish_count: int) -> list[dict[str, str]]:
     """Return the requests that would be sent, as rows of request, count and detail."""
     end, size = endpoint, BATCH_UNKNOWN
-    login = f"user {end.username}" if end.username else "anonymous"
-    return [
+    start = [
         {"request": "GetEndpoints", "count": "1 per connect" if end.is_secured else "0", "detail": end.url},
         {"request": "CreateSession, ActivateSession", "count": "1 per connect",
-         "detail": f"{end.security_policy}/{end.security_mode}, {login}"},
-        {"request": "Read", "count": "2 per connect", "detail": "NamespaceArray, OperationLimits"},
+         "detail": f"{end.security_policy}/{end.security_mode}, {end.identity}"},
+        {"request": "Read", "count": "2 per connect", "detail": "NamespaceArray, OperationLimits, BuildInfo"},
+        {"request": "Read", "count": f"1 per {CLOCK_S:g} s", "detail": "ServerStatus/CurrentTime"},
+    ]
+    if end.reads == "polling":
+        return [*start, {"request": "Read", "count": f"{-(-point_count // size)} per {end.poll_s:g} s",
+                         "detail": f"{point_count} points of {device_count} devices, {size} per request unless the "
+                                   "server allows more"}]
+    return [
+        *start,
         {"request": "CreateSubscription", "count": "1", "detail": f"{end.publishing_interval_ms} ms"},
         {"request": "CreateMonitoredItems", "count": str(-(-point_count // size)),
          "detail": f"{point_count} items of {device_count} devices, {size} per request unless the server allows more, "
@@ -73,7 +78,7 @@ def _wrong(point: OpcUaPoint, row: int | None, items: Items,
         return "opcua.namespace_unknown", args | {"uri": point.address.namespace_uri}
     status = items.status[row] & STATUS_CODE
     if status >> 30 >= 2:
-        unknown = status in (BAD_NODE_ID_INVALID, BAD_NODE_ID_UNKNOWN)
+        unknown = status in NO_SUCH_NODE
         return "opcua.node_unknown" if unknown else "opcua.bad_status", args | {"status": status_name(status)}
     type_id = items.type_id[row]
     actual = POINT_TYPE.get(TYPE_NAMES[type_id], "") if type_id < len(TYPE_NAMES) else ""

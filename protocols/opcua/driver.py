@@ -35,6 +35,7 @@ from protocols.opcua.pki import (
     check_server_certificate,
     own_certificate,
     server_spki_sha256,
+    user_identity,
 )
 from protocols.opcua.target import SECURITY_POLICIES, Nameplate, OpcUaEndpoint, OpcUaPoint
 from protocols.samples import Sink
@@ -78,6 +79,10 @@ class OpcUaDriver:
     def server_certificate(self) -> bytes | None:
         """DER of the trusted certificate that the server proved by the last channel; None when unsecured."""
         return self._server_certificate
+
+    def clock_offset_s(self) -> float | None:
+        """How far the server's clock was ahead of ours at the last look; None before the first."""
+        return self._collector.clock_offset_s
 
     def plan(self) -> list[dict[str, str]]:
         """Return the requests that would be sent, without any network, as rows of request, count and detail."""
@@ -128,7 +133,10 @@ class OpcUaDriver:
             return False
         if not await link.resume(self._endpoint.username, await self._password()):
             return False
-        link.lost_s, link.subscription.heard_s = None, now_s
+        link.lost_s = None
+        if link.created is None:
+            return True
+        link.subscription.heard_s = now_s
         try:
             await self._collector.catch_up(link)
         except ua.UaStatusCodeError:
@@ -153,7 +161,8 @@ class OpcUaDriver:
         link = await self._open()
         try:
             await link.learn()
-            await link.subscribe(self._endpoint, self._collector)
+            if self._endpoint.reads == "subscription":
+                await link.subscribe(self._endpoint, self._collector)
         except BaseException:
             await link.close()
             raise
@@ -163,7 +172,7 @@ class OpcUaDriver:
         """Open channel and session as configured; nothing secret is sent before the server's certificate is trusted."""
         end = self._endpoint
         client = GuardedClient(end)
-        link = Link(client=client, server_certificate=None)
+        link = Link(client=client, server_certificate=None, wanted_profile=end.profile)
         try:
             if end.is_secured:
                 own = await asyncio.to_thread(own_certificate, end.pki_dir)
@@ -176,6 +185,7 @@ class OpcUaDriver:
                     mode=ua.MessageSecurityMode[end.security_mode])
             client.certificate_validator = self._validator(link.server_certificate)
             password = await self._password()
+            await self._load_identity(client)
             await client.connect_socket()
             try:
                 await client.send_hello()
@@ -186,7 +196,7 @@ class OpcUaDriver:
                 raise
             await client.create_session()
             self._refuse_clear_password(client)
-            await client.activate_session(end.username, password)
+            await client.activate_session(end.username, password, client.user_certificate)
         except BaseException:
             await link.close()
             raise
@@ -221,6 +231,18 @@ class OpcUaDriver:
             if self._endpoint.is_secured and certificate.public_bytes(Encoding.DER) != trusted:
                 raise ServiceError(ua.StatusCodes.BadCertificateUntrusted)
         return validate
+
+    async def _load_identity(self, client: GuardedClient) -> None:
+        """Load the user's certificate and key, at each connect, so that they can be renewed."""
+        end = self._endpoint
+        if end.user_certificate_file is None or end.user_key_file is None:
+            return
+        try:
+            client.user_certificate, client.user_private_key = await asyncio.to_thread(
+                user_identity, end.user_certificate_file, end.user_key_file)
+        except (OSError, ValueError, TypeError) as error:
+            raise DeviceError(Problem.of(end.name, "opcua.identity_files", file=end.user_certificate_file,
+                                         why=error)) from error
 
     async def _password(self) -> str | None:
         path = self._endpoint.password_file
@@ -265,7 +287,7 @@ class OpcUaDriver:
                 return self._channel_refused(ua.StatusCode(error.code).name)
             code = "opcua.login_refused" if error.code in REFUSED_LOGIN else "opcua.refused"
             return Problem.of(end.name, code, endpoint=end.url, status=ua.StatusCode(error.code).name,
-                              user=end.username or "anonymous")
+                              user=end.identity)
         if isinstance(error, TimeoutError):
             return Problem.of(end.name, "opcua.timeout", endpoint=end.url, timeout_s=end.timeout_s)
         if isinstance(error, OSError):

@@ -72,6 +72,17 @@ def own_certificate(pki_dir: Path) -> OwnCertificate:
     return OwnCertificate(application_uri=uris[0], certificate=certificate_der, key=key_pem)
 
 
+def user_identity(certificate_file: Path, key_file: Path) -> tuple[x509.Certificate, rsa.RSAPrivateKey]:
+    """Load a user's certificate (DER or PEM) and its key (PEM). Raises OSError, ValueError, TypeError."""
+    content = certificate_file.read_bytes()
+    certificate = x509.load_pem_x509_certificate(content) if content.lstrip().startswith(b"-----BEGIN") \
+        else x509.load_der_x509_certificate(content)
+    key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+    if not isinstance(key, rsa.RSAPrivateKey) or _public_der(certificate.public_key()) != _public_der(key.public_key()):
+        raise ValueError("key and certificate do not belong together")
+    return certificate, key
+
+
 def _public_der(key: object) -> bytes:
     if not isinstance(key, rsa.RSAPublicKey):
         raise ValueError("not an RSA key")

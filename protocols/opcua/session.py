@@ -11,11 +11,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-BATCH_UNKNOWN = 50
-"""Operations per request where the server states no limit: small controllers refuse more without saying why."""
-BATCH_MAX = 1000
-"""Operations per request, however many the server would take: one request must not stall a controller."""
-
 BACKOFF_FIRST_S = 0.5
 BACKOFF_UNREACHABLE_CAP_S = 7.0
 """Nothing listens: trying is cheap, and data shall flow within 10 s of the server's return."""
@@ -24,6 +19,10 @@ BACKOFF_REFUSED_CAP_S = 30.0
 
 RETRY_FIRST_S = 5.0
 RETRY_CAP_S = 300.0
+
+NO_SUCH_NODE = {0x80330000: "BadNodeIdInvalid", 0x80340000: "BadNodeIdUnknown"}
+STATUS_CODE = 0xFFFF0000
+"""The low half of a status are flags."""
 
 CHUNK_BYTES_MAX = 4 * 2**20
 MESSAGE_BYTES_MAX = 32 * 2**20
@@ -34,10 +33,10 @@ LIFETIME_KEEP_ALIVES = 12
 """The server forgets a subscription whose client is gone after a minute; an orphan slows it for all others."""
 STALE_KEEP_ALIVES = 3
 
-
-def batch_size(stated_limit: int | None) -> int:
-    """Return how many operations to put into one request. `stated_limit`: of the server, None or 0 when unknown."""
-    return min(stated_limit, BATCH_MAX) if stated_limit else BATCH_UNKNOWN
+CLOCK_S = 60.0
+"""How often a server is asked for its time."""
+CLOCK_OFF_S = 5.0
+"""A server whose clock is further off is told: its source times cannot be compared with ours."""
 
 
 def batches(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
@@ -220,6 +219,10 @@ class Retries:
     def due(self, now_s: float) -> list[int]:
         """Return the points to try now, in order."""
         return sorted(point for point, due_s in self._due_s.items() if due_s <= now_s)
+
+    def waiting(self, now_s: float) -> set[int]:
+        """Return the points that are not to be tried yet."""
+        return {point for point, due_s in self._due_s.items() if due_s > now_s}
 
     def next_due_s(self) -> float:
         """Return when the next point is due."""

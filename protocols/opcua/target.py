@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from protocols.errors import ConfigError, Problem
+from protocols.opcua.profiles import AUTO, PROFILES
 
 NAMESPACE_0 = "http://opcfoundation.org/UA/"
 
@@ -26,6 +27,7 @@ SECURITY_POLICIES = {
 """Name in the configuration -> policy URI. The SHA-1 policies are left out on purpose."""
 
 SECURITY_MODES = ("None", "Sign", "SignAndEncrypt")
+READS = ("subscription", "polling")
 
 ADDRESS_CHARS_MAX = 4096
 """OPC 10000-3: the identifier of a String NodeId has at most 4096 characters."""
@@ -47,7 +49,9 @@ class OpcUaEndpoint:
     pki_dir: keeps our own certificate and key, made once. trust_dir: DER files of the servers that are trusted;
     unknown ones land in `trust_dir/rejected/`. password_file is read at each connect, so it can be rotated.
     idle_read_s: a device silent for so long gets one Read of one of its points. queue_size: samples that the server
-    keeps per point between two notifications.
+    keeps per point between two notifications. user_certificate_file, user_key_file: a certificate (DER or PEM) and its
+    key (PEM) as the user's identity. reads: subscription, or polling every `poll_s`, as are points beyond the number of
+    items that the server takes. profile: kind of server, of profiles.py, or auto for what its BuildInfo says.
     """
 
     name: str
@@ -59,6 +63,11 @@ class OpcUaEndpoint:
     trust_dir: Path
     username: str | None = None
     password_file: Path | None = None
+    user_certificate_file: Path | None = None
+    user_key_file: Path | None = None
+    reads: str = "subscription"
+    poll_s: float = 1.0
+    profile: str = AUTO
     publishing_interval_ms: int = 500
     idle_read_s: float = 20.0
     timeout_s: float = 5.0
@@ -68,6 +77,13 @@ class OpcUaEndpoint:
     def is_secured(self) -> bool:
         """Whether messages are at least signed."""
         return self.security_mode != "None"
+
+    @property
+    def identity(self) -> str:
+        """Who we are to the server, for people."""
+        if self.user_certificate_file is not None:
+            return f"certificate {self.user_certificate_file.name}"
+        return f"user {self.username}" if self.username else "anonymous"
 
     def problems(self, where: str) -> tuple[Problem, ...]:
         """Return everything that is wrong with these settings, all at once; empty when they can be used."""
@@ -92,11 +108,22 @@ class OpcUaEndpoint:
             found.append(Problem.of(where, "opcua.insecure", endpoint=self.url))
         if (self.username is None) != (self.password_file is None):
             found.append(Problem.of(where, "opcua.half_login"))
+        if (self.user_certificate_file is None) != (self.user_key_file is None):
+            found.append(Problem.of(where, "opcua.half_identity"))
+        elif self.user_certificate_file is not None:
+            if self.username is not None:
+                found.append(Problem.of(where, "opcua.two_identities"))
+            if not self.is_secured:
+                found.append(Problem.of(where, "opcua.identity_unsecured"))
+        for code, word, known in (("opcua.bad_reads", self.reads, READS),
+                                  ("opcua.bad_profile", self.profile, (AUTO, *PROFILES))):
+            if word not in known:
+                found.append(Problem.of(where, code, value=word, known=", ".join(known)))
         for name, value, low, high in (
             ("publishing_interval_ms", self.publishing_interval_ms, PUBLISHING_INTERVAL_MS_MIN,
              PUBLISHING_INTERVAL_MS_MAX),
-            ("idle_read_s", self.idle_read_s, 0.1, 3600), ("timeout_s", self.timeout_s, 0.1, 60),
-            ("queue_size", self.queue_size, 1, QUEUE_SIZE_MAX),
+            ("idle_read_s", self.idle_read_s, 0.1, 3600), ("poll_s", self.poll_s, 0.05, 3600),
+            ("timeout_s", self.timeout_s, 0.1, 60), ("queue_size", self.queue_size, 1, QUEUE_SIZE_MAX),
         ):
             if not low <= value <= high:
                 found.append(Problem.of(where, "opcua.out_of_range", name=name, value=value, low=low, high=high))

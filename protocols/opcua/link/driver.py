@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from asyncua import ua as _ua
@@ -20,7 +21,7 @@ from asyncua.common.shortcuts import Shortcuts
 from asyncua.common.utils import Buffer
 from asyncua.crypto import security_policies
 
-from protocols.opcua import codec, session
+from protocols.opcua import codec, profiles, session
 from protocols.opcua.collector import Collector, Subscription
 from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint
 
@@ -53,6 +54,16 @@ DISTRUST = frozenset((ua.StatusCodes.BadCertificateUntrusted, ua.StatusCodes.Bad
                        ua.StatusCodes.BadCertificateInvalid, ua.StatusCodes.BadCertificateUseNotAllowed,
                        ua.StatusCodes.BadCertificateUriInvalid, ua.StatusCodes.BadCertificateTimeInvalid))
 """How a server says that it does not take our certificate."""
+
+
+BUILD_INFO = (ua.ObjectIds.Server_ServerStatus_BuildInfo_ManufacturerName,
+              ua.ObjectIds.Server_ServerStatus_BuildInfo_ProductName,
+              ua.ObjectIds.Server_ServerStatus_BuildInfo_ProductUri)
+LIMITS = (ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
+          ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
+          ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerBrowse,
+          ua.ObjectIds.Server_ServerCapabilities_MaxMonitoredItems,
+          ua.ObjectIds.Server_ServerCapabilities_MaxMonitoredItemsPerSubscription)
 
 
 class GuardedSession(UaSession):
@@ -115,8 +126,12 @@ class Link:
 
     client: GuardedClient
     server_certificate: bytes | None
-    item_batch: int = session.BATCH_UNKNOWN
-    read_batch: int = session.BATCH_UNKNOWN
+    wanted_profile: str = profiles.AUTO
+    profile: profiles.Profile = profiles.UNKNOWN
+    item_batch: int = profiles.BATCH_UNKNOWN
+    read_batch: int = profiles.BATCH_UNKNOWN
+    browse_batch: int = profiles.BATCH_UNKNOWN
+    item_limit: int | None = None
     namespaces: dict[str, int] = field(default_factory=dict)
     created: Subscription | None = None
     sampling_ms: float = 0.0
@@ -168,16 +183,25 @@ class Link:
         return whole
 
     async def learn(self) -> None:
-        """Learn the namespaces, which may move when a server restarts, and the server's limits."""
+        """Learn the namespaces, which may move when a server restarts, what the server is, and its limits."""
         uris = await self.client.get_namespace_array()
         self.namespaces = {uri: index for index, uri in reversed(list(enumerate(uris)))}
-        limits = await self.client.uaclient.session.read_attributes(
-            [ua.NodeId(ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall),
-             ua.NodeId(ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead)],
-            ua.AttributeIds.Value)
-        stated = [limit.Value.Value if limit.Value is not None else None for limit in limits]
-        self.item_batch, self.read_batch = (
-            session.batch_size(n if isinstance(n, int) and n > 0 else None) for n in stated)
+        items = await self.read_nodes([(ua.NodeId(node), "") for node in (*BUILD_INFO, *LIMITS)])
+        texts = dict(items.texts)
+        told = [texts.get(row, "") if items.status[row] >> 30 == 0 else "" for row in range(len(BUILD_INFO))]
+        self.profile = profiles.PROFILES.get(self.wanted_profile) or profiles.recognise(*told)
+        stated = [_limit(items, len(BUILD_INFO) + row) for row in range(len(LIMITS))]
+        self.item_batch, self.read_batch, self.browse_batch = map(self.profile.batch_of, stated[:3])
+        self.item_limit = self.profile.items_of(*stated[3:])
+
+    async def server_time(self) -> datetime | None:
+        """Return the server's own time, UTC; None when it does not tell."""
+        value, = await self.client.uaclient.session.read_attributes(
+            [ua.NodeId(ua.ObjectIds.Server_ServerStatus_CurrentTime)], ua.AttributeIds.Value)
+        if value.Value is None or (value.StatusCode is not None and not value.StatusCode.is_good()):
+            return None
+        told = value.Value.Value
+        return told.replace(tzinfo=UTC) if isinstance(told, datetime) else None
 
     async def subscribe(self, endpoint: OpcUaEndpoint, collector: Collector) -> None:
         """Create the one subscription: short-lived, so that an orphan does not burden its server for long."""
@@ -256,7 +280,7 @@ class Link:
     async def children(self, nodes: Sequence[NodeId], *, inverse: bool = False) -> list[list[tuple[str, NodeId]]]:
         """Return (browse name, node) of all below each node along hierarchical references; above it when inverse."""
         listed: list[list[tuple[str, NodeId]]] = []
-        for part in session.batches(range(len(nodes)), session.BATCH_UNKNOWN):
+        for part in session.batches(range(len(nodes)), self.browse_batch):
             parameters = ua.BrowseParameters()
             parameters.NodesToBrowse = [ua.BrowseDescription(
                 NodeId=nodes[position], IncludeSubtypes=True,
@@ -296,7 +320,7 @@ class Link:
         try:
             await client.open_secure_channel()
             client.our_session.rebind_authentication_token()
-            await client.activate_session(username, password)
+            await client.activate_session(username, password, client.user_certificate)
         except (OSError, ua.UaError):
             client.disconnect_socket()
             return False
@@ -322,3 +346,9 @@ class Link:
 
 def _unused_callback(_result: object) -> None:
     """Stand where asyncua wants a callback for its own publish loop, which does not run."""
+
+
+def _limit(items: codec.Items, row: int) -> int | None:
+    """Return a limit that a server states; 0 means none."""
+    value = items.value[row]
+    return int(value) if items.status[row] >> 30 == 0 and 0 < value < 2**32 else None

@@ -16,6 +16,7 @@ from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.crypto.validator import CertificateValidator, CertificateValidatorOptions
 from asyncua.server.user_managers import UserManager
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from protocols.errors import ConfigError, DeviceError
 from protocols.opcua.driver import OpcUaDriver
@@ -177,6 +178,50 @@ async def test_login_with_a_password_file(
     result, = await OpcUaDriver(settings, plant.points(["a"]), Recorder()).check()
     assert result.code == code
     assert password.strip() not in str(result)
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Certificate and key of a user."""
+    folder = tmp_path_factory.mktemp("user")
+    own_certificate(folder)
+    return folder / "own.der", folder / "own.key.pem"
+
+
+async def test_a_certificate_is_the_users_identity(
+        plant: Plant, secured: tuple[Any, Path], tmp_path: Path, account: tuple[Path, Path],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    trust(secured[1], tmp_path)
+    shown: list[Any] = []
+
+    def get_user(_self: OneUser, _server: Any, username: str | None = None, password: str | None = None,
+                 certificate: Any = None) -> User | None:
+        shown.append(certificate)
+        return User(role=UserRole.User) if certificate is not None else None
+
+    monkeypatch.setattr(OneUser, "get_user", get_user)
+    sink = Recorder()
+    async with Proxy(plant.port).open() as proxy:
+        settings = endpoint(proxy.port, tmp_path, user_certificate_file=account[0], user_key_file=account[1], **SECURED)
+        async with running(OpcUaDriver(settings, plant.points(["a"]), sink)):
+            await until(lambda: sink.values(100))
+            proxy.cut()
+            await plant.write("a", 4.75)
+            await until(lambda: 4.75 in sink.values(100), "taken up again with the same identity")
+    assert len(shown) >= 2
+    ders = {c if isinstance(c, bytes) else c.public_bytes(serialization.Encoding.DER) for c in shown}
+    assert ders == {account[0].read_bytes()}, "whose signature over the server's nonce was good"
+
+
+async def test_identity_files_that_do_not_fit_are_named(
+        plant: Plant, secured: tuple[Any, Path], tmp_path: Path, account: tuple[Path, Path]) -> None:
+    trust(secured[1], tmp_path)
+    other = tmp_path / "someone"
+    own_certificate(other)
+    settings = endpoint(plant.port, tmp_path, user_certificate_file=account[0], user_key_file=other / "own.key.pem",
+                        **SECURED)
+    result, = await OpcUaDriver(settings, plant.points(["a"]), Recorder()).check()
+    assert result.code == "opcua.identity_files"
 
 
 async def test_a_missing_password_file_is_named(plant: Plant, secured: tuple[Any, Path], tmp_path: Path) -> None:

@@ -3,17 +3,11 @@ from __future__ import annotations
 import random
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.opcua import session
 from protocols.opcua.session import ChunkGuard, IdleDevices, Retries, Sequence32
-
-
-@pytest.mark.parametrize(("stated", "size"), [(None, 50), (0, 50), (1, 1), (100, 100), (1000, 1000), (10**6, 1000)])
-def test_batches_are_small_unless_the_server_says_more(stated: int | None, size: int) -> None:
-    assert session.batch_size(stated) == size
 
 
 def test_batches_keep_order_and_lose_nothing() -> None:
