@@ -103,6 +103,6 @@ def _lines(request: Request, judged: Sequence[Judged], progress: Progress) -> It
     from verifier.forms.devices import device_lines
 
     evidence = [one.verdict.evidence for one in judged if one.verdict.evidence is not None]
-    return device_lines(evidence, request.counted.devices, at_s=request.at_s, basis=request.programme.basis,
+    return device_lines(evidence, request.counted.devices, at_s=request.asked_s, basis=request.programme.basis,
                         progress=progress.windows if progress.watched else None)
 

@@ -37,6 +37,11 @@ class Request:
         """The instant that was counted."""
         return self.counted.at.counted_s if self.counted.at is not None else 0
 
+    @property
+    def asked_s(self) -> int:
+        """The instant that was asked for: gateways with other windows round it down each in its own way."""
+        return self.counted.at.asked_s if self.counted.at is not None else 0
+
 
 def time_of(at_s: int) -> datetime:
     """Return an instant as a time with the zone in which it is shown."""

@@ -47,11 +47,12 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
 
 
 def _export(plant: Plant, out: Path, name: str, programme: str, *more: str,
-            bundle: str = "X.tally") -> tuple[int, str]:
+            bundles: tuple[str, ...] = ("X.tally",)) -> tuple[int, str]:
     told = io.StringIO()
     with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
-        status = main(["--lang", "zh", "export", str(plant.folder / bundle), "--list", name, "--programme",
-                       programme, "--policy", str(plant.folder / "policy.json"), "-o", str(out), *more])
+        shown = [str(plant.folder / one) for one in bundles]
+        status = main(["--lang", "zh", "export", *shown, "--list", name, "--programme", programme, "--policy",
+                        str(plant.folder / "policy.json"), "-o", str(out), *more])
     return status, told.getvalue()
 
 
@@ -231,7 +232,7 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(plant: Plant,
     status, told = _export(plant, tmp_path / "no" / "a.xlsx", "devices", "jiangxi_2024")
     assert status == 2 and "a.xlsx" in told
     plant.write("bad.tally", {"checkpoint": b"no checkpoint"})
-    status, told = _export(plant, tmp_path / "a.xlsx", "devices", "jiangxi_2024", bundle="bad.tally")
+    status, told = _export(plant, tmp_path / "a.xlsx", "devices", "jiangxi_2024", bundles=("bad.tally",))
     assert status == 2 and not (tmp_path / "a.xlsx").exists() and SAY.tell("forms.invalid").fix in told
 
 
@@ -240,3 +241,31 @@ def test_every_table_can_be_named_shortly() -> None:
 
     keys = {item.key for programme in PROGRAMMES for item in tables_of(load_programme(programme))}
     assert set(ALIASES.values()) <= keys and FILL_IN in keys
+
+
+def test_gateways_with_other_windows_are_listed_each_at_its_own_last_one(tmp_path: Path) -> None:
+    """One seals 300 s, the other began later and seals 60 s: T lies within a window of the first."""
+    slow = Plant(tmp_path)
+    quick = Plant(tmp_path, world=slow.world, name="paint shop")
+    slow.gateway.now_s += 60  # windows are aligned to their length
+    for made in (slow, quick):
+        made.device(opened=True)
+    slow.begin(len_s=300)
+    slow.windows(1)
+    quick.gateway.now_s = slow.gateway.now_s
+    quick.begin()
+    quick.windows(2)
+    at_s = quick.gateway.now_s
+    slow.windows(1)
+    slow.cosign()
+    slow.write("slow.tally"), quick.write("quick.tally")
+    slow.policy()
+    out = tmp_path / "devices.xlsx"
+    status, told = _export(slow, out, "devices", "jiangxi_2024", "--at", str(at_s),
+                           bundles=("slow.tally", "quick.tally"))
+    assert status == 0, told
+    _, titles, rows = _table(load_workbook(out), SAY("forms.sheet.devices"))
+    name, time = titles.index("设备ID"), titles.index("截止时间前最近有效数据时间")
+    last = {row[name].partition(":")[0]: row[time] for row in rows}
+    ends = {slow.gateway.id: at_s - 120, quick.gateway.id: at_s}
+    assert last == {key: datetime(1970, 1, 1) + timedelta(seconds=end + 8 * 3600) for key, end in ends.items()}
