@@ -39,7 +39,7 @@ def audit(claim: Claim, programme: Programme, platform_type: PlatformType, count
     table = _metrics(facts, platform_type)
     splits = tuple(_split(facts, item.metric, item.by) for item in claim.splits)
     findings = (*_claim_findings(claim, programme, platform_type, counted, say), *_field_findings(facts, say),
-                *_metric_findings(table, counted, say), *_part_findings(facts, splits, say),
+                *_nothing_to_hold(claim, table, rules, say), *_metric_findings(table, counted, say), *_part_findings(facts, splits, say),
                 *_share_findings(rules, say), *_document_findings(facts, table, counted, say),
                 *_rule_findings(rules, claim, say))
     holds = counted.verdict == "valid" and not any(f.severity == "fault" for f in findings)
@@ -170,6 +170,15 @@ def _field_findings(facts: Facts, say: Say) -> Iterable[Finding]:
     for field in facts.programme.data.fields:
         if field.metric not in asked and field.metric in facts.claim.metrics:
             yield noted("remark", "audit.field_unasked", field_name(field), say, field=field_name(field))
+
+
+def _nothing_to_hold(claim: Claim, table: Iterable[MetricResult], rules: Iterable[RuleResult],
+                     say: Say) -> Iterable[Finding]:
+    """A claim holds only if something of it was held against evidence or a rule: an empty form is no claim."""
+    is_held = any(item.claimed is not None and item.evidence == "proven" for item in table) or claim.groups \
+        or claim.splits or any(rule.status != "not_judged" for rule in rules)
+    if not is_held:
+        yield noted("fault", "audit.nothing_claimed", "metrics", say)
 
 
 def _metric_findings(table: Iterable[MetricResult], counted: CountResult, say: Say) -> Iterable[Finding]:
