@@ -176,12 +176,12 @@ def judge_all(args: argparse.Namespace, say: Say) -> list[Judged]:
 
     also = load_also(args.also)
     policy, anchor = load_policy(args.policy), load_anchor(args.anchor)
-    verdicts = _verdicts(args.bundles, policy, anchor, also)
+    verdicts = _verdicts(args.bundles, policy, anchor, also, say)
     return [Judged(sha256=sha256_of(path), verdict=verdict, told=as_json(verdict, say))
             for path, verdict in zip(args.bundles, verdicts, strict=True)]
 
 
-def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None, also: Also) -> list[Verdict]:
+def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None, also: Also, say: Say) -> list[Verdict]:
     """Return a verdict for each bundle. An anchor is of one gateway: with several bundles it is held against that one.
 
     Raises: ConfigError if the anchor is of none of them: a check that was asked for must not be left out in silence.
@@ -192,15 +192,28 @@ def _verdicts(paths: Sequence[Path], policy: Policy, anchor: bytes | None, also:
     if len(paths) == 1:
         return [judge(paths[0], policy, anchor, also)]
     if anchor is None:
-        return _together(paths, [judge(path, policy, None, also) for path in paths], policy)
+        return _together(paths, _each(paths, policy, also, say), policy)
     gateway = _gateway_of(anchor)
-    verdicts = [judge(path, policy, None, also) for path in paths]
+    verdicts = _each(paths, policy, also, say)
     meant = [i for i, verdict in enumerate(verdicts) if verdict.summary.gateway == gateway]
     if not meant:
         raise ConfigError(Problem.of("--anchor", "count.anchor_unmatched"))
     for i in meant:
         verdicts[i] = judge(paths[i], policy, anchor, also)
     return _together(paths, verdicts, policy)
+
+
+def _each(paths: Sequence[Path], policy: Policy, also: Also, say: Say) -> list[Verdict]:
+    """Return a verdict for each bundle, and tell a terminal how far that is."""
+    from verifier.commands import judge
+    from verifier.report.progress import Progress
+
+    progress, verdicts = Progress(say), []
+    for done, path in enumerate(paths, start=1):
+        progress.bundles(done, len(paths))
+        verdicts.append(judge(path, policy, None, also))
+    progress.clear()
+    return verdicts
 
 
 def _together(paths: Sequence[Path], verdicts: list[Verdict], policy: Policy) -> list[Verdict]:

@@ -30,6 +30,11 @@ class Progress:
         if self._due():
             self._show(self.say("forms.progress.windows", done=f"{done:,}", total=f"{total:,}"))
 
+    def bundles(self, number: int, total: int) -> None:
+        """Tell which bundle is verified now."""
+        if self._due():
+            self._show(self.say("audit.progress.bundles", number=number, total=total))
+
     def clear(self) -> None:
         """Take the line away."""
         if self._shown:
