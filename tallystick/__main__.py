@@ -56,7 +56,7 @@ COMMANDS: dict[str, Room] = {
     "init": GATEWAY,
     "enrol": GATEWAY,
     "backup": GATEWAY,
-    "discover": GATEWAY,
+    "discover": Room("gateway.commissioning.discover", "gateway"),
     "trust": GATEWAY,
     "check": GATEWAY,
     "plan": GATEWAY,

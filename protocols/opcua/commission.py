@@ -45,6 +45,11 @@ def plan_rows(endpoint: OpcUaEndpoint, point_count: int, device_count: int, publ
     ]
 
 
+def type_word(type_id: int) -> str:
+    """Return the roster's word for a built-in type, empty when it has none."""
+    return POINT_TYPE.get(TYPE_NAMES[type_id], "") if type_id < len(TYPE_NAMES) else ""
+
+
 def judge(points: Sequence[OpcUaPoint], row_of: Mapping[int, int], items: Items,
           status_name: Callable[[int], str]) -> list[CheckResult]:
     """Return one result per device, in order of device.
@@ -81,7 +86,7 @@ def _wrong(point: OpcUaPoint, row: int | None, items: Items,
         unknown = status in NO_SUCH_NODE
         return "opcua.node_unknown" if unknown else "opcua.bad_status", args | {"status": status_name(status)}
     type_id = items.type_id[row]
-    actual = POINT_TYPE.get(TYPE_NAMES[type_id], "") if type_id < len(TYPE_NAMES) else ""
+    actual = type_word(type_id)
     if point.type and actual and point.type != actual:
         return "opcua.type_differs", args | {"declared": point.type, "actual": actual}
     return None

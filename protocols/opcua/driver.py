@@ -24,11 +24,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from protocols.errors import ConfigError, DeviceError, Problem
-from protocols.opcua import session
+from protocols.opcua import discovery, session
 from protocols.opcua.collector import PUBLISH_OUTSTANDING, Collector
-from protocols.opcua.commission import judge, plan_rows
+from protocols.opcua.commission import judge, plan_rows, type_word
 from protocols.opcua.link.driver import DISTRUST, POLICY_CLASSES, REFUSED_LOGIN, GuardedClient, Link
-from protocols.opcua.nameplate import read_nameplates
+from protocols.opcua.nameplate import TEXT_CHARS_MAX, read_nameplates
 from protocols.opcua.pki import (
     OWN_CERTIFICATE,
     OwnCertificate,
@@ -322,6 +322,39 @@ class OpcUaDriver:
         items = await link.read([points[position].address for position in known])
         row_of = {position: row for row, position in enumerate(known)}
         return judge(points, row_of, items, lambda status: str(ua.StatusCode(status).name))
+
+    async def discover(self, *, nodes_max: int = discovery.NODES_MAX,
+                       progress: Callable[[discovery.Walk], None] = lambda _walk: None,
+                       ) -> tuple[discovery.Walk, list[discovery.Machine]]:
+        """Walk the whole server and suggest its devices, with types of points and nameplates. Raises DeviceError."""
+        try:
+            link = await self._open()
+            try:
+                await link.learn()
+                found = await discovery.walk(
+                    ua.NodeId(ua.ObjectIds.ObjectsFolder), link.references, batch=link.browse_batch,
+                    nodes_max=nodes_max, progress=progress, clock=asyncio.get_running_loop().time)
+                machines = discovery.suggest(found.nodes)
+                variables = [found.nodes[position] for machine in machines for position in machine.points]
+                types = await link.data_types([node.key for node in variables])
+                for node, type_id in zip(variables, types, strict=True):
+                    node.data_type = type_word(type_id)
+                await self._read_plates(link, found, machines)
+                return found, machines
+            finally:
+                await link.close()
+        except (AssertionError, DeviceError):
+            raise
+        except Exception as error:  # what asyncua raises on a hostile answer has no end
+            raise DeviceError(self._problem_of(error)) from error
+
+    async def _read_plates(self, link: Link, found: discovery.Walk, machines: Sequence[discovery.Machine]) -> None:
+        plates = discovery.plates_of(found.nodes)
+        wanted = [(machine, name, node) for machine in machines
+                  for name, node in plates.get(machine.node, {}).items()]
+        texts = await link.texts([found.nodes[node].key for _, _, node in wanted])
+        for (machine, name, _), text in zip(wanted, texts, strict=True):
+            machine.plate[name] = "".join(c for c in text if c.isprintable())[:TEXT_CHARS_MAX]
 
     async def identify(self) -> list[Nameplate]:
         """Read the nameplates that the server shows near each device's points. Raises DeviceError when it cannot."""

@@ -7,7 +7,9 @@ watched here: a request that is not in READ_ONLY_REQUESTS does not leave, and no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import base64
+import uuid
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +25,7 @@ from asyncua.crypto import security_policies
 
 from protocols.opcua import codec, profiles, session
 from protocols.opcua.collector import Collector, Subscription
+from protocols.opcua.discovery import Reference
 from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint
 
 ua: Any = _ua
@@ -32,11 +35,13 @@ NodeId = Any
 CLOSE_S = 1.5
 SESSION_TIMEOUT_S = 60.0
 CHANNEL_LIFETIME_S = 3600.0
+REFERENCES_MAX = 1000
+"""Of one node in one response: a folder with 10 000 variables comes in pages."""
 
 READ_ONLY_REQUESTS: tuple[type, ...] = (
     ua.CreateSessionRequest, ua.ActivateSessionRequest, ua.CloseSessionRequest, ua.ReadRequest, ua.BrowseRequest,
     ua.CreateSubscriptionRequest, ua.DeleteSubscriptionsRequest, ua.CreateMonitoredItemsRequest, ua.PublishRequest,
-    ua.RepublishRequest,
+    ua.RepublishRequest, ua.BrowseNextRequest,
 )
 
 POLICY_CLASSES: dict[str, Any] = {
@@ -294,6 +299,43 @@ class Link:
                 for result in await self.client.our_session.browse(parameters)]
         return listed
 
+    async def references(self, nodes: Sequence[NodeId]) -> list[list[Reference]]:
+        """Return the objects and variables below each node, at most `browse_batch` nodes, with all that are paged."""
+        parameters = ua.BrowseParameters()
+        parameters.RequestedMaxReferencesPerNode = REFERENCES_MAX
+        parameters.NodesToBrowse = [ua.BrowseDescription(
+            NodeId=node, IncludeSubtypes=True, BrowseDirection=ua.BrowseDirection.Forward,
+            ReferenceTypeId=ua.NodeId(ua.ObjectIds.HierarchicalReferences),
+            NodeClassMask=ua.NodeClass.Object | ua.NodeClass.Variable,
+            ResultMask=ua.BrowseResultMask.BrowseName | ua.BrowseResultMask.NodeClass
+            | ua.BrowseResultMask.TypeDefinition) for node in nodes]
+        uris = {index: uri for uri, index in self.namespaces.items()}
+        listed: list[list[Reference]] = []
+        for result in await self.client.our_session.browse(parameters):
+            page, found = result, []
+            while True:
+                found += [made for reference in page.References or []
+                          if (made := _reference(reference, uris)) is not None]
+                if not page.ContinuationPoint:
+                    break
+                following = ua.BrowseNextParameters(ContinuationPoints=[page.ContinuationPoint])
+                page, = await self.client.our_session.browse_next(following)
+            listed.append(found)
+        return listed
+
+    async def data_types(self, nodes: Sequence[NodeId]) -> list[int]:
+        """Return the built-in data type of each variable, 0 where it has another."""
+        found: list[int] = []
+        for part in session.batches(range(len(nodes)), self.read_batch):
+            values = await self.client.uaclient.session.read_attributes(
+                [nodes[position] for position in part], ua.AttributeIds.DataType)
+            for value in values:
+                told = value.Value.Value if value.Value is not None else None
+                is_plain = isinstance(told, ua.NodeId) and told.NamespaceIndex == 0
+                identifier = told.Identifier if is_plain and told is not None else 0
+                found.append(identifier if isinstance(identifier, int) else 0)
+        return found
+
     async def texts(self, nodes: Sequence[NodeId]) -> list[str]:
         """Return the value of each node as text; empty where it has none or none that is good."""
         items = await self.read_nodes([(node, "") for node in nodes])
@@ -346,6 +388,33 @@ class Link:
 
 def _unused_callback(_result: object) -> None:
     """Stand where asyncua wants a callback for its own publish loop, which does not run."""
+
+
+def _reference(reference: Any, uris: Mapping[int, str]) -> Reference | None:
+    """Return a reference as told, None when it leads to another server or into a namespace without a name."""
+    node = reference.NodeId
+    uri = getattr(node, "NamespaceUri", None) or uris.get(node.NamespaceIndex)
+    if getattr(node, "ServerIndex", None) or uri is None:
+        return None
+    identifier = node.Identifier
+    match identifier:
+        case int():
+            id_type, text = "i", str(identifier)
+        case str():
+            id_type, text = "s", identifier
+        case uuid.UUID():
+            id_type, text = "g", str(identifier)
+        case bytes():
+            id_type, text = "b", base64.b64encode(identifier).decode()
+        case _:
+            return None
+    address = OpcUaAddress(namespace_uri=uri, id_type=id_type, identifier=text)
+    kind: Any = reference.TypeDefinition
+    return Reference(key=ua.NodeId(identifier, node.NamespaceIndex), address=address.node,
+                     name=reference.BrowseName.Name or "",
+                     is_variable=reference.NodeClass == ua.NodeClass.Variable,
+                     is_property=kind is not None
+                     and (kind.NamespaceIndex, kind.Identifier) == (0, ua.ObjectIds.PropertyType))
 
 
 def _limit(items: codec.Items, row: int) -> int | None:
