@@ -27,12 +27,3 @@ def folder() -> Path:
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     case().write(path)
     return path
-
-
-def copy(to: Path) -> None:
-    """Put all files of the case into a folder of one's own, by links."""
-    for file in sorted(folder().rglob("*")):
-        target = to / file.relative_to(folder())
-        if file.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(file)
