@@ -20,6 +20,8 @@ DEVICE_SET = "nsu=http://opcfoundation.org/UA/DI/;i=5001"
 
 LATENCY_S = 0.25
 """A server that needs longer for one request is asked for half as much with the next."""
+FIRST_NODES = 10
+"""So many nodes in the first requests: nobody knows yet what the server bears."""
 LOAD = 0.5
 """Share of the time that a request of ours is at the server; it has the rest for others."""
 PAUSE_MAX_S = 2.0
@@ -84,7 +86,7 @@ async def walk(root: Hashable, browse: Callable[[Sequence[Hashable]], Awaitable[
         browse: return what is below each of at most `batch` nodes. clock, sleep: seconds.
     Raises: what `browse` raises. Cancelling is safe at any time.
     """
-    done, size = Walk(), batch
+    done, size = Walk(), min(batch, FIRST_NODES)
     seen = {root}
     waiting: deque[tuple[Hashable, int, int]] = deque([(root, -1, 0)])
     while waiting:
