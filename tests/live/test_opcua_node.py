@@ -171,6 +171,33 @@ async def test_it_signs_challenges_that_are_checked_without_it(program: Path, tm
                 probe.verify_signature(c=other, **facts)
 
 
+async def test_it_is_walked_into_devices_and_points_and_polled(program: Path, tmp_path: Path) -> None:
+    async with node_server(program, tmp_path / "server") as server:
+        (tmp_path / "trusted").mkdir()
+        (tmp_path / "trusted" / "node.der").write_bytes(leaf_of(server.certificate))
+        secured = settings(server.port, tmp_path, **SECURED)
+        walk, machines = await OpcUaDriver(secured, [], Recorder()).discover()
+        assert walk.is_whole
+        machine = next(m for m in machines if m.name == "Machine")
+        assert (machine.why, len(machine.points)) == ("nameplate", VARIABLES + 3)
+        assert machine.plate == {"manufacturer": "Live Works", "model": "NX-1", "serial_number": "L-0042"}
+        kinds = {walk.nodes[p].name: walk.nodes[p].data_type for p in machine.points}
+        assert [kinds[name] for name in (*V[:5], "text", "big")] == [
+            "float64", "float32", "int32", "uint16", "bool", "string", "uint64"]
+        addresses = [walk.nodes[p].address for p in machine.points]
+        points = [OpcUaPoint(point_index=i, device_index=0, address=parse_address(text))
+                  for i, text in enumerate(addresses)]
+        sink = Recorder()
+        polled = settings(server.port, tmp_path, reads="polling", poll_s=0.2, **SECURED)
+        async with running(OpcUaDriver(polled, points, sink)):
+            await until(lambda: len(sink.points) == len(points), "maxNodesPerRead of 20 was kept")
+            await server.tell("set v0 12.25")
+            await until(lambda: 12.25 in sink.values(addresses.index(f"nsu={URI};s=v0")))
+            assert await server.counts() == (1, 0)
+        assert sink.events == []
+        await until_counts(server, (0, 0))
+
+
 async def until_counts(server: NodeServer, wanted: tuple[int, int]) -> None:
     async with asyncio.timeout(5):
         while await server.counts() != wanted:
