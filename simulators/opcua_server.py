@@ -17,6 +17,7 @@ from asyncua.ua.status_codes import StatusCodes
 
 from simulators.certificates import ServerFiles
 from simulators.layout import Device, Layout
+from simulators.opcua_readonly import ReadOnlyServer
 from simulators.signals import Value
 
 VARIANT_OF = {"bool": ua.VariantType.Boolean, "int32": ua.VariantType.Int32, "float64": ua.VariantType.Double,
@@ -32,9 +33,15 @@ class OpcUaPlant:
         self.devices = tuple(devices)
         self.files = files
         self.endpoint = ""
-        self._server = Server()
+        self._guarded = ReadOnlyServer()
+        self._server = Server(iserver=self._guarded)
         self._nodes: list[tuple[Device, int, ua.NodeId, ua.VariantType]] = []
         self._last: dict[ua.NodeId, Value] = {}
+
+    @property
+    def writes(self) -> int:
+        """Requests to write, call or change that were refused."""
+        return self._guarded.refused
 
     async def start(self, host: str, port: int, machines: Mapping[str, list[Value]]) -> None:
         """Build the address space with the present values and listen. Port 0 takes a free one. Raises OSError."""

@@ -130,8 +130,8 @@ class Plant:
 
     @property
     def writes(self) -> int:
-        """Modbus write requests that the plant refused: a gateway must never send one."""
-        return sum(server.writes for server in self.modbus.values())
+        """Requests to write, over Modbus or OPC UA, that the plant refused: a gateway must never send one."""
+        return sum(server.writes for server in self.modbus.values()) + (self.opc_ua.writes if self.opc_ua else 0)
 
     async def failed(self) -> None:
         """Return only if the clock of the plant stops by an error, and raise that error."""
