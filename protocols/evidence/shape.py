@@ -51,6 +51,20 @@ class Shape:
         raise AssertionError("abstract")
 
 
+SMALL = 10**6
+"""Limits below this are written out to the last digit: an hour, 3600 s, is a usual length of a window."""
+
+
+def _of_as_many_digits(high: str) -> list[str]:
+    """Return expressions of the numbers of as many digits as `high`, up to it."""
+    forms = [high]
+    for at, digit in enumerate(high):
+        least = 1 if at == 0 else 0
+        if int(digit) > least:
+            forms.append(f"{high[:at]}[{least}-{int(digit) - 1}][0-9]{{{len(high) - at - 1}}}")
+    return forms
+
+
 @dataclass(frozen=True, slots=True)
 class Integer(Shape):
     """An integer between two limits, both allowed; booleans are none."""
@@ -68,6 +82,8 @@ class Integer(Shape):
         digits = len(str(high + 1)) - 1  # every number of so many digits is within the limit
         if low <= 1 <= high and digits:
             forms.append(f"[1-9][0-9]{{0,{digits - 1}}}")
+        if low <= 1 <= high < SMALL:
+            forms += _of_as_many_digits(str(high))
         digits = len(str(1 - low)) - 1
         if low < 0 <= high:
             forms.append(f"-[1-9][0-9]{{0,{digits - 1}}}" if digits else f"-[1-{-low}]")

@@ -39,8 +39,9 @@ def audit(claim: Claim, programme: Programme, platform_type: PlatformType, count
     table = _metrics(facts, platform_type)
     splits = tuple(_split(facts, item.metric, item.by) for item in claim.splits)
     findings = (*_claim_findings(claim, programme, platform_type, counted, say), *_field_findings(facts, say),
-                *_nothing_to_hold(claim, table, rules, say), *_metric_findings(table, counted, say), *_part_findings(facts, splits, say),
-                *_share_findings(rules, say), *_document_findings(facts, table, counted, say),
+                *_nothing_to_hold(claim, table, rules, say), *_metric_findings(table, counted, say),
+                *_part_findings(facts, splits, say), *_share_findings(rules, say),
+                *_document_findings(facts, table, counted, say),
                 *_rule_findings(rules, claim, say))
     holds = counted.verdict == "valid" and not any(f.severity == "fault" for f in findings)
     return AuditResult(

@@ -253,6 +253,16 @@ def test_what_matches_is_canonical_and_of_the_shape(shape: Shape) -> None:
                     assert not problems(shape, value, where="w"), whole
 
 
+@pytest.mark.parametrize("high", [1, 9, 12, 100, 3600, 65_535, 299_999])
+def test_an_integer_up_to_a_small_limit_goes_the_fast_way(high: int) -> None:
+    """An hour, 3600 s, is a usual length of a window: all such windows went the slow way once."""
+    reader = Reader(Integer(1, high))
+    near = {*range(4000), *range(high - 2, high + 3), *range(9 * high, 11 * high, high), 10 ** len(str(high))}
+    for value in near:
+        assert reader.matches(str(value).encode()) is (1 <= value <= high), value
+    assert not any(reader.matches(text) for text in (b"01", b"+1", b"-1", b"1.0", b"1e0", b" 1"))
+
+
 def test_a_longer_list_goes_the_slow_way_and_holds() -> None:
     reader = Reader(ListOf(Integer(), 10_000))
     for length in (0, 1, 64, 65, 10_000):
