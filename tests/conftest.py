@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -11,6 +12,10 @@ from hypothesis import settings
 
 # Debian keeps servers in sbin, which is not on the path of an ordinary user.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+
+# Who starts the tests in the background of a script makes them deaf to Ctrl-C, and so every program that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Two slow cores say nothing about a property; a failure prints the blob that replays it.
 settings.register_profile("house", deadline=None, print_blob=True)
