@@ -243,7 +243,6 @@ async def gateway(device: Path) -> AsyncIterator[int]:
 
 
 async def test_a_serial_line(server_program: Path, tmp_path: Path) -> None:
-    pytest.importorskip("serial", reason="pyserial is not installed")
     sink = Recording()
     async with serial_line(tmp_path) as (near, far):
         async with process(str(server_program), "rtu", str(far)) as child:
@@ -262,7 +261,6 @@ async def test_a_dead_unit_on_a_serial_line_leaves_the_others(tmp_path: Path, mo
 
     Each question to the dead unit costs a timeout, and one of silence; then the same line is opened again.
     """
-    pytest.importorskip("serial", reason="pyserial is not installed")
     monkeypatch.setattr(schedule, "SILENT_FIRST_S", 1.0)
     sink = Recording()
     points = [point(unit, f"{unit}/holding/0", "float32", device=unit) for unit in (1, 2, 3)]
