@@ -5,11 +5,11 @@ import zipfile
 
 from fuzz.harness import only, scratch, start, watched
 
-with watched("verifier.audit.xlsx_reading", "verifier.audit.claim_sheet", "verifier.audit.claim"):
+with watched("config.spreadsheet", "verifier.audit.claim_sheet", "verifier.audit.claim"):
     from config.programme import load_programme
+    from config.spreadsheet import COLUMNS_MAX, read_sheets
     from protocols.errors import ConfigError
     from verifier.audit.claim_sheet import load_claim_sheet
-    from verifier.audit.xlsx_reading import COLUMNS_MAX, read_sheets
 
 RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"

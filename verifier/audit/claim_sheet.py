@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from config.programme import Programme
+from config.spreadsheet import Cell, Row, Value, read_sheets
 from protocols.errors import ConfigError, Problem
 from verifier.audit.claim import Claim, claim_from_fields
-from verifier.audit.xlsx_reading import Cell, Row, Value, read_sheets
 from verifier.commands import SHOWN_ZONE
 
 KEY, PART, NAME, UNIT, VALUE, REQUIRED, CLASS, PROVEN, FILE, SHA256 = range(10)

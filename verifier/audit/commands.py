@@ -337,7 +337,7 @@ def _check_report(path: Path | None, fonts: Path | None) -> None:
         check_library()
         find_fonts(fonts)
     if path.suffix.lower() == ".xlsx":
-        from verifier.audit.xlsx_reading import needs
+        from config.spreadsheet import needs
 
         needs("xlsxwriter", where="--report")
 

@@ -66,7 +66,7 @@ class ClaimedList:
 def claimed_list(path: Path) -> ClaimedList:
     """Read a list of claimed devices. Raises ConfigError with every problem of the file."""
     if path.suffix.lower() == ".xlsx":
-        from verifier.audit.xlsx_reading import read_sheets  # loads a library that a CSV does not need
+        from config.spreadsheet import read_sheets  # loads a library that a CSV does not need
 
         sheets, sha256 = read_sheets(path)
         tables = [[(row.number, ["" if cell is None else str(cell.value).strip() for cell in row.cells])

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from openpyxl import Workbook
 
+from config import spreadsheet
+from config.spreadsheet import read_sheets
 from protocols.errors import ConfigError
-from verifier.audit import xlsx_reading
-from verifier.audit.xlsx_reading import read_sheets
 
 SHEET = "xl/worksheets/sheet1.xml"
 
@@ -75,7 +75,7 @@ def test_macros_are_refused(honest: Path) -> None:
 
 
 def test_a_bomb_is_refused_by_what_comes_out_of_it(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xlsx_reading, "OPENED_BYTES_MAX", 4 << 20)
+    monkeypatch.setattr(spreadsheet, "OPENED_BYTES_MAX", 4 << 20)
     members = _members(honest) | {"xl/media/image1.png": bytes(5 << 20)}
     assert _codes(_write(honest, members)) == ["cells.too_large"] and honest.stat().st_size < 1 << 16
 
@@ -93,7 +93,7 @@ def test_more_than_fits_is_refused_and_not_cut(honest: Path, monkeypatch: pytest
     assert _codes(honest, rows_max=4) == ["cells.too_large"]
     for name, limit in (("FILE_BYTES_MAX", 100), ("MEMBERS_MAX", 3), ("SHEETS_MAX", 1)):
         with monkeypatch.context() as context:
-            context.setattr(xlsx_reading, name, limit)
+            context.setattr(spreadsheet, name, limit)
             assert _codes(honest) == ["cells.too_large"], name
 
 
