@@ -3,7 +3,7 @@
 #   make demo OUT=DIR [SEED=N] [BROKER=mosquitto] [LANG_=zh]    a small factory, end to end, on this machine
 #   make test                                                  make check, then every test
 #   make check                                                 ruff, mypy --strict, the arrows between the rooms
-#   make bench                                                 every benchmark in benchmarks/
+#   make bench [ONLY=M1,U2]                                    the table of targets, beside peers, or some rows of it
 #   make fuzz [FUZZ_S=300]                                    every parser of outside bytes, so many seconds each
 #   make interop                                               our logs under the eyes of Go's notes and trees (docs/interop.md)
 #   make tamper [SEED=N]                                      every class of tampering, and 10 000 honest bundles (docs/tampering.md)
@@ -37,7 +37,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.dev
-	@for file in benchmarks/bench_*.py; do echo "== $$file" && $(BIN)/python "$$file" || exit 1; done
+	$(BIN)/python benchmarks/run.py $(if $(ONLY),--only "$(ONLY)")
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m fuzz --seconds $(FUZZ_S)

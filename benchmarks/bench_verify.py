@@ -6,11 +6,13 @@ do: of the register, of its witnesses, and of what the windows name as seen.
 
 from __future__ import annotations
 
+import json
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from benchmarks.calibration import CHECK_S, Times, cpu_s, met, repeat, spread
+from benchmarks.harness import PYTHON, Measure, Row, last_line, versions
+from benchmarks.harness import measure as figure
 from benchmarks.plant import Case, Plant
 
 SMALL = Case(name="the same, a head every 10 windows", devices=40, points=1_000, windows=5_000)
@@ -35,8 +39,24 @@ YEAR = replace(SMALL, name="a year of minutes, 40 devices, 1000 points", windows
 YEAR_S, YEAR_MB = 45, 200
 
 
-def measure(folder: Path, windows: int, target: int | None) -> str:
-    """Verify the two bundles of `folder`."""
+def rows(wanted: Collection[str]) -> Iterator[Row]:
+    """Measure E2: the two rates, and the year of minute windows, which takes some minutes to build."""
+    measures: list[Measure] = []
+    for case, target in (CASES[0], CASES[4], (YEAR, None)):
+        with tempfile.TemporaryDirectory() as folder:
+            Plant(case).bundle(Path(folder))
+            found = last_line([PYTHON, __file__, folder, str(case.windows), str(target or 0), "--row"])
+        if target is None:
+            measures += [figure(found["calibrated_s"], unit="s for a year", target=YEAR_S, at_least=False),
+                         figure([found["peak_mb"]], unit="MB for a year", target=YEAR_MB, at_least=False)]
+        else:
+            measures.append(figure([1 / s for s in found["calibrated_s"]], unit=f"windows/s of {case.points} points",
+                                   target=target))
+    yield Row(id="E2", measures=tuple(measures), versions=versions("cryptography", "rfc8785"))
+
+
+def measure(folder: Path, windows: int, target: int | None, *, as_json: bool = False) -> str:
+    """Verify the two bundles of `folder`. Return what was measured, as text or as JSON."""
     from protocols.evidence.bundle import open_bundle
     from protocols.evidence.policy import parse
     from verifier.proof.verify import verify
@@ -52,6 +72,8 @@ def measure(folder: Path, windows: int, target: int | None) -> str:
     if windows == YEAR.windows:
         times = repeat(lambda: one(windows), repeats=1)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if as_json:
+            return json.dumps({"calibrated_s": times.calibrated_s, "peak_mb": peak_mb})
         return (f"{times.median_s:.1f} s calibrated, {times.raw_s[0]:.1f} s as measured: "
                 f"{met(times.median_s < YEAR_S)} (< {YEAR_S} s); peak {peak_mb:.0f} MB: "
                 f"{met(peak_mb < YEAR_MB)} (< {YEAR_MB} MB)")
@@ -59,6 +81,8 @@ def measure(folder: Path, windows: int, target: int | None) -> str:
     times = Times(tuple((s - statistics.median(rows.raw_s)) / (windows - 1) for s in whole.raw_s),
                   tuple((s - rows.median_s) / (windows - 1) for s in whole.calibrated_s))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if as_json:
+        return json.dumps({"calibrated_s": times.calibrated_s, "peak_mb": peak_mb})
     rates = tuple(1 / s for s in times.calibrated_s)
     verdict = "" if target is None else f": {met(1 / times.median_s >= target)} (>= {target})"
     return (f"{spread(rates, digits=0)} windows/s calibrated{verdict}; "
@@ -69,8 +93,8 @@ def measure(folder: Path, windows: int, target: int | None) -> str:
 
 def main() -> None:
     """Measure every case in a process of its own, so that the peak of memory is that of verifying."""
-    if len(sys.argv) == 4:
-        print(measure(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) or None))
+    if len(sys.argv) > 3:
+        print(measure(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) or None, as_json="--row" in sys.argv))
         return
     for case, target in ((YEAR, None),) if sys.argv[1:] == ["--year"] else CASES:
         with tempfile.TemporaryDirectory() as folder:
