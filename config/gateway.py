@@ -13,6 +13,7 @@ from pydantic import Field
 
 from config.ledger import Device, PointRow, bad_uscc, read_ledger
 from config.loader import Section, parse_toml, validate, without_faults
+from config.web import WebPage, WebTable, web_page
 from protocols.errors import ConfigError, Problem
 from protocols.modbus.target import (
     TLS_FILES,
@@ -219,6 +220,7 @@ class GatewayFile(Section):
     probing: ProbingTable = ProbingTable()
     keep: KeepTable = KeepTable()
     influx: InfluxTable | None = None
+    web: WebTable | None = None
     connections: list[Connection] = Field(min_length=1, max_length=1000)
 
 
@@ -259,6 +261,7 @@ class GatewayConfig:
     probing: ProbingTable
     keep: KeepTable
     influx: InfluxTable | None
+    web: WebPage | None
     endpoints: dict[str, Endpoint]
     protocols: dict[str, str]
     server_devices: dict[str, str]
@@ -308,6 +311,8 @@ def load_gateway(path: Path) -> GatewayConfig:
         owner = connection.server_device if isinstance(connection, OpcUaTable) else None
         if owner is not None and owner not in device_protocol:
             problems.append(Problem.of(f"{where}.server_device", "ledger.unknown_device", value=owner, near="-"))
+    page, found = web_page(raw.web, f"{file}, web") if raw.web else (None, [])
+    problems += found
     if problems:
         raise ConfigError(_limited(problems, file))
     return GatewayConfig(
@@ -316,7 +321,7 @@ def load_gateway(path: Path) -> GatewayConfig:
         ledger_date=raw.gateway.ledger_date.isoformat(), ledger_sha256=ledger.sha256, window=raw.window, len_s=len_s,
         platform=raw.platform,
         platform_ca=base / raw.platform.ca_file if raw.platform and raw.platform.ca_file else None,
-        limits=raw.limits, probing=raw.probing, keep=raw.keep, influx=raw.influx, endpoints=endpoints,
+        limits=raw.limits, probing=raw.probing, keep=raw.keep, influx=raw.influx, web=page, endpoints=endpoints,
         protocols=dict(protocols),
         server_devices={c.name: c.server_device for c in raw.connections
                         if isinstance(c, OpcUaTable) and c.server_device},
@@ -422,7 +427,8 @@ def _endpoint(table: OpcUaTable | ModbusTable | MqttTable, where: str, base: Pat
             # A silent device must be asked within every window, whatever the phase: a third of it is soon enough.
             idle_read_s=table.idle_read_s or max(len_s / 3, 0.5), timeout_s=table.timeout_s,
             queue_size=table.queue_size, user_certificate_file=path(table.user_certificate_file),
-            user_key_file=path(table.user_key_file), reads=table.reads, poll_s=table.poll_s, profile=table.profile)
+            user_key_file=path(table.user_key_file), reads=table.reads, poll_s=table.poll_s, profile=table.profile,
+            takeover_file=state / "opcua" / f"{table.name}.json")
         problems = endpoint.problems(where)
         if problems:
             raise ConfigError(problems)
