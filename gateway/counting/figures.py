@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from protocols.terms.vocabulary import ROLES
 
 FRESHNESS_S_MAX = 7 * 86_400
 """Older windows are forgotten here; evidence keeps them."""
+
+STAGES = ("configured", "connected", "producing", "changing")
 
 Mask = NDArray[np.bool_]
 
@@ -68,7 +70,8 @@ class LocalFigures:
     """What this gateway would claim at `at_s` under one basis.
 
     configured = counted + the sum of not_counted, which names every reason that occurs. reasons: device slot -> why
-    it is not counted; tombstones are left out. devices, points: stage -> number.
+    it is not counted; tombstones are left out. devices, points: stage -> number. stage: shape (devices,), what each
+    device reached, as an index into STAGES. columns: the windows that were counted, as one.
     """
 
     at_s: int
@@ -78,6 +81,8 @@ class LocalFigures:
     reasons: Mapping[int, str]
     devices: Mapping[str, int]
     points: Mapping[str, int]
+    stage: NDArray[np.uint8] = field(compare=False, repr=False)
+    columns: Columns = field(compare=False, repr=False)
 
 
 def figures(registry: Registry, recent: Recent, at_s: int, basis: Basis) -> LocalFigures:
@@ -89,6 +94,10 @@ def figures(registry: Registry, recent: Recent, at_s: int, basis: Basis) -> Loca
     connected = _mask(columns.connected, registry.devices) & registry.device_alive
     reasons = _reasons(registry, producing, basis)
     in_roles = np.isin(registry.role, [ROLES.index(role) for role in basis.roles])
+    stage = np.zeros(registry.devices, dtype=np.uint8)
+    for number, reached in enumerate((connected, _fold(registry, producing & in_roles),
+                                      _fold(registry, changing & in_roles)), start=1):
+        stage[reached & registry.device_alive] = number
     not_counted = {reason: n for reason in NOT_COUNTED_REASONS
                    if (n := sum(found == reason for found in reasons.values()))}
     return LocalFigures(
@@ -98,7 +107,8 @@ def figures(registry: Registry, recent: Recent, at_s: int, basis: Basis) -> Loca
                  "producing": int(_fold(registry, producing & in_roles).sum()),
                  "changing": int(_fold(registry, changing & in_roles).sum())},
         points={"configured": int(registry.point_alive.sum()), "sampled": int(sampled.sum()),
-                "producing": int(producing.sum()), "changing": int(changing.sum())})
+                "producing": int(producing.sum()), "changing": int(changing.sum())},
+        stage=stage, columns=columns)
 
 
 def _reasons(registry: Registry, producing: Mask, basis: Basis) -> dict[int, str | None]:

@@ -32,7 +32,8 @@ def test_an_address_that_others_reach_must_be_allowed(listen: str) -> None:
 
 
 @pytest.mark.parametrize("listen", [
-    "", "127.0.0.1", ":8421", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:１", "::1:8421", "[127.0.0.1]:1",
+    "", "127.0.0.1", ":8421", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:１", "::1:8421",
+    "[127.0.0.1]:1",
     "gateway.plant.example:8421", "http://127.0.0.1:8421",
 ])
 def test_what_is_no_address_is_refused(listen: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.counting.figures import Recent
+from gateway.counting.figures import STAGES, Recent
 from gateway.counting.kernel import Columns
 from gateway.counting.registry import Registry
 from protocols.errors import EvidenceError
@@ -35,6 +35,8 @@ def test_every_device_has_one_reason() -> None:
     assert found.configured == found.counted + sum(found.not_counted.values())
     assert found.devices == {"configured": 7, "connected": 6, "producing": 5, "changing": 1}
     assert found.points == {"configured": 7, "sampled": 6, "producing": 6, "changing": 1}
+    stages = ["changing", "producing", "configured", "connected", "producing", "configured", "producing", "producing"]
+    assert [STAGES[stage] for stage in found.stage] == stages, "3 has a heartbeat only, 5 is gone"
 
 
 def test_parent_basis_keeps_the_line() -> None:
