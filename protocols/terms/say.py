@@ -20,3 +20,6 @@ class Say(Protocol):
 
     def explain(self, code: str, /) -> dict[str, str] | None:
         """Return {text, cause, fix} of a code in this language, missing parts left out; None if unknown."""
+
+    def speaking(self, lang: str) -> Say:
+        """Return the same in another language, `en` or `zh`: a page speaks to whoever opens it."""

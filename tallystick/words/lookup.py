@@ -15,7 +15,7 @@ import logging
 import tomllib
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -61,6 +61,10 @@ class Words:
         """Return {text, cause, fix} with their places unfilled, missing parts left out; None if the code is unknown."""
         parts = self._parts(self.lang, code) or self._parts("en", code)
         return {name: parts[name] for name in PARTS if name in parts} if parts else None
+
+    def speaking(self, lang: str) -> Words:
+        """Return the same sentences in another language."""
+        return replace(self, lang=lang)
 
     def codes(self) -> list[str]:
         """Return every code that has a sentence, sorted."""

@@ -42,6 +42,9 @@ class _Silent:
     def explain(self, code: str, /) -> dict[str, str] | None:
         return None
 
+    def speaking(self, lang: str) -> _Silent:
+        return self
+
 
 class _Rivals:
     """An honest gateway, and one that a second enterprise enrolled later in the same register."""

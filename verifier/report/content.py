@@ -57,6 +57,10 @@ class English:
         """Return what the run itself says."""
         return self._say.explain(code)
 
+    def speaking(self, lang: str) -> Say:
+        """Return the run in that language."""
+        return self._say.speaking(lang)
+
 
 def report_document(result: Json, say: Say, *, rows_max: int, bilingual: bool = False) -> Document:
     """Return the report on an audit result (docs/schemas/audit.schema.json), with `rows_max` devices in each list."""

@@ -94,6 +94,7 @@ def test_words_is_what_rooms_expect() -> None:
     assert say("a.hot", thing="锅炉") == "锅炉过热"
     assert say.english("a.hot", thing="x") == "x is hot"
     assert say.explain("a.hot") == {"text": "{thing}过热", "fix": "请冷却{thing}"}
+    assert say.speaking("en")("a.hot", thing="x") == "x is hot"
 
 
 def test_what_a_language_lacks_is_said_in_english() -> None:
