@@ -405,6 +405,10 @@ def _said_lines(said: dict[str, Any] | None, say: Say) -> list[str]:
     if said["demands"]:
         lines += ["", say("statements.status_demands")]
     for demand in said["demands"]:
+        if not demand["slots"] and not demand["hours"]:
+            lines.append(say("statements.status_announced", index=demand["index"],
+                             instant=_local(demand["deadline_s"], say)))
+            continue
         code = "statements.status_open" if demand["deadline_s"] > time.time() else "statements.status_over"
         lines.append(say(code, index=demand["index"], deadline=_local(demand["deadline_s"], say),
                          slots=_few([str(slot) for slot in demand["slots"]]),
@@ -617,48 +621,29 @@ def run_command(args: argparse.Namespace, say: Say) -> int:
 async def _run(config: GatewayConfig, say: Say) -> int:
     """Run until a signal comes; a second one changes nothing, as the stop is bounded in time."""
     import asyncio
-    import signal
 
     from gateway.agent import run_gateway
+    from protocols import system
 
     def ready() -> None:
         _note(say("commissioning.ready", config=config.file.name, devices=len(config.devices),
                   points=len(config.points)))
-        _tell_service_manager("READY=1")
+        system.tell_service_manager("READY=1")
 
     work = asyncio.create_task(run_gateway(config, say, ready))
     stopping = False
 
     def stop() -> None:
         nonlocal stopping
-        if not stopping:
-            stopping = True
-            _tell_service_manager("STOPPING=1")
-            work.cancel()
+        stopping = True
+        system.tell_service_manager("STOPPING=1")
+        work.cancel()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not stopping:
-            raise
+    with system.stopping(stop):
+        try:
+            await work
+        except asyncio.CancelledError:
+            if not stopping:
+                raise
     _note(say("commissioning.stopped"))
     return 0
-
-
-def _tell_service_manager(message: str) -> None:
-    """Tell systemd (sd_notify(3)), where there is one; nobody else listens to the socket."""
-    import os
-    import socket
-
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.settimeout(1.0)
-        try:
-            channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
-        except OSError:  # a manager that is gone is no reason to stop counting
-            return

@@ -41,15 +41,12 @@ def simulate_command(args: argparse.Namespace, say: Say) -> int:
 
 async def _simulate(settings: PlantFile, out: Path, say: Say) -> int:
     import asyncio
-    import signal
     from dataclasses import asdict
 
+    from protocols import system
     from simulators.plant import run_plant
 
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     await _stop_at_end_of_stdin(stop)
 
     def ready(plant: Plant, endpoints: Endpoints) -> None:
@@ -58,7 +55,8 @@ async def _simulate(settings: PlantFile, out: Path, say: Say) -> int:
         print(json.dumps(line, ensure_ascii=False), flush=True)
         print(say("simulators.ready", devices=len(plant.layout.devices), out=plant.out), file=sys.stderr)
 
-    plant = await run_plant(settings, out, stop, ready)
+    with system.stopping(stop.set):
+        plant = await run_plant(settings, out, stop, ready)
     print(json.dumps({"event": "stopped", "writes_refused": plant.writes}), flush=True)
     return 0
 

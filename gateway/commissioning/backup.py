@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from config.gateway import GatewayConfig
-from gateway.commissioning.state import ENROLMENT_SHAPES, K_BYTES, State, write_private
+from gateway.commissioning.state import ENROLMENT_SHAPES, K_BYTES, State
+from protocols import system
 from protocols.errors import ConfigError, Problem, VerificationError
 from protocols.evidence.shape import Hex, Nullable, Object, Text, require
 from protocols.evidence.signed import GATEWAY
@@ -88,7 +89,7 @@ def save(backup: Backup, path: Path, passphrase: str) -> None:
     salt, nonce = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(NONCE_BYTES)
     sealed = AESGCM(_key(passphrase, salt)).encrypt(nonce, json.dumps(body).encode(), FORMAT.encode())
     envelope = {"format": FORMAT, "salt": _base64(salt), "nonce": _base64(nonce), "ciphertext": _base64(sealed)}
-    write_private(path, json.dumps(envelope, indent=1).encode() + b"\n")
+    system.write_private(path, json.dumps(envelope, indent=1).encode() + b"\n")
 
 
 def load(path: Path, passphrase: str) -> Backup:

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.commissioning import roster
 from gateway.commissioning.backup import FILES, Backup
-from gateway.commissioning.state import State, write_private
+from gateway.commissioning.state import State
+from protocols import system
 from protocols.errors import ConfigError, Problem
 
 EXAMPLE_USCC = "91320594MAEXAMPLEB"
@@ -87,7 +88,7 @@ def restore(folder: Path, backup: Backup) -> Initialised:
     kept.mkdir(parents=True, mode=0o700)
     for path, text in ((kept / "enrolment.json", backup.enrolment), (kept / "roster.json", backup.roster)):
         if text is not None:
-            write_private(path, text.encode())
+            system.write_private(path, text.encode())
     if backup.roster is not None:
         held = roster.load(kept / "roster.json")
         assert held is not None

@@ -18,7 +18,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 from collections.abc import Collection, Mapping
@@ -29,6 +28,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from protocols import system
 from protocols.errors import ConfigError, EvidenceError, Problem, VerificationError
 from protocols.evidence import keys
 from protocols.evidence.shape import Hex, Object, require
@@ -134,7 +134,7 @@ class State:
             raise ConfigError([Problem.of(str(path), "commissioning.keys_exist") for path in there])
         self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.keys_dir.mkdir(exist_ok=True, mode=0o700)
-        write_private(self.enterprise_key_file, (k or secrets.token_bytes(K_BYTES)).hex().encode() + b"\n")
+        system.write_private(self.enterprise_key_file, (k or secrets.token_bytes(K_BYTES)).hex().encode() + b"\n")
         keys.save(recovery or keys.generate(), self.recovery_key_file)
         keys.save(keys.generate(), self.gateway_key_file)  # last: a folder with this key is complete
 
@@ -158,13 +158,9 @@ class State:
         if keys.public_bytes(last).hex() not in used:
             return last
         number = max((number for number, _ in self._later_keys()), default=1) + 1
-        path = self.keys_dir / f"gateway-{number}.pem"
-        partial = path.with_name(f"{path.name}.part")
-        partial.unlink(missing_ok=True)
         new = keys.generate()
-        write_private(partial, new.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        partial.rename(path)
-        _sync_folder(self.keys_dir)
+        system.replace(self.keys_dir / f"gateway-{number}.pem",
+                       new.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return new
 
     def _later_keys(self) -> list[tuple[int, Path]]:
@@ -271,25 +267,4 @@ def write_json(path: Path, body: Mapping[str, Any], *, indent: int | None = 2) -
 
     indent: for people; None for large files, which are then written ten times as fast.
     """
-    partial = path.with_name(f"{path.name}.part")
-    partial.unlink(missing_ok=True)
-    write_private(partial, json.dumps(body, ensure_ascii=False, indent=indent, sort_keys=True).encode() + b"\n")
-    partial.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read. Raises FileExistsError rather than overwrite."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    system.replace(path, json.dumps(body, ensure_ascii=False, indent=indent, sort_keys=True).encode() + b"\n")

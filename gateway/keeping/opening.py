@@ -15,11 +15,12 @@ from typing import Any
 from config.gateway import GatewayConfig
 from gateway.commissioning import export
 from gateway.commissioning import roster as slots
-from gateway.commissioning.state import State, write_private
+from gateway.commissioning.state import State
 from gateway.sealing import rosters
 from gateway.sealing.export import windows_ending
 from gateway.sealing.journal import Journal
 from gateway.sealing.receipts import FOLDER
+from protocols import system
 from protocols.errors import ConfigError, Problem
 from protocols.evidence import jcs, merkle, opening, proof, register
 from protocols.evidence.raw import HOUR_S
@@ -97,7 +98,7 @@ def write(found: Found, folder: Path) -> list[Path]:
         raise ConfigError([Problem.of(str(path), "commissioning.exists") for path in there])
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for path, item in zip(paths, found.items, strict=True):
-        write_private(path, item.content())
+        system.write_private(path, item.content())
     return paths
 
 

@@ -6,7 +6,6 @@ neither a random number that links nor a name of a host. Servers must trust it l
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -16,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from gateway.commissioning.state import write_private
+from protocols import system
 from protocols.errors import ConfigError, Problem
 from protocols.evidence import probe
 
@@ -93,12 +92,4 @@ def _make(certificate_file: Path, key_file: Path, gateway: str, now: datetime) -
                             serialization.NoEncryption())
     # Key first: what a crash in between leaves is no pair, and is made anew.
     for file, content in ((key_file, pem), (certificate_file, der)):
-        partial = file.with_name(f"{file.name}.part")
-        partial.unlink(missing_ok=True)
-        write_private(partial, content)
-        partial.replace(file)
-    descriptor = os.open(certificate_file.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        system.replace(file, content)

@@ -6,12 +6,11 @@ They hold process values, so they stay in the factory until somebody opens one t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.commissioning.state import write_private
+from protocols import system
 from protocols.evidence import jcs, reads
 from protocols.evidence.shape import require
 
@@ -32,12 +31,8 @@ def write(folder: Path, gateway: str, seq: int, rows: Sequence[Mapping[str, Any]
     require(reads.TRANSCRIPT, transcript, where=path(folder, seq).name)
     if not folder.is_dir():
         folder.mkdir(mode=0o700)
-        _sync(folder.parent)
-    partial = folder / f"{seq}.json.part"
-    partial.unlink(missing_ok=True)
-    write_private(partial, jcs.encode(transcript))
-    partial.replace(path(folder, seq))
-    _sync(folder)
+        system.sync(folder.parent)
+    system.replace(path(folder, seq), jcs.encode(transcript))
 
 
 def expire(folder: Path, before_s: float) -> int:
@@ -51,11 +46,3 @@ def expire(folder: Path, before_s: float) -> int:
         except OSError:
             continue
     return gone
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

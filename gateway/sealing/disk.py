@@ -5,11 +5,11 @@ Paths are relative, with `/`. Every method may raise OSError; what had happened 
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from typing import Protocol
 
+from protocols import system
 from protocols.errors import EvidenceError, Problem
 
 _PARTIAL = ".part"
@@ -58,14 +58,10 @@ class RealDisk:
 
     def lock(self) -> None:
         """See Disk."""
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(handle)
+            self._lock = system.lock(self._root)
+        except BlockingIOError as error:
             raise EvidenceError(Problem.of(str(self._root), "journal.locked")) from error
-        self._lock = handle
 
     def unlock(self) -> None:
         """See Disk."""
@@ -89,29 +85,29 @@ class RealDisk:
     def sync(self, path: str) -> None:
         """See Disk."""
         file = self._root / path
-        _fsync(file)
-        _fsync(file.parent)
+        system.sync(file)
+        system.sync(file.parent)
 
     def replace(self, path: str, data: bytes) -> None:
         """See Disk."""
         file = self._file(path)
         partial = file.with_name(file.name + _PARTIAL)
         self._write(partial, data, os.O_TRUNC)
-        _fsync(partial)
+        system.sync(partial)
         partial.replace(file)
-        _fsync(file.parent)
+        system.sync(file.parent)
 
     def truncate(self, path: str, size: int) -> None:
         """See Disk."""
         os.truncate(self._root / path, size)
-        _fsync(self._root / path)
+        system.sync(self._root / path)
 
     def remove(self, path: str) -> None:
         """See Disk."""
         file = self._root / path
         if file.exists():
             file.unlink()
-            _fsync(file.parent)
+            system.sync(file.parent)
 
     def names(self, folder: str) -> list[str]:
         """See Disk."""
@@ -137,23 +133,15 @@ class RealDisk:
             folder = folder.parent
         for folder in reversed(missing):
             folder.mkdir(mode=0o700, exist_ok=True)
-            _fsync(folder.parent)
+            system.sync(folder.parent)
         return file
 
     @staticmethod
     def _write(file: Path, data: bytes, flag: int) -> None:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flag, 0o600)
+        handle = system.open_file(file, os.O_WRONLY | os.O_CREAT | flag)
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(handle, view):]
         finally:
             os.close(handle)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,7 +7,6 @@ written to `trust_dir/rejected/`, where a person compares its fingerprint and ap
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from protocols import system
 from protocols.errors import ConfigError, DeviceError, Problem
 from protocols.opcua.trustlist import (
     CERTIFICATE_BYTES_MAX,
@@ -119,12 +119,8 @@ def _make_own(certificate_path: Path, key_path: Path) -> None:
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     """Write whole or not at all: a half-written key must never be taken for one."""
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        system.write_private(temporary, content, mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import queue
 import sqlite3
 import threading
@@ -26,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from protocols import system
 from protocols.errors import EvidenceError, Problem
 from protocols.evidence import tiles
 from protocols.evidence.merkle import leaf_hash
@@ -36,6 +35,8 @@ log = logging.getLogger(__name__)
 
 GROUP_JOBS_MAX = 500
 READERS = 4
+TILE_MODE = 0o644
+"""Tiles are public: any web server may hand them out."""
 BUSY_TIMEOUT_S = 30.0
 SCHEMA_VERSION = 1
 
@@ -251,26 +252,17 @@ class Store:
         path = self.tile_file(name, tile)
         fresh = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        for folder in [path.parent, *(f.parent for f in fresh)]:
-            _sync_folder(folder)
+        system.replace(path, data, TILE_MODE)
+        for folder in fresh:
+            system.sync(folder.parent)
 
 
 def lock(folder: Path) -> int:
     """Take the lock on a data folder and return its descriptor. Raises EvidenceError `platform.in_use`."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
+        return system.lock(folder)
+    except BlockingIOError as error:
         raise EvidenceError(Problem.of(str(folder), "platform.in_use")) from error
-    return descriptor
 
 
 def _migrate(connection: sqlite3.Connection, folder: Path) -> None:
@@ -293,11 +285,3 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

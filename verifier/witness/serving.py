@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from config.listening import Listening
+from protocols import system
 from protocols.errors import ConfigError, Problem
 
 log = logging.getLogger(__name__)
@@ -38,9 +38,12 @@ def serve(make: Callable[[], web.Application], where: Listening, ready: Mapping[
 async def _serve(make: Callable[[], web.Application], where: Listening, ready: Mapping[str, Any],
                  local: tuple[Callable[[], web.Application], str] | None) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    with system.stopping(stop.set):
+        await _serve_until(stop, make, where, ready, local)
+
+
+async def _serve_until(stop: asyncio.Event, make: Callable[[], web.Application], where: Listening,
+                       ready: Mapping[str, Any], local: tuple[Callable[[], web.Application], str] | None) -> None:
     context = where.ssl_context()
     logging.getLogger("aiohttp.server").addFilter(_is_ours)
     runner = _runner(make())

@@ -6,7 +6,6 @@ proof shows that the old tree is its beginning. It trusts nothing in a request b
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from protocols import system
 from protocols.errors import EvidenceError, Problem, VerificationError
 from protocols.evidence import checkpoint, merkle, note
 from protocols.evidence.checkpoint import Checkpoint
@@ -120,12 +120,9 @@ class Book:
         """
         self._folder, self._name, self._key, self._logs = folder, name, key, logs
         self._public = note.VerifierKey(name, note.COSIGNATURE_V1, public_bytes(key))
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
+            self._lock = system.lock(folder)
+        except BlockingIOError as error:
             raise EvidenceError(Problem.of(str(folder), "witness.in_use")) from error
         self._turn = threading.Lock()
         self._notes: dict[str, bytes] = {}
@@ -160,7 +157,7 @@ class Book:
         line = note.cosign(request.note.text, self._key, name=self._name, time_s=time_s)
         signed = [s for s in request.note.signatures if (s.name, s.key_id) == (log.name, log.key_id)]
         data = note.format_note(request.note.text, [*signed[:1], line])
-        _write_durably(self._path(origin), data)
+        system.replace(self._path(origin), data)
         self._notes[origin], self._heads[origin] = data, request.head
         return Answer(200, "witness.cosigned", note.format_note("", [line])[1:])
 
@@ -182,18 +179,3 @@ class Book:
 
 def _digest(origin: str) -> str:
     return hashlib.sha256(origin.encode()).hexdigest()
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    """Replace a file: content synced, then renamed, then the folder synced. A crash leaves the old or the new one."""
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

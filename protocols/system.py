@@ -1,0 +1,147 @@
+"""What differs between operating systems, in one place. Debian is the home; elsewhere the same calls do what there is.
+
+| here | elsewhere (Windows) |
+| --- | --- |
+| signals through the event loop | `signal.signal`, and a loop that looks up twice a second |
+| `flock` | `msvcrt.locking` of one byte |
+| a folder is synced like a file | nothing: names are journalled by NTFS |
+| modes 0600 and 0700 | the access list that the folder inherits |
+| sd_notify | nobody to tell |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_BINARY = getattr(os, "O_BINARY", 0)
+"""Without it Windows writes a line feed as two bytes."""
+_LOOK_UP_S = 0.5
+_NOTIFY_TIMEOUT_S = 1.0
+PARTIAL = ".part"
+"""Ends the name of a file that is not whole yet."""
+
+
+@contextlib.contextmanager
+def stopping(act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` in the running loop at the first SIGTERM or SIGINT; those that follow change nothing.
+
+    After the block they are ignored, until the process ends, which it is about to do: a signal that meets a loop
+    between its last turn and its end would be printed as an error.
+    """
+    loop = asyncio.get_running_loop()
+    told = False
+    ticker: asyncio.TimerHandle | None = None
+
+    def once() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            act()
+
+    def elsewhere(*_: object) -> None:
+        loop.call_soon_threadsafe(once)
+
+    def look_up() -> None:
+        """Give Python a turn to notice a signal: without handlers, waiting for a socket does not end."""
+        nonlocal ticker
+        ticker = loop.call_later(_LOOK_UP_S, look_up)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        try:
+            loop.add_signal_handler(number, once)
+        except NotImplementedError:
+            signal.signal(number, elsewhere)
+            if ticker is None:
+                look_up()
+    try:
+        yield
+    finally:
+        for number in numbers:
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+        if ticker is not None:
+            ticker.cancel()
+
+
+def tell_service_manager(message: str) -> None:
+    """Tell systemd (sd_notify(3)), where there is one; nobody else listens to the socket."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.settimeout(_NOTIFY_TIMEOUT_S)
+        try:
+            channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError:  # a manager that is gone is no reason to stop counting
+            return
+
+
+def lock(folder: Path) -> int:
+    """Make a folder this process's own until the descriptor that is returned is closed.
+
+    Raises: BlockingIOError when another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = open_file(folder / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        _lock_file(descriptor)
+    except OSError as error:
+        os.close(descriptor)
+        raise BlockingIOError(*error.args) from error
+    return descriptor
+
+
+def _lock_file(descriptor: int) -> None:
+    if sys.platform == "win32":
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a file of bytes, its owner's only by default; the descriptor is not inherited. Raises OSError."""
+    return os.open(path, flags | _BINARY, mode)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable. Raises OSError."""
+    folder = path.is_dir()
+    if folder and sys.platform == "win32":
+        return
+    descriptor = os.open(path, os.O_RDONLY if folder or sys.platform != "win32" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a new file, by default one that only its owner can read. Raises FileExistsError rather than overwrite."""
+    descriptor = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Put `content` at `path`, durable when this returns; a crash leaves the old or the new. Raises OSError."""
+    partial = path.with_name(path.name + PARTIAL)
+    partial.unlink(missing_ok=True)
+    write_private(partial, content, mode)
+    partial.replace(path)
+    sync(path.parent)

@@ -1,0 +1,125 @@
+"""What differs between operating systems: signals at the end of a process, locks, durable files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from protocols import system
+
+WAITING = """
+import asyncio, sys
+from protocols import system
+async def main():
+    told = asyncio.Event()
+    with system.stopping(told.set):
+        print("ready", flush=True)
+        await told.wait()
+    return 7
+sys.exit(asyncio.run(main()))
+"""
+
+WITHOUT_HANDLERS = """
+import asyncio, sys
+def refuse(*_):
+    raise NotImplementedError
+asyncio.SelectorEventLoop.add_signal_handler = asyncio.SelectorEventLoop.remove_signal_handler = refuse
+""" + WAITING.replace("import asyncio, sys\n", "")
+
+
+@pytest.mark.parametrize("script", [WAITING, WITHOUT_HANDLERS], ids=["debian", "elsewhere"])
+def test_signals_that_rain_on_a_process_end_it_once_and_quietly(script: str) -> None:
+    """A stop that is repeated reaches a closing loop too; what it prints there looked like a crash in the log."""
+    for _ in range(5):
+        process = subprocess.Popen([sys.executable, "-c", script], text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        over = threading.Event()
+
+        def rain(process: subprocess.Popen[str] = process, over: threading.Event = over) -> None:
+            while not over.is_set() and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                over.wait(0.0005)  # a rain, not a wall: the process must get turns between the drops
+
+        hammer = threading.Thread(target=rain)
+        hammer.start()
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            over.set()
+            hammer.join()
+            process.kill()
+        assert (process.returncode, errors) == (7, "")
+
+
+def test_what_is_called_at_a_signal_is_called_once() -> None:
+    called: list[int] = []
+
+    async def main() -> None:
+        told = asyncio.Event()
+
+        def act() -> None:
+            called.append(1)
+            told.set()
+
+        with system.stopping(act):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.wait_for(told.wait(), 10)
+            await asyncio.sleep(0)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        asyncio.run(main())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert called == [1]
+
+
+def test_a_folder_is_locked_once(tmp_path: Path) -> None:
+    held = system.lock(tmp_path / "state")
+    with pytest.raises(BlockingIOError):
+        system.lock(tmp_path / "state")
+    os.close(held)
+    os.close(system.lock(tmp_path / "state"))
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "state" / "lock").stat().st_mode) == 0o600
+
+
+def test_a_private_file_is_new_whole_and_its_owners(tmp_path: Path) -> None:
+    system.write_private(tmp_path / "key", b"a\nb\r\n")
+    assert (tmp_path / "key").read_bytes() == b"a\nb\r\n"
+    assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        system.write_private(tmp_path / "key", b"other")
+    assert (tmp_path / "key").read_bytes() == b"a\nb\r\n"
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    for content in (b"old", b"new\n"):
+        system.replace(tmp_path / "state.json", content)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("state.json", b"new\n")]
+
+
+def test_the_service_manager_is_told_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    system.tell_service_manager("READY=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "n"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
+        system.tell_service_manager("READY=1")
+        assert manager.recv(100) == b"READY=1"
+    (tmp_path / "n").unlink()
+    system.tell_service_manager("STOPPING=1")  # a manager that is gone stops nobody
