@@ -1,316 +1,19 @@
-"""Commands of the gateway's room: from an empty folder to a running gateway, and what is asked of it later."""
+"""Commands of a gateway that stands: run it, ask how it is, change its keys, hand out its evidence."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.console import config_argument, load, note, print_json
 from protocols.terms.say import Say
 
 if TYPE_CHECKING:
     from config.gateway import GatewayConfig
-    from gateway.commissioning.check import DeviceCheck
-    from gateway.commissioning.initialise import Initialised
     from gateway.commissioning.status import Status
-    from gateway.commissioning.trust import Certificate
-    from gateway.probing.checking import ProbeCheck
 
-SECRET_BYTES_MAX = 4096
 LISTED_MAX = 20
-
-
-def _config_argument(parser: argparse.ArgumentParser, say: Say, *, has_json: bool = False) -> None:
-    parser.add_argument("config", metavar="CONFIG", type=Path, help=say("commissioning.help.config"))
-    if has_json:
-        parser.add_argument("--json", action="store_true", help=say("commissioning.help.json"))
-
-
-def _load(args: argparse.Namespace) -> GatewayConfig:
-    from config.gateway import load_gateway
-
-    return load_gateway(args.config)
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True))
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-# init, backup: the state folder comes into being, and can come back.
-
-
-def init_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
-    """Arguments of `tallystick init`."""
-    parser.add_argument("dir", metavar="DIR", type=Path, help=say("commissioning.help.dir"))
-    parser.add_argument("--site", metavar="NAME", help=say("commissioning.help.site"))
-    parser.add_argument("--uscc", metavar="CODE", help=say("commissioning.help.uscc"))
-    parser.add_argument("--k-file", metavar="FILE", type=Path, help=say("commissioning.help.k_file"))
-    parser.add_argument("--restore", metavar="BACKUP", type=Path, help=say("commissioning.help.restore"))
-    parser.add_argument("--passphrase-file", metavar="FILE", type=Path, help=say("commissioning.help.passphrase_file"))
-
-
-def init_command(args: argparse.Namespace, say: Say) -> int:
-    """Write a commented configuration and keys, or what a backup holds; say what to do next."""
-    from gateway.commissioning import backup, initialise
-
-    if args.restore is not None:
-        _refuse_with_restore(args)
-        made = initialise.restore(args.dir, backup.load(args.restore, _passphrase(args.passphrase_file, say)))
-    else:
-        made = _initialised(args)
-    _note(say("commissioning.made", config=made.config, state=made.state.dir, gateway=made.state.gateway_id()))
-    config = made.config
-    steps = [say("commissioning.next_edit", config=config), say("commissioning.next_check", config=config)]
-    if made.superseded is not None:
-        steps = [say("commissioning.next_check", config=config),
-                 say("commissioning.next_supersede", config=config, old=made.superseded)]
-    else:
-        steps.append(say("commissioning.next_enrol", config=config))
-    steps += [say("commissioning.next_backup", config=config), say("commissioning.next_run", config=config)]
-    for number, step in enumerate(steps, start=1):
-        _note(f"  {number}. {step}")
-    print(made.config)
-    return 0
-
-
-def _refuse_with_restore(args: argparse.Namespace) -> None:
-    from protocols.errors import ConfigError, Problem
-
-    given = [name for name in ("site", "uscc", "k_file") if getattr(args, name) is not None]
-    if given:
-        raise ConfigError([Problem.of(f"--{name.replace('_', '-')}", "commissioning.not_with_restore")
-                           for name in given])
-
-
-def _initialised(args: argparse.Namespace) -> Initialised:
-    from datetime import date
-
-    from config.ledger import bad_uscc
-    from gateway.commissioning import initialise
-    from gateway.commissioning.state import read_k
-    from protocols.errors import ConfigError, Problem
-    from protocols.terms.uscc import is_valid
-
-    if args.uscc is not None and not is_valid(args.uscc):
-        raise ConfigError(bad_uscc("--uscc", args.uscc))
-    if args.site is not None and not (0 < len(args.site) <= 200 and args.site.isprintable()):
-        raise ConfigError(Problem.of("--site", "ledger.bad_text", limit=200))
-    k = None if args.k_file is None else read_k(args.k_file)
-    return initialise.initialise(args.dir, site=args.site, uscc=args.uscc, k=k, today=date.today())
-
-
-def backup_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
-    """Arguments of `tallystick backup`."""
-    _config_argument(parser, say)
-    parser.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help=say("commissioning.help.out"))
-    parser.add_argument("--passphrase-file", metavar="FILE", type=Path, help=say("commissioning.help.passphrase_file"))
-
-
-def backup_command(args: argparse.Namespace, say: Say) -> int:
-    """Write what must survive the PC into one encrypted file."""
-    from gateway.commissioning import backup
-    from gateway.commissioning.state import State
-    from protocols.errors import ConfigError, Problem
-
-    config = _load(args)
-    content = backup.collect(config, State(config.state_dir))
-    if args.out.exists():
-        raise ConfigError(Problem.of(str(args.out), "commissioning.exists"))
-    backup.save(content, args.out, _passphrase(args.passphrase_file, say, is_new=True))
-    _note(say("commissioning.backed_up", file=args.out, gateway=content.gateway))
-    print(args.out)
-    return 0
-
-
-def _passphrase(file: Path | None, say: Say, *, is_new: bool = False) -> str:
-    """Return the first line of the file, else what is typed; a new one is typed twice. Raises ConfigError."""
-    import getpass
-
-    from gateway.commissioning.backup import check_passphrase
-    from protocols.errors import ConfigError, Problem
-
-    if file is not None:
-        with file.open("rb") as source:
-            text = source.read(SECRET_BYTES_MAX).decode("utf-8", "surrogateescape")
-        passphrase = text.splitlines()[0] if text else ""
-    else:
-        if not sys.stdin.isatty():
-            raise ConfigError(Problem.of("passphrase", "commissioning.no_terminal"))
-        passphrase = getpass.getpass(say("commissioning.ask_passphrase"))
-    if is_new:
-        check_passphrase(passphrase)
-        if file is None and getpass.getpass(say("commissioning.ask_again")) != passphrase:
-            raise ConfigError(Problem.of("passphrase", "commissioning.passphrases_differ"))
-    return passphrase
-
-
-# enrol
-
-
-def enrol_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
-    """Arguments of `tallystick enrol`."""
-    _config_argument(parser, say)
-    way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--token", metavar="T", help=say("commissioning.help.token"))
-    way.add_argument("--self", dest="alone", action="store_true", help=say("commissioning.help.self"))
-    parser.add_argument("--supersedes", metavar="ID", help=say("commissioning.help.supersedes"))
-
-
-def enrol_command(args: argparse.Namespace, say: Say) -> int:
-    """Get the certificate, check it, keep it. Enrolled already: show it, and ask nobody."""
-    import asyncio
-
-    from gateway.commissioning import enrol
-    from gateway.commissioning.state import State
-
-    config = _load(args)
-    state = State(config.state_dir)
-    answer = enrol.existing(config, state, args.supersedes)
-    told = "commissioning.enrolled_already" if answer is not None else "commissioning.enrolled"
-    if answer is None and args.alone:
-        answer = enrol.enrol_alone(config, state, args.supersedes)
-    elif answer is None:
-        answer = asyncio.run(enrol.enrol(config, state, args.token, args.supersedes))
-    certificate = answer["certificate"]
-    _note(say(told, gateway=state.gateway_id(), site=certificate["site"], uscc=certificate["uscc"]))
-    if "platform" in answer:
-        _note(say("commissioning.platform_key", key=enrol.fingerprint(answer["platform"])))
-    else:
-        _note(say("commissioning.enrolled_alone", vkey=enrol.verifier_key(certificate["gateway_key"])))
-    _note(say("commissioning.next_backup", config=args.config))
-    print(state.gateway_id())
-    return 0
-
-
-# check, plan
-
-
-def check_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
-    """Arguments of `tallystick check`."""
-    _config_argument(parser, say, has_json=True)
-
-
-def check_command(args: argparse.Namespace, say: Say) -> int:
-    """Load the configuration and dry-connect every device. 0 all pass, 1 some do not, 2 the configuration is wrong."""
-    import asyncio
-    import logging
-
-    from gateway.probing.checking import check_plant
-
-    config = _load(args)
-    for noisy in ("asyncua", "pymodbus", "paho"):  # what they would log is told once, as the cause of a device
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    _note(say("commissioning.checking", devices=len(config.devices), connections=len(config.endpoints)))
-
-    def progress(connection: str, passed: int, devices: int) -> None:
-        _note(say("commissioning.checked", connection=connection, passed=passed, devices=devices))
-
-    found = asyncio.run(check_plant(config, progress))
-    checks = found.devices
-    if args.json:
-        _print_json({"ok": all(check.ok for check in checks), "devices": [
-            {"device": c.device, "connection": c.connection, "ok": c.ok, "code": c.code, "args": dict(c.args),
-             "message": say.english(c.code, **dict(c.args))} for c in checks], "probes": [
-            {"connection": p.connection, "ok": p.ok, "code": p.code, "args": dict(p.args),
-             "message": say.english(p.code, **dict(p.args))} for p in found.probes]})
-    else:
-        print("\n".join(_check_lines(config, checks, say) + _probe_lines(config, found.probes, say)))
-    return 0 if all(check.ok for check in checks) else 1
-
-
-def _check_lines(config: GatewayConfig, checks: list[DeviceCheck], say: Say) -> list[str]:
-    from gateway.commissioning.table import render
-
-    header = [say(f"commissioning.column.{name}") for name in ("device", "connection", "result", "detail")]
-    lines = render(header, [
-        [c.device, c.connection, say("commissioning.ok" if c.ok else "commissioning.fail"),
-         say(c.code, **dict(c.args))] for c in checks])
-    failed = [c for c in checks if not c.ok]
-    lines += ["", say("commissioning.check_passed", passed=len(checks) - len(failed), devices=len(checks))]
-    for code, first in {c.code: c for c in reversed(failed)}.items():
-        count = sum(c.code == code for c in failed)
-        parts = say.explain(code) or {}
-        lines += ["", say("commissioning.check_group", code=code, count=count)]
-        lines += [f"  {say(f'commissioning.{part}')}: {_filled(parts[part], dict(first.args))}"
-                  for part in ("cause", "fix") if part in parts]
-    unowned = sum(device.uscc is None for device in config.devices)
-    if unowned:
-        lines += ["", say("commissioning.unowned", devices=unowned)]
-    return lines
-
-
-def _probe_lines(config: GatewayConfig, probes: list[ProbeCheck], say: Say) -> list[str]:
-    """What the servers of OPC UA said to a challenge, and the certificate that they must trust for it."""
-    from gateway.commissioning.state import State
-    from gateway.commissioning.table import render
-    from gateway.probing.certificate import CERTIFICATE
-
-    if not probes:
-        return []
-    nobody_asked = ("probing.unsecured", "probing.no_keys_yet")
-    rows = [[p.connection, "-" if p.code in nobody_asked else say("commissioning.ok" if p.ok else "commissioning.fail"),
-             say(p.code, **dict(p.args))] for p in probes]
-    lines = ["", say("probing.check"), *render(
-        [say(f"commissioning.column.{name}") for name in ("connection", "result", "detail")], rows)]
-    for code, first in {p.code: p for p in reversed(probes) if not p.ok}.items():
-        parts = say.explain(code) or {}
-        lines += [f"  {say(f'commissioning.{part}')}: {_filled(parts[part], dict(first.args))}"
-                  for part in ("cause", "fix") if part in parts]
-    if any(p.code not in nobody_asked for p in probes):
-        lines.append(say("probing.check_file", file=State(config.state_dir).pki_dir / CERTIFICATE))
-    return lines
-
-
-def _filled(sentence: str, args: dict[str, str]) -> str:
-    """Fill the places of a cause or fix with the arguments of its problem; what nothing fills stays as it is."""
-    for name, value in args.items():
-        sentence = sentence.replace("{" + name + "}", value if value.isprintable() else ascii(value))
-    return sentence
-
-
-def plan_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
-    """Arguments of `tallystick plan`."""
-    _config_argument(parser, say, has_json=True)
-
-
-def plan_command(args: argparse.Namespace, say: Say) -> int:
-    """Print every request that would be sent, and every message that may be. No network."""
-    from gateway.probing.checking import plan
-
-    config = _load(args)
-    connections = plan(config)
-    if args.json:
-        _print_json(connections)
-        return 0
-    for connection in connections:
-        print(say("commissioning.plan_connection", name=connection["connection"], protocol=connection["protocol"],
-                  endpoint=connection["endpoint"]))
-        print("\n".join(_plan_table(connection["requests"]) or [f"  {say('commissioning.plan_nothing')}"]))
-        if connection["sends"]:
-            print(f"  {say('commissioning.plan_sends')}")
-            print("\n".join(_plan_table(connection["sends"])))
-        if connection["probes"]:
-            print(f"  {say('probing.plan')}")
-            print("\n".join(_plan_table(connection["probes"])))
-        print()
-    if config.platform is None:
-        print(say("probing.plan_no_platform"))
-    if not any(connection["sends"] for connection in connections):
-        print(say("commissioning.plan_silent"))
-    return 0
-
-
-def _plan_table(rows: list[dict[str, str]]) -> list[str]:
-    from gateway.commissioning.table import render
-
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return render(columns, [[row.get(name, "") for name in columns] for row in rows]) if rows else []
 
 
 # status
@@ -318,7 +21,7 @@ def _plan_table(rows: list[dict[str, str]]) -> list[str]:
 
 def status_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments of `tallystick status`."""
-    _config_argument(parser, say, has_json=True)
+    config_argument(parser, say, has_json=True)
 
 
 def status_command(args: argparse.Namespace, say: Say) -> int:
@@ -329,12 +32,12 @@ def status_command(args: argparse.Namespace, say: Say) -> int:
     from gateway.commissioning.status import read_status
     from protocols.errors import EvidenceError, Problem
 
-    config = _load(args)
+    config = load(args)
     status = read_status(State(config.state_dir), now_s=int(time.time()))
     if status is None:
         raise EvidenceError(Problem.of(config.file.name, "commissioning.never_ran", config=config.file.name))
     if args.json:
-        _print_json({**status.body, "running": status.running})
+        print_json({**status.body, "running": status.running})
     else:
         print("\n".join(_status_lines(status, say)))
         print("\n".join(_disk_lines(config, status, say)))
@@ -460,65 +163,12 @@ def _event_line(event: dict[str, Any], say: Say) -> str:
     return f"{at}  {event['where']}: {told}"
 
 
-# trust
-
-
-def trust_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
-    """Arguments of `tallystick trust`."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = say("opcua.trust_example")
-    parser.add_argument("config", metavar="CONFIG", type=Path, help=say("opcua.help.trust_config"))
-    parser.add_argument("fingerprint", metavar="FINGERPRINT", nargs="?", help=say("commissioning.help.fingerprint"))
-    parser.add_argument("--list", action="store_true", help=say("commissioning.help.list"))
-    parser.add_argument("--add", metavar="FILE", type=Path, help=say("opcua.help.trust_add"))
-    parser.add_argument("--issuer", action="store_true", help=say("opcua.help.trust_issuer"))
-
-
-def trust_command(args: argparse.Namespace, say: Say) -> int:
-    """Approve one refused certificate, put in a file, or list what was refused and what is trusted."""
-    from gateway.commissioning.trust import add, approve, certificates, folders_of
-    from protocols.errors import ConfigError, Problem
-
-    if (args.issuer and args.add is None) or (args.add is not None and args.fingerprint is not None):
-        raise ConfigError(Problem.of("trust", "opcua.trust_options"))
-    folders = {args.config: (args.config.name,)} if args.config.is_dir() else folders_of(_load(args))
-    if args.add is not None:
-        fingerprint = add(folders, args.add, is_issuer=args.issuer)
-        _note(say("opcua.trust_added", folders=", ".join(map(str, folders))))
-        print(fingerprint)
-        return 0
-    if args.fingerprint is not None:
-        approved = approve(folders, args.fingerprint, args.config.name)
-        _note(say("commissioning.trusted", connections=", ".join(approved.connections)))
-        print(approved.fingerprint)
-        return 0
-    found = [c for c in certificates(folders) if args.list or c.state == "refused"]
-    if not found:
-        _note(say("commissioning.none_listed" if args.list else "commissioning.none_refused"))
-    for certificate in found:
-        print("\n".join(_certificate_lines(certificate, say)))
-    if any(c.state == "refused" for c in found):
-        _note(say("commissioning.how_to_trust", config=args.config))
-    return 0
-
-
-def _certificate_lines(certificate: Certificate, say: Say) -> list[str]:
-    sentences = {"refused": "commissioning.is_refused", "trusted": "commissioning.is_trusted",
-                 "issuer": "opcua.is_issuer"}
-    state = say(sentences[certificate.state], connections=", ".join(certificate.connections))
-    if certificate.authority and certificate.state != "issuer":
-        state += " " + say("opcua.is_authority")
-    return [state, f"  SHA-256  {certificate.fingerprint}",
-            "  " + say("commissioning.certificate", subject=certificate.subject, start=certificate.start,
-                       end=certificate.end, uris=", ".join(certificate.uris) or "-"), ""]
-
-
 # rotate, revoke
 
 
 def rotate_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments of `tallystick rotate`."""
-    _config_argument(parser, say)
+    config_argument(parser, say)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = say("statements.rotate_example")
 
@@ -530,15 +180,15 @@ def rotate_command(args: argparse.Namespace, say: Say) -> int:
     from gateway.commissioning.rotation import rotate
     from gateway.commissioning.state import State
 
-    config = _load(args)
+    config = load(args)
 
     def tell(code: str, where: str, **details: object) -> None:
-        _note(f"{where}: {say(code, where=where, **details)}")
+        note(f"{where}: {say(code, where=where, **details)}")
 
     done = asyncio.run(rotate(config, State(config.state_dir), tell))
-    _note(say("statements.rotated", seq=done.seq, old=done.old_key))
+    note(say("statements.rotated", seq=done.seq, old=done.old_key))
     if done.compared is False:
-        _note(say("statements.rotated_unasked"))
+        note(say("statements.rotated_unasked"))
     print(done.new_key)
     return 0
 
@@ -565,7 +215,7 @@ def revoke_command(args: argparse.Namespace, say: Say) -> int:
 
     from gateway.commissioning.revocation import revoke
 
-    return asyncio.run(revoke(args, None if args.config is None else _load(args), say, _note))
+    return asyncio.run(revoke(args, None if args.config is None else load(args), say, note))
 
 
 # bundle, run
@@ -573,7 +223,7 @@ def revoke_command(args: argparse.Namespace, say: Say) -> int:
 
 def bundle_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments of `tallystick bundle`."""
-    _config_argument(parser, say)
+    config_argument(parser, say)
     parser.add_argument("--from", dest="first", metavar="TIME", help=say("commissioning.help.from"))
     parser.add_argument("--to", dest="end", metavar="TIME", help=say("commissioning.help.to"))
     parser.add_argument("--open", dest="shown", metavar="none|all|SLOT,...", default="none",
@@ -589,17 +239,17 @@ def bundle_command(args: argparse.Namespace, say: Say) -> int:
     from gateway.commissioning import export
     from gateway.commissioning.state import State
 
-    config = _load(args)
+    config = load(args)
     first_s = None if args.first is None else export.instant(args.first, "--from")
     end_s = None if args.end is None else export.instant(args.end, "--to")
 
     def tell(code: str, where: str, **details: object) -> None:
-        _note(f"{where}: {say(code, where=where, **details)}")
+        note(f"{where}: {say(code, where=where, **details)}")
 
     if not asyncio.run(export.fetch_proofs(config, State(config.state_dir), tell)):
-        _note(say("commissioning.kept_proofs" if config.platform is not None else "commissioning.no_proofs"))
+        note(say("commissioning.kept_proofs" if config.platform is not None else "commissioning.no_proofs"))
     written = export.write(config, args.out, first_s, end_s, args.shown)
-    _note(say("commissioning.bundled", windows=written.windows, size=written.size, heads=written.heads,
+    note(say("commissioning.bundled", windows=written.windows, size=written.size, heads=written.heads,
               proven=written.proven))
     print(args.out)
     return 0
@@ -607,14 +257,14 @@ def bundle_command(args: argparse.Namespace, say: Say) -> int:
 
 def run_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     """Arguments of `tallystick run`."""
-    _config_argument(parser, say)
+    config_argument(parser, say)
 
 
 def run_command(args: argparse.Namespace, say: Say) -> int:
     """Run the gateway until SIGTERM or SIGINT."""
     import asyncio
 
-    config = _load(args)
+    config = load(args)
     return asyncio.run(_run(config, say))
 
 
@@ -626,7 +276,7 @@ async def _run(config: GatewayConfig, say: Say) -> int:
     from protocols import system
 
     def ready() -> None:
-        _note(say("commissioning.ready", config=config.file.name, devices=len(config.devices),
+        note(say("commissioning.ready", config=config.file.name, devices=len(config.devices),
                   points=len(config.points)))
         system.tell_service_manager("READY=1")
 
@@ -645,5 +295,5 @@ async def _run(config: GatewayConfig, say: Say) -> int:
         except asyncio.CancelledError:
             if not stopping:
                 raise
-    _note(say("commissioning.stopped"))
+    note(say("commissioning.stopped"))
     return 0

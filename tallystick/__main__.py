@@ -45,6 +45,7 @@ class Room:
 
 
 GATEWAY = Room("gateway.commands", "gateway")
+COMMISSIONING = Room("gateway.commissioning.commands", "gateway")
 VERIFIER = Room("verifier.commands")
 AUDIT = Room("verifier.audit.commands")
 SAMPLING = Room("verifier.sampling.commands")
@@ -53,13 +54,13 @@ PLATFORM = Room("verifier.platform.commands", "platform")
 COMMANDS: dict[str, Room] = {
     "demo": Room("tallystick.demo", "demo"),
     "simulate": Room("simulators.commands", "simulators"),
-    "init": GATEWAY,
-    "enrol": GATEWAY,
-    "backup": GATEWAY,
+    "init": COMMISSIONING,
+    "enrol": COMMISSIONING,
+    "backup": COMMISSIONING,
     "discover": Room("gateway.commissioning.discover", "gateway"),
-    "trust": GATEWAY,
-    "check": GATEWAY,
-    "plan": GATEWAY,
+    "trust": COMMISSIONING,
+    "check": COMMISSIONING,
+    "plan": COMMISSIONING,
     "status": GATEWAY,
     "run": GATEWAY,
     "bundle": GATEWAY,
