@@ -45,7 +45,7 @@ class Room:
 
 
 GATEWAY = Room("gateway.commands", "gateway")
-COMMISSIONING = Room("gateway.commissioning.commands", "gateway")
+COMMISSIONING = Room("gateway.commissioning_commands", "gateway")
 VERIFIER = Room("verifier.commands")
 AUDIT = Room("verifier.audit.commands")
 SAMPLING = Room("verifier.sampling.commands")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from config.gateway import load_gateway
-from gateway.commissioning.commands import _probe_lines
+from gateway.commissioning_commands import _probe_lines
 from gateway.commissioning.check import DeviceCheck, check_devices
 from gateway.commissioning.state import State
 from gateway.commissioning.trust import approve, certificates, folders_of
