@@ -324,6 +324,7 @@ def visit_lines(visits: Sequence[Mapping[str, Any]], say: Say) -> list[str]:
         sums = {name: sum(s[name] for s in strata) for name in ("population", "drawn", "failures")}
         lines.append(say("sampling.visit", assessor=visit["assessor"][:8], closed=local_time(visit["closed_s"]),
                          draw=visit["draw_sha256"][:8], **visit["here"]))
+        lines.append("  " + announced_line(visit["announcement"], visit["announced_s"], say))
         if visit["lower_bound"] is None:
             lines.append("  " + say("sampling.no_bound", **sums))
         else:
@@ -332,13 +333,20 @@ def visit_lines(visits: Sequence[Mapping[str, Any]], say: Say) -> list[str]:
     return lines
 
 
+def announced_line(told: Mapping[str, Any], instant_s: int, say: Say) -> str:
+    """Return how a draw was announced, as the published JSON of a visit says it."""
+    cosigned_s = told["cosigned_s"]
+    return say(f"sampling.announced.{told['state']}", instant=local_time(instant_s), index=told["index"],
+               cosigned="-" if cosigned_s is None else local_time(cosigned_s))
+
+
 def percent(permille: int) -> str:
     """Return 95 or 99.9."""
     return f"{permille // 10}.{permille % 10}" if permille % 10 else str(permille // 10)
 
 
 def kept_lines(told: Mapping[str, Any], say: Say) -> list[str]:
-    """Return what a summary, as JSON, says of raw data and of demands, where there is any."""
+    """Return what a summary, as JSON, says of raw data, demands and announced draws, where there is any."""
     lines = []
     kept = told["kept"]
     if kept["entries"]:
@@ -349,7 +357,10 @@ def kept_lines(told: Mapping[str, Any], say: Say) -> list[str]:
         missing = say("verify.demand_missing", slots=len(slots["missing"]), hours=len(hours["missing"]))
         lines.append(say(DEMANDS[demand["state"]], index=demand["index"], slots=slots["demanded"],
                          hours=hours["demanded"], deadline=local_time(demand["deadline_s"]), missing=missing))
-    return lines
+    return lines + [say("verify.announced" if said["in_time"] else "verify.announced_late", index=said["index"],
+                        gateway=said["gateway"][:8], instant=local_time(said["instant_s"]),
+                        cosigned="-" if said["cosigned_s"] is None else local_time(said["cosigned_s"]))
+                    for said in told["announcements"]]
 
 
 def local_time(time_s: int) -> str:

@@ -46,6 +46,7 @@ class Trust:
 class Demand:
     """An auditor's demand about this gateway: devices by slot, raw data by the first second of the hour.
 
+    Without either, a draw is announced: the first independent co-signature after `deadline_s` draws it.
     key: who signed it (64 hex); whether that is an auditor, each checker's policy says.
     """
 
@@ -163,6 +164,10 @@ class Receipts:
         """Tell once what somebody said about this gateway that its people have to act on."""
         if self._is_ours(value, "demand"):
             demand = value["demand"]
+            if not demand["slots"] and not demand["hours"]:
+                self._event("statements.announced", f"register {index}", instant=_local(demand["deadline_s"]),
+                            key=demand["key"])
+                return
             self._event("statements.demanded", f"register {index}", slots=len(demand["slots"]),
                         hours=len(demand["hours"]), deadline=_local(demand["deadline_s"]), key=demand["key"])
         elif self._is_ours(value, "revocation"):

@@ -33,6 +33,7 @@ def plant_of(folder: Path) -> Plant:
     plant.begin()
     for slot, name in enumerate(ATTESTED):
         servers.attest(plant.world, plant.gateway, slot, name)
+    visits.announce(plant.gateway, at(ANNOUNCED))
     while plant.gateway.now_s < at("2026-11-20T12:00"):
         if plant.gateway.now_s % 3600 == 0 and plant.world.seen() is not None:
             for name in ATTESTED:
@@ -42,7 +43,8 @@ def plant_of(folder: Path) -> Plant:
             plant.cosign(delay_s=30)
     plant.write("plant.tally")
     (folder / "policy.json").write_bytes(plant.world.policy_json(assessors=[public("assessor").hex()]))
-    keys.save(key_of("assessor"), folder / "assessor.pem")
+    for name in ("assessor", "auditor"):
+        keys.save(key_of(name), folder / f"{name}.pem")
     return plant
 
 
@@ -65,8 +67,12 @@ def visited(folder: Path, plant: Plant) -> None:
 def test_the_walk_through_prints_what_the_page_says(tmp_path: Path) -> None:
     folder = tmp_path / "site"
     folder.mkdir()
-    visited(folder, plant_of(folder))
+    plant = plant_of(folder)
+    visited(folder, plant)
     check(PAGE, "<!-- walk-through -->", "<!-- end -->", folder=folder, programs=tmp_path / "programs",
           allowed=("head", "grep", "sed", "cat"))
+    posted = json.loads((folder / "announcement.json").read_bytes())["statement"]
+    registered = [e["demand"] for e in map(json.loads, plant.world.entries) if e["type"] == "demand"]
+    assert registered == [posted], "the page posts what the register has"
     findings = json.loads((folder / "findings.json").read_bytes())
     assert {a["result"] for a in findings["answers"]} == {"match", "mismatch", "unverified"}

@@ -18,6 +18,7 @@ from verifier.conformance.classes import Instance, Uncounted, alive, kind, mode
 from verifier.conformance.draw import Draw
 from verifier.conformance.visits import ASSESSOR, PATIENT
 from verifier.conformance.world import device_row, key_of, point_row, private_part, public
+from verifier.proof.announced import REGISTERED
 from verifier.proof.verify import Verdict
 
 kind(42, "finding.", "draw.", "signed.bad_signature", "signed.wrong_signer", "seen.")
@@ -86,6 +87,13 @@ def _nothing_gained(verdict: Verdict) -> str | None:
     if any(visit.lower_bound is not None for visit in verdict.summary.visits):
         return None
     return next((f.code for f in verdict.findings if f.code.startswith("finding.")), None)
+
+
+def _not_announced(verdict: Verdict) -> str | None:
+    """Return the remark that says so if no draw passed as announced in the register."""
+    if any(visit.announced.state == REGISTERED for visit in verdict.summary.visits):
+        return None
+    return next((f.code for f in verdict.findings if f.code.startswith("finding.announced_")), None)
 
 
 @mode(42)
@@ -236,3 +244,14 @@ def a_visit_taken_away_before_it_was_closed(rng: random.Random) -> Instance:
     site = _Site(rng)
     failed: dict[int, str | None] = dict.fromkeys(site.failed(rng))
     return site.handed_in(visits.as_object(visits.visit(site.drawn, failed)), _nothing_gained)
+
+
+@mode(42)
+def an_announcement_that_entered_the_register_when_the_draw_was_known(rng: random.Random) -> Instance:
+    """An auditor who is a friend signs it, the claimant's register takes it: it must not pass as announced."""
+    site = _Site(rng)
+    world, gateway = site.draw.world, site.draw.gateway
+    visits.announce(gateway, site.drawn["announced_s"])
+    world.round(time_s=world.time_s + rng.randint(1, 600))
+    site.members = gateway.members()
+    return site.handed_in(visits.findings(site.drawn), _not_announced)

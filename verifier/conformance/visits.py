@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protocols.evidence import policy as policies
+from protocols.evidence import signed
 from protocols.evidence.bundle import open_bundle
 from protocols.terms.basis import Basis
 from verifier.conformance.world import Gateway, key_of, zipped
@@ -73,10 +74,23 @@ def as_object(made: Visit) -> dict[str, Any]:
     return value
 
 
-def seal_behind(gateway: Gateway, *, rounds: int = 2) -> int:
-    """Co-sign what is there, seal on, and return an instant between: announced after the first co-signature."""
-    gateway.world.round(time_s=max(gateway.world.time_s + 1, gateway.now_s + 5))
-    announced_s = gateway.world.time_s + 1
+def announce(gateway: Gateway, instant_s: int, *, auditor: str = "auditor") -> int:
+    """Put the announcement of a draw into the register; return its place."""
+    said = signed.sign("demand", {"gateway": gateway.id, "slots": [], "hours": [], "deadline_s": instant_s},
+                       key_of(auditor))
+    return gateway.world.add({"type": "demand", "demand": said}, gateway.uscc)
+
+
+def seal_behind(gateway: Gateway, *, rounds: int = 2, announced: bool = False) -> int:
+    """Co-sign what is there, seal on, and return an instant between: announced after the first co-signature.
+
+    announced: also in the register, below that co-signature.
+    """
+    fixed_s = max(gateway.world.time_s + 1, gateway.now_s + 5)
+    announced_s = fixed_s + 1
+    if announced:
+        announce(gateway, announced_s)
+    gateway.world.round(time_s=fixed_s)
     for _ in range(rounds):
         gateway.window()
         gateway.world.round(time_s=max(gateway.world.time_s + 5, gateway.now_s + 5))

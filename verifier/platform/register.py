@@ -193,8 +193,11 @@ class Register:
         while index >= 0:
             if len(chain) == CHAIN_MAX:
                 raise EvidenceError(Problem.of(LOG, "platform.chain_too_long", limit=CHAIN_MAX))
-            chain.append(self._proof(connection, index, newest))
-            index = connection.execute("SELECT last FROM register WHERE idx = ?", (index,)).fetchone()["last"]
+            row = connection.execute("SELECT last, type FROM register WHERE idx = ?", (index,)).fetchone()
+            # Of an announcement it matters when it was there first, also to a gateway that was cut off meanwhile.
+            under = self.earliest_cosigned(connection, index) if row["type"] == "demand" else None
+            chain.append(self._proof(connection, index, under or newest))
+            index = row["last"]
         return chain[::-1] + ([head[0]] if head else [])
 
     def _proof(self, connection: sqlite3.Connection, index: int, under: Cosigned) -> bytes:

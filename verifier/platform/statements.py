@@ -64,11 +64,9 @@ def check_attestation(value: Mapping[str, Any], roster: Roster) -> None:
 def check_demand(value: Mapping[str, Any], roster: Roster, *, now_s: int) -> None:
     """Check that a demand can be answered: slots that were there, hours that are over, a deadline to come.
 
-    Raises: RefusalError 422.
+    Without slots and hours it announces a draw: then the deadline is all there is. Raises: RefusalError 422.
     """
     slots, hours = value["slots"], value["hours"]
-    if not slots and not hours:
-        raise RefusalError.of(422, "demand", "statements.nothing_demanded")
     for name, items in (("slots", slots), ("hours", hours)):
         if sorted(set(items)) != items:
             raise RefusalError.of(422, name, "statements.not_ascending", name=name)

@@ -17,6 +17,7 @@ from protocols.errors import Problem, VerificationError
 from protocols.evidence import entry
 from protocols.terms.basis import Basis, DeviceFacts, reason_alone
 from protocols.terms.vocabulary import PROTOCOLS, ROLES
+from verifier.proof.announced import NOTHING_ANNOUNCED, Announcements
 from verifier.proof.history import OUTSIDE, OVERLAPPED, UNKNOWN, Outage, Windows
 from verifier.proof.levels import NO_LEVEL, At, Level, LevelTotals, Possession, levels, totals
 from verifier.proof.log import Log
@@ -33,6 +34,7 @@ class Evidence:
     enrol_index: place in the register, None for a plant without a platform. anchored: windows have an independent
     not-after. covered: [from, to) in seconds; from_enrolment: nothing of this log lies before it.
     opened: slot -> private part of the devices that the bundle opens. possession: what is proven of their servers.
+    announcements: draws that auditors announced in the register.
     """
 
     gateway: str
@@ -48,6 +50,7 @@ class Evidence:
     opened: Mapping[int, Mapping[str, Any]]
     possession: Possession
     log: Log
+    announcements: Announcements = NOTHING_ANNOUNCED
     unpacker: Unpacker = field(default_factory=Unpacker, repr=False, compare=False)
 
     def columns(self, index: int) -> Columns:

@@ -16,6 +16,7 @@ from protocols.evidence import checkpoint, keys, merkle, note, proof, register, 
 from protocols.evidence.bundle import Bundle
 from protocols.evidence.jcs import INTEGER_MAX
 from protocols.evidence.policy import Policy
+from verifier.proof.announced import Announcement, Announcements
 from verifier.proof.findings import NO_ENTRY, REGISTER, Findings
 
 HELD_MAX = 256
@@ -87,7 +88,8 @@ class Register:
     gateways: every gateway that is enrolled for this enterprise, in register order, this one among them.
     heads: of this gateway, by register index. revocation: the one with the smallest `from_size`, None if none.
     forks: pairs of checkpoints that the platform calls two histories of one log; not verified yet.
-    demands: what auditors of the policy demanded of this gateway, in register order.
+    demands: what auditors of the policy demanded of this gateway, in register order. announcements: the draws that they
+    announced, from any gateway of the enterprise.
     attests: what supervisors of the policy attested of its devices, in register order.
     newest_s: newest independent co-signature time in the bundle, None if there is none.
     roots: size -> root of every register checkpoint that was accepted. cosigned: `note.digest` of every independent
@@ -101,6 +103,7 @@ class Register:
     revocation: Revocation | None
     forks: tuple[tuple[int, tuple[str, ...]], ...]
     demands: tuple[Demand, ...]
+    announcements: Announcements
     attests: tuple[Attest, ...]
     newest_s: int | None
     roots: Mapping[int, bytes]
@@ -227,6 +230,7 @@ def read(bundle: Bundle, policy: Policy, gateway: str, found: Findings) -> Regis
         revocation=mine_ends,
         forks=tuple((e.index, tuple(e.value["checkpoints"])) for e in _of(proven, "fork", gateway)),
         demands=_demands(proven, gateway, policy, found),
+        announcements=_announcements(proven, gateways.keys(), policy),
         attests=_attests(proven, gateway, policy, found), newest_s=checkpoints.newest_s,
         roots=checkpoints.roots, cosigned=checkpoints.cosigned)
 
@@ -372,10 +376,35 @@ def _revoked_from(proven: Mapping[int, _Proven], gateway: str, certificate: Mapp
 
 
 def _demands(proven: Mapping[int, _Proven], gateway: str, policy: Policy, found: Findings) -> tuple[Demand, ...]:
-    """Return what auditors of the policy demanded."""
+    """Return what auditors of the policy demanded. Who demands nothing announces a draw."""
     return tuple(
         Demand(index=index, slots=tuple(d["slots"]), hours=tuple(d["hours"]), deadline_s=d["deadline_s"])
-        for index, d in _signed(proven, "demand", "demand", gateway, policy.auditors, found))
+        for index, d in _signed(proven, "demand", "demand", gateway, policy.auditors, found) if _asks(d))
+
+
+def _announcements(proven: Mapping[int, _Proven], family: Iterable[str], policy: Policy) -> Announcements:
+    """Return the draws that auditors of the policy announced.
+
+    A signature that does not hold is told with the demands of the gateway that it is about.
+    """
+    result = []
+    for gateway in family:
+        for entry in _of(proven, "demand", gateway):
+            said = entry.value["demand"]
+            if _asks(said) or said["key"] not in policy.auditors:
+                continue
+            try:
+                signed.verify("demand", said, signers=policy.auditors, where=entry.where)
+            except VerificationError:
+                continue
+            result.append(Announcement(index=entry.index, gateway=gateway, instant_s=said["deadline_s"],
+                                       cosigned_s=entry.cosigned_s))
+    return Announcements(said=tuple(sorted(result, key=lambda a: a.index)), family=frozenset(family))
+
+
+def _asks(demand: Mapping[str, Any]) -> bool:
+    """Return whether something is to be opened."""
+    return bool(demand["slots"] or demand["hours"])
 
 
 def _attests(proven: Mapping[int, _Proven], gateway: str, policy: Policy, found: Findings) -> tuple[Attest, ...]:

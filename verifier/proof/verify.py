@@ -29,6 +29,7 @@ from verifier.proof import chains, transcripts
 from verifier.proof import log as logs
 from verifier.proof import register as registers
 from verifier.proof.also import NOTHING, Also
+from verifier.proof.announced import NOTHING_ANNOUNCED, Announcements
 from verifier.proof.bracket import Brackets
 from verifier.proof.equivocation import Lies, convict
 from verifier.proof.figures import Evidence
@@ -69,6 +70,7 @@ class Summary:
     levels: of the devices alive at the end of the newest window, None where nothing is proven of them. probes: valid,
     unanchored, unsupported, invalid. reads: committed and opened. visits: closed ones of assessors of the policy.
     demanded, opened: slots that auditors demanded, and how many of these are opened. demands: what became of each.
+    announcements: draws that auditors announced.
     kept: raw data that was promised, and what was brought of it. limits: codes.
     """
 
@@ -99,6 +101,7 @@ class Summary:
     demanded: int = 0
     opened: int = 0
     demands: tuple[Answer, ...] = ()
+    announcements: Announcements = NOTHING_ANNOUNCED
     kept: KeptTotals = NOTHING_KEPT
     limits: tuple[str, ...] = (*LIMITS, LIMIT_GIVEN)
 
@@ -115,7 +118,8 @@ class Summary:
             "gateways": self._gateways(), "levels": self._levels(),
             "revocation": None if self.standing is None else self.standing.as_json(), "clock": self.clock.as_json(),
             "openings": {"demanded": self.demanded, "answered": self.opened},
-            "demands": [answer.as_json() for answer in self.demands], "kept": self.kept.as_json(),
+            "demands": [answer.as_json() for answer in self.demands],
+            "announcements": [said.as_json() for said in self.announcements.said], "kept": self.kept.as_json(),
             "limits": list(self.limits),
         }
 
@@ -237,12 +241,13 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
     demands = answers(register.demands, register.newest_s, opened=opened, answered=kept.answered, windows=windows,
                       found=found) if register else ()
     reads = transcripts.check(also.transcripts, probes.reads, log.gateway, rosters, found)
+    announcements = register.announcements if register else NOTHING_ANNOUNCED
     possession = Possession(
         gateway=log.gateway, anchored=brackets.anchored, rosters=rosters, probes=tuple(probes.valid),
         attests=register.attests if register else (), opened=opened,
         chains=chains.read(also.chains, policy.maker_cas, log.gateway, found),
         visits=read_visits(also.findings, policy.assessors,
-                           Shown(log=log, brackets=brackets, windows=windows), found))
+                           Shown(log=log, brackets=brackets, windows=windows, announcements=announcements), found))
     look_at(possession, last, found)
 
     covered = windows.covered()
@@ -272,6 +277,7 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
         visits=possession.visits,
         demanded=len(register.demanded) if register else 0,
         opened=len(register.demanded & opened.keys()) if register else 0, demands=demands, kept=kept_totals,
+        announcements=announcements,
         limits=tuple(sorted((*limits, LIMIT_SELF_MADE) if _self_made(certificate) else limits)))
     evidence = None
     if not found.faults() and certificate is not None:
@@ -279,7 +285,8 @@ def verify(bundle: Bundle, policy: Policy, *, anchor: bytes | None = None, also:
             gateway=log.gateway, uscc=certificate["uscc"], site=certificate["site"],
             enrol_index=register.enrol_index if register else None, anchored=brackets.anchored,
             covered=covered, from_enrolment=log.first == 0, windows=windows, outages=tuple(history.outages),
-            rosters=rosters, opened=opened, possession=possession, log=log)
+            rosters=rosters, opened=opened, possession=possession, log=log,
+            announcements=announcements)
     return _verdict(found, summary, evidence, lies)
 
 

@@ -19,6 +19,7 @@ from protocols.errors import Problem, VerificationError
 from protocols.evidence import entry, jcs, sample, signed
 from protocols.evidence.signed import MATCH, MISMATCH, UNVERIFIED
 from verifier.proof.also import where as also_where
+from verifier.proof.announced import LATE, NOTHING_ANNOUNCED, OTHERS, Announced, Announcements
 from verifier.proof.bound import Seen, alpha_of, together
 from verifier.proof.bracket import Brackets
 from verifier.proof.findings import NO_ENTRY, PROBES, Findings
@@ -34,6 +35,7 @@ FIRST, NOT_FIRST, NOT_SHOWN, UNWITNESSED, ROSTER_LATE = SEEDS = (
 class Visit:
     """One closed visit. draw: as signed, with its digest. seed: one of SEEDS.
 
+    announced: how the register announces the draw.
     results: slot -> (result, when) of the answers for this gateway; drawn: its slots in the draw. failures: of each
     stratum of the whole draw, a missing answer among them.
     """
@@ -44,6 +46,7 @@ class Visit:
     assessor: str
     closed_s: int
     seed: str
+    announced: Announced
     drawn: frozenset[int]
     results: Mapping[int, tuple[str, int]]
     failures: tuple[int, ...]
@@ -64,6 +67,7 @@ class Visit:
                   for s, failures in zip(self.draw["strata"], self.failures, strict=True)]
         return {"draw_sha256": self.draw_sha256, "assessor": self.assessor, "announced_s": self.draw["announced_s"],
                 "at_s": self.draw["at_s"], "closed_s": self.closed_s, "seed": self.seed,
+                "announcement": self.announced.as_json(),
                 "confidence_permille": self.draw["confidence_permille"], "strata": strata,
                 "lower_bound": self.lower_bound,
                 "here": {"drawn": len(self.drawn), MATCH: told[MATCH], MISMATCH: told[MISMATCH],
@@ -77,6 +81,7 @@ class Shown:
     log: Log
     brackets: Brackets
     windows: Windows
+    announcements: Announcements = NOTHING_ANNOUNCED
 
 
 def read(files: Sequence[tuple[str, Mapping[str, Any]]], assessors: frozenset[str], shown: Shown,
@@ -97,7 +102,7 @@ def read(files: Sequence[tuple[str, Mapping[str, Any]]], assessors: frozenset[st
                 continue
             seed = found.get(PROBES, NO_ENTRY, _seed, value["draw"], shown, where=where)
             if seed is not None:
-                visits.append(_visit(name, value, seed, shown.log.gateway))
+                visits.append(_visit(name, value, seed, shown))
                 _tell(visits[-1], where, found)
     return tuple(visits)
 
@@ -188,14 +193,15 @@ def _seed(draw: Mapping[str, Any], shown: Shown, *, where: str) -> str:
     return NOT_FIRST if alone or order(first) < order(used) else NOT_SHOWN
 
 
-def _visit(name: str, value: Mapping[str, Any], seed: str, gateway: str) -> Visit:
-    draw = value["draw"]
+def _visit(name: str, value: Mapping[str, Any], seed: str, shown: Shown) -> Visit:
+    draw, gateway = value["draw"], shown.log.gateway
     results = {(a["gateway"], a["slot"]): (a["result"], a["at_s"]) for a in value["answers"]}
     failures = Counter(d["stratum"] for d in draw["devices"]
                        if results.get((d["gateway"], d["slot"]), ("", 0))[0] != MATCH)
     return Visit(
         name=name, draw=draw, draw_sha256=sample.draw_sha256(draw), assessor=draw["key"],
         closed_s=value["finding"]["closed_s"], seed=seed,
+        announced=shown.announcements.of({g["gateway"] for g in draw["gateways"]}, draw["announced_s"]),
         drawn=frozenset(d["slot"] for d in draw["devices"] if d["gateway"] == gateway),
         results={slot: told for (at, slot), told in results.items() if at == gateway},
         failures=tuple(failures[i] for i in range(len(draw["strata"]))))
@@ -212,10 +218,13 @@ def _tell(visit: Visit, where: str, found: Findings) -> None:
         found.remark(PROBES, "finding.unanswered", where, count=len(missing), slots=_listed(missing))
     if visit.seed != FIRST:
         found.remark(PROBES, _SEED_CODES[visit.seed], where)
+    if visit.announced.state in _ANNOUNCED_CODES:
+        found.remark(PROBES, _ANNOUNCED_CODES[visit.announced.state], where, index=visit.announced.index)
 
 
 _SEED_CODES = {NOT_FIRST: "finding.not_first", NOT_SHOWN: "finding.not_shown", UNWITNESSED: "finding.unwitnessed",
                ROSTER_LATE: "finding.roster_late"}
+_ANNOUNCED_CODES = {LATE: "finding.announced_late", OTHERS: "finding.announced_others"}
 SLOTS_SHOWN = 20
 
 

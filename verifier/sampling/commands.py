@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 STRATA = ("class", "protocol", "gateway")
 SECRET_BYTES_MAX = 4096
+NOT_KNOWN_YET = -1
+"""An instant that the register announces: it is known when the bundles have been read."""
+INSTANTS_SHOWN = 10
 Names = dict[tuple[str, int], str]
 
 
@@ -33,7 +36,7 @@ def sample_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     parser.epilog = say("sampling.sample_example")
     parser.add_argument("bundles", metavar="X.tally", type=Path, nargs="+", help=say("sampling.help.bundles"))
     trust_arguments(parser, say)
-    parser.add_argument("--announced", metavar="T", required=True, help=say("sampling.help.announced"))
+    parser.add_argument("--announced", metavar="T", help=say("sampling.help.announced"))
     parser.add_argument("--at", metavar="T", help=say("sampling.help.at"))
     basis = parser.add_mutually_exclusive_group()
     basis.add_argument("--basis", metavar="FILE", type=Path, help=say("count.help.basis"))
@@ -62,9 +65,11 @@ def sample_command(args: argparse.Namespace, say: Say) -> int:
     evidence = _evidence(judged, say)
     if evidence is None:
         return EXIT_FAILED
+    if args.announced is None:
+        wanted = _as_announced(wanted, evidence)
     drawn = draw(evidence, wanted)
     data = file_bytes(drawn)
-    print("\n".join(_drawn_lines(drawn, _names(evidence), say)))
+    print("\n".join(_drawn_lines(drawn, evidence, say)))
     if args.check is not None:
         same = args.check.read_bytes() == data
         print(say("sampling.same" if same else "sampling.differs", path=args.check), file=sys.stderr)
@@ -99,7 +104,7 @@ def _order(args: argparse.Namespace) -> Order:
             problems.extend(error.problems)
             return None
 
-    announced_s = get("--announced", _instant, args.announced)
+    announced_s = NOT_KNOWN_YET if args.announced is None else get("--announced", _instant, args.announced)
     at_s = announced_s if args.at is None else get("--at", _instant, args.at)
     confidence = get("--confidence", _permille, args.confidence, 1, 999)
     at_least = get("--at-least", _permille, args.at_least, 1, 1000)
@@ -114,6 +119,23 @@ def _order(args: argparse.Namespace) -> Order:
     return Order(announced_s=announced_s, at_s=at_s, basis=basis, basis_sha256=basis_sha256(basis_json(basis)),
                  confidence_permille=confidence, at_least_permille=at_least, size=args.n,
                  strata_by=args.strata or "none", label=_label(args.strata, basis))
+
+
+def _as_announced(wanted: Order, evidence: Sequence[Evidence]) -> Order:
+    """Return the order with the one instant that the register announces for all gateways. Raises ConfigError."""
+    from dataclasses import replace
+
+    from protocols.errors import ConfigError, Problem
+    from verifier.commands import local_time
+
+    instants = set.intersection(*(e.announcements.instants_of(e.gateway) for e in evidence))
+    if not instants:
+        raise ConfigError(Problem.of("--announced", "sampling.no_announcement"))
+    if len(instants) > 1:
+        raise ConfigError(Problem.of("--announced", "sampling.several_announcements",
+                                     instants=", ".join(map(local_time, sorted(instants)[:INSTANTS_SHOWN]))))
+    announced_s = instants.pop()
+    return replace(wanted, announced_s=announced_s, at_s=announced_s if wanted.at_s == NOT_KNOWN_YET else wanted.at_s)
 
 
 def _instant(option: str, text: str) -> int:
@@ -186,17 +208,22 @@ def _names(evidence: Sequence[Evidence]) -> Names:
             for e in evidence for slot, private in e.opened.items()}
 
 
-def _drawn_lines(drawn: Mapping[str, Any], names: Names, say: Say) -> list[str]:
+def _drawn_lines(drawn: Mapping[str, Any], evidence: Sequence[Evidence], say: Say) -> list[str]:
     from protocols.evidence import sample
-    from verifier.commands import local_time, percent
+    from verifier.commands import announced_line, local_time, percent
     from verifier.sampling.draw import promise
 
+    names, announced_s = _names(evidence), drawn["announced_s"]
+    gateways = {g["gateway"] for g in drawn["gateways"]}
+    announced = [announced_line(e.announcements.of(gateways, announced_s).as_json(), announced_s, say)
+                 for e in evidence]  # one of each enterprise
     seen = drawn["cosignature"]
     strata, devices = drawn["strata"], drawn["devices"]
     population = sum(s["population"] for s in strata)
     lines = [
-        say("sampling.cosigned", announced=local_time(drawn["announced_s"]), witness=seen["witness"],
-            cosigned=local_time(seen["time_s"]), delay_s=seen["time_s"] - drawn["announced_s"], size=seen["size"]),
+        say("sampling.cosigned", announced=local_time(announced_s), witness=seen["witness"],
+            cosigned=local_time(seen["time_s"]), delay_s=seen["time_s"] - announced_s, size=seen["size"]),
+        *dict.fromkeys(announced),
         *(say("sampling.roster", gateway=g["gateway"], seq=g["roster"], root=g["devices_root"])
           for g in drawn["gateways"]),
         say("sampling.seed", seed=drawn["seed"]),

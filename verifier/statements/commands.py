@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ACTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "key": (("output",), ("passphrase_file",)),
     "attest": (("bundle", "slot", "key", "output"), ("policy", "anchor", "also", "yes", "passphrase_file")),
-    "demand": (("gateway", "deadline", "key", "output"), ("slots", "hours", "passphrase_file")),
+    "demand": (("gateway", "key", "output"), ("slots", "hours", "deadline", "announce", "passphrase_file")),
     "revoke": (("gateway", "gateway_key", "from_size", "key", "output"), ("passphrase_file",)),
     "submit": (("file", "platform"), ("ca_file",)),
 }
@@ -49,6 +49,7 @@ def sign_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     parser.add_argument("--slots", metavar="1,2,5-9", help=say("statements.help.slots"))
     parser.add_argument("--hours", metavar="T,T,...", help=say("statements.help.hours"))
     parser.add_argument("--deadline", metavar="T", help=say("statements.help.deadline"))
+    parser.add_argument("--announce", metavar="T", help=say("statements.help.announce"))
     parser.add_argument("--gateway-key", metavar="HEX", help=say("statements.help.gateway_key"))
     parser.add_argument("--from-size", metavar="N", type=int, help=say("statements.help.from_size"))
     parser.add_argument("--platform", metavar="URL", help=say("statements.help.platform"))
@@ -86,10 +87,25 @@ def _usage(args: argparse.Namespace) -> list[Problem]:
              for name in needed if name not in given]
     found += [Problem.of(_option(name), "statements.option_foreign", action=args.action)
               for name in sorted(given - {*needed, *taken})]
-    if args.action == "demand" and not given & {"slots", "hours"}:
-        found.append(Problem.of("--slots, --hours", "statements.nothing_demanded"))
+    if args.action == "demand":
+        found += _demand_usage(given)
     if args.output is not None and args.output.exists():
         found.append(Problem.of(str(args.output), "statements.exists"))
+    return found
+
+
+def _demand_usage(given: set[str]) -> list[Problem]:
+    """Return what is wrong: either something is demanded until a deadline, or a draw is announced."""
+    from protocols.errors import Problem
+
+    if "announce" in given:
+        return [Problem.of(_option(name), "statements.announce_alone")
+                for name in ("slots", "hours", "deadline") if name in given]
+    found = []
+    if "deadline" not in given:
+        found.append(Problem.of("--deadline", "statements.option_missing", action="demand"))
+    if not given & {"slots", "hours"}:
+        found.append(Problem.of("--slots, --hours", "statements.nothing_demanded"))
     return found
 
 
@@ -151,8 +167,14 @@ def _ask(say: Say) -> None:
 
 
 def _demand(args: argparse.Namespace, say: Say, key: Ed25519PrivateKey) -> Statement:
+    from verifier.commands import local_time
     from verifier.statements import signing
 
+    if args.announce is not None:
+        instant_s = signing.instant(args.announce, "--announce")
+        statement = signing.announce(_hex(args.gateway, 32, "--gateway"), instant_s, key)
+        _note(say("statements.announces", instant=local_time(instant_s)))
+        return statement
     slots = [] if args.slots is None else signing.slots_of(args.slots, "--slots")
     hours = [] if args.hours is None else signing.hours_of(args.hours, "--hours")
     return signing.demand(_hex(args.gateway, 32, "--gateway"), slots, hours,

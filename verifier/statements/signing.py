@@ -65,6 +65,11 @@ def demand(gateway: str, slots: list[int], hours: list[int], deadline_s: int, ke
         "gateway": gateway, "slots": slots, "hours": hours, "deadline_s": deadline_s}, key))
 
 
+def announce(gateway: str, instant_s: int, key: Ed25519PrivateKey) -> Statement:
+    """Sign that the first independent co-signature after `instant_s` draws a sample: a demand of nothing else."""
+    return demand(gateway, [], [], instant_s, key)
+
+
 def revoke(gateway: str, gateway_key: str, from_size: int, key: Ed25519PrivateKey) -> Statement:
     """Sign that the log of a gateway ends at `from_size`."""
     return Statement("revocation", signed.sign("revocation", {

@@ -194,11 +194,14 @@ def test_status_tells_what_others_said_in_the_register(tmp_path: Path, capsys: p
     now_s = int(time.time())
     demands = [{"index": 7, "key": "ab" * 32, "slots": [3, 5], "hours": [], "deadline_s": now_s + 86_400},
                {"index": 9, "key": "ab" * 32, "slots": list(range(50)), "hours": [3600], "deadline_s": now_s - 1},
-               {"index": 11, "key": "ab" * 32, "slots": [], "hours": [7200], "deadline_s": 2**53 - 1}]
+               {"index": 11, "key": "ab" * 32, "slots": [], "hours": [7200], "deadline_s": 2**53 - 1},
+               {"index": 13, "key": "ab" * 32, "slots": [], "hours": [], "deadline_s": now_s + 86_400}]
     write_json(state.status_file, status_body(now_s, {"said": {"revoked_from": None, "demands": demands}}))
     assert main(["status", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    first, second, third = (next(line for line in lines if f"register {index}:" in line) for index in (7, 9, 11))
+    first, second, third, fourth = (next(line for line in lines if f"register {index}:" in line)
+                                    for index in (7, 9, 11, 13))
+    assert "a draw is announced" in fourth
     assert "devices 3, 5; hours -;" in first and first.endswith(": open")
     assert "18, 19, ... (50);" in second and second.endswith("the deadline is over")
     assert f"{2**53 - 1} s: open" in third and "REVOKED" not in "".join(lines)

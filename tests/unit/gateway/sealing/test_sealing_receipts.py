@@ -188,6 +188,16 @@ def test_a_demand_is_told_once_and_listed_also_after_a_restart() -> None:
     assert [code for code, _ in desk.events] == ["statements.demanded"], "not at the start again"
 
 
+def test_an_announced_draw_is_told_as_such() -> None:
+    desk = Desk()
+    desk.gateway.run(6)
+    desk.head()
+    index = desk.platform.say(demand(desk, slots=[], hours=[]))
+    desk.take(*everything(desk))
+    assert [code for code, _ in desk.events] == ["statements.announced"]
+    assert [(d.index, d.slots, d.hours) for d in desk.receipts.demands] == [(index, (), ())]
+
+
 def test_a_demand_that_nobody_signed_is_not_listed() -> None:
     desk = Desk()
     desk.gateway.run(6)

@@ -11,7 +11,7 @@ import pytest
 
 from config.platform import PlatformConfig, load_platform
 from protocols.errors import ConfigError, VerificationError
-from protocols.evidence import jcs, keys, policy, proof, register, signed, statement
+from protocols.evidence import checkpoint, jcs, keys, note, policy, proof, register, signed, statement
 from protocols.evidence.bundle import open_bundle
 from protocols.evidence.encoding import to_base64
 from protocols.evidence.statement import STATEMENT_BYTES_MAX, Statement
@@ -98,6 +98,26 @@ async def test_every_kind_enters_the_chain_of_the_enterprise_once(world: World) 
     assert found[2][1]["demand"] == said[1].value
 
 
+async def test_an_announced_draw_is_proven_by_the_earliest_co_signature(world: World, tmp_path: Path) -> None:
+    """Also to a gateway that fetches its proofs after the instant: what matters is when the register had it."""
+    gateway = await with_server_key(world)
+    said = demand(gateway, slots=[], hours=[])
+    index = (await world.service.state(said)).index
+    await world.round()
+    size = world.service.register.size
+    for _ in range(2):
+        gateway.window()
+        await world.submit(gateway)
+        await world.round()
+    proofs = (await world.service.proofs(gateway.id))["proofs"]
+    under = {parsed.index: checkpoint.parse_text(note.parse(parsed.checkpoint, where="t").text, where="t").size
+             for parsed in (proof.parse(text.encode(), where="t") for text in proofs)}
+    assert under[index] == size < under[0]
+    verdict = judged(world, gateway, proofs, tmp_path)
+    assert verdict.valid and verdict.summary.demands == (), verdict.findings
+    assert [(a.index, a.instant_s) for a in verdict.summary.announcements.said] == [(index, said.value["deadline_s"])]
+
+
 async def test_the_same_statement_many_times_at_once_enters_once(world: World) -> None:
     gateway = await with_server_key(world)
     said = demand(gateway)
@@ -145,7 +165,8 @@ CASES: dict[str, tuple[Callable[[ScriptedGateway], Statement], int, str]] = {
     "attest of an unknown gateway": (lambda g: attestation(g, gateway="0" * 32), 404, "platform.unknown_gateway"),
     "demand by a supervisor": (lambda g: demand(g, signer="bureau"), 403, "statements.not_listed"),
     "demand by the platform": (lambda g: demand(g, signer="platform"), 403, "statements.not_listed"),
-    "demand of nothing": (lambda g: demand(g, slots=[], hours=[]), 422, "statements.nothing_demanded"),
+    "announcement that is late": (lambda g: demand(g, slots=[], hours=[], deadline_s=NOW_S), 422,
+                                  "statements.deadline_past"),
     "demand of a slot twice": (lambda g: demand(g, slots=[1, 1]), 422, "statements.not_ascending"),
     "demand of hours backwards": (lambda g: demand(g, hours=[HOUR_S, HOUR_S - 3600]), 422, "statements.not_ascending"),
     "demand of no slot": (lambda g: demand(g, slots=[0, 2]), 422, "statements.no_slot"),

@@ -92,6 +92,49 @@ def schema(name: str) -> dict[str, Any]:
 # --- sample
 
 
+def announced_plant(folder: Path, *, also_s: int | None = None) -> int:
+    """A plant whose draw the register announces; also_s: so many seconds after it another one. Returns the instant."""
+    plant = Plant(folder)
+    plant.device()
+    plant.begin()
+    plant.windows(1)
+    if also_s is not None:
+        visits.announce(plant.gateway, max(plant.world.time_s + 1, plant.gateway.now_s + 5) + 1 + also_s)
+    announced_s = visits.seal_behind(plant.gateway, announced=True)
+    plant.write()
+    Path("policy.json").write_bytes(plant.world.policy_json(assessors=[public("assessor").hex()]))
+    return announced_s
+
+
+def test_an_announced_instant_is_found_in_the_register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    announced_s = announced_plant(tmp_path)
+    assert main(["sample", "X.tally", "--policy", "policy.json", "-o", "draw.json"]) == 0
+    out = capsys.readouterr().out
+    assert "is announced in the register: entry " in out and "keep the letter" not in out
+    drawn = json.loads(Path("draw.json").read_bytes())["draw"]
+    assert (drawn["announced_s"], drawn["at_s"]) == (announced_s, announced_s)
+    assert main(["sample", "X.tally", "--policy", "policy.json", "--announced", str(announced_s),
+                 "--check", "draw.json"]) == 0
+    assert main(["sample", "X.tally", "--policy", "policy.json", "--announced", str(announced_s - 1),
+                 "--at", str(announced_s - 1), "-o", "other.json"]) == 0
+    assert "keep the letter" in capsys.readouterr().out
+
+
+def test_two_announcements_must_be_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    announced_plant(tmp_path, also_s=86_400)
+    assert main(["sample", "X.tally", "--policy", "policy.json", "-o", "draw.json"]) == 2
+    assert "announces several draws" in capsys.readouterr().err and not Path("draw.json").exists()
+
+
+def test_without_an_announcement_the_instant_must_be_given(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "X.tally", "--policy", "policy.json", "-o", "draw.json"]) == 2
+    assert "announces no draw" in capsys.readouterr().err
+
+
 def test_both_sides_draw_the_same(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     devices = site.draw()
     out = capsys.readouterr().out

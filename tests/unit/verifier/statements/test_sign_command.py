@@ -88,6 +88,15 @@ def test_a_demand_is_signed_as_it_was_typed(key: str, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "d.json\n"
 
 
+def test_an_announcement_demands_nothing(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sign", "demand", "--gateway", GATEWAY, "--announce", "2026-11-20T09:00", "--key", "k.pem",
+                 "-o", "a.json"]) == 0
+    said = statement.parse(Path("a.json").read_bytes(), where="a")
+    assert said.kind == "demand" and {n: said.value[n] for n in ("gateway", "slots", "hours", "deadline_s")} == {
+        "gateway": GATEWAY, "slots": [], "hours": [], "deadline_s": 1_795_136_400}
+    assert "first independent co-signature after 2026-11-20 09:00:00+08:00" in capsys.readouterr().err
+
+
 def test_a_revocation_is_signed_by_the_key_that_is_given(key: str) -> None:
     assert main(["sign", "revoke", "--gateway", GATEWAY, "--gateway-key", "ab" * 32, "--from-size", "7", "--key",
                  "k.pem", "-o", "r.json"]) == 0
@@ -167,6 +176,10 @@ class _Terminal:
 @pytest.mark.parametrize(("arguments", "said"), [
     (["key"], ["--output"]),
     (["demand", "-o", "d"], ["--gateway", "--deadline", "--key", "neither a slot nor an hour"]),
+    (["demand", *DEMAND, "--announce", "2026-11-20T09:00", "--key", "k.pem", "-o", "d"],
+     ["--slots: does not go", "--hours: does not go", "--deadline: does not go"]),
+    (["demand", "--gateway", GATEWAY, "--announce", "soon", "--key", "k.pem", "-o", "d"], ["soon is no time"]),
+    (["revoke", "--announce", "2026-11-20T09:00", "-o", "d"], ["--announce"]),
     (["submit"], ["FILE", "--platform"]),
     (["key", "-o", "k2", "--slot", "3", "--platform", "x"], ["--slot", "--platform"]),
     (["demand", *DEMAND[:-1], "tomorrow", "--key", "k.pem", "-o", "d"], ["tomorrow is no time"]),
