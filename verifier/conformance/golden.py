@@ -70,6 +70,7 @@ class Site:
     private: list[dict[str, Any]] = field(default_factory=list)
     seen: dict[str, Any] | None = None
     in_force: set[str] = field(default_factory=set)
+    columns: dict[tuple[int, str, bool, bool], dict[str, list[int]]] = field(default_factory=dict)
     gateway: Gateway = field(init=False)
 
     def __post_init__(self) -> None:
@@ -143,15 +144,25 @@ class Site:
         if now_s in PROBES_S:
             for name in sorted({machine.server for machine in self.machines if machine.probed and machine.server}):
                 seal_probe(gateway, name, seen=self.seen)
-        alive = [slot for slot, row in enumerate(gateway.devices) if row["state"] == "alive"]
+        gateway.window(seen=self.seen, **self._columns())
+
+    def _columns(self) -> dict[str, list[int]]:
+        """Return which devices and points do what in the window that begins now; most are like one before."""
+        now_s, gateway = self.gateway.now_s, self.gateway
         day = (datetime(1970, 1, 1) + timedelta(seconds=now_s + 8 * HOUR_S)).date().isoformat()
-        running = {slot for slot in alive if runs(self.machines[slot], now_s, day)}
-        online = running | {slot for slot in alive if self.machines[slot].fate in ("stale", "heartbeat")}
-        live = [point for point, row in enumerate(gateway.points) if row["device"] in online]
+        key = (gateway.roster_seq, day if day in SUNDAYS else "", now_s >= SILENT_FROM_S, now_s >= LATE_FROM_S)
+        if key in self.columns:
+            return self.columns[key]
+        alive = [slot for slot, row in enumerate(gateway.devices) if row["state"] == "alive"]
+        online = [slot for slot in alive if runs(self.machines[slot], now_s, day)
+                  or self.machines[slot].fate in ("stale", "heartbeat")]
+        there = set(online)
+        live = [point for point, row in enumerate(gateway.points) if row["device"] in there]
         fresh = [point for point in live if self.doing[point] != "dead"
                  and self.machines[gateway.points[point]["device"]].fate != "stale"]
-        gateway.window(connected=online, sampled=live, seen=self.seen, producing=fresh,
-                       changing=[point for point in fresh if self.doing[point] == "changing"])
+        self.columns[key] = {"connected": online, "sampled": live, "producing": fresh,
+                             "changing": [point for point in fresh if self.doing[point] == "changing"]}
+        return self.columns[key]
 
 
 def runs(machine: Machine, start_s: int, day: str) -> bool:
