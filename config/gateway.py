@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -11,33 +12,17 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from config.ledger import Device, PointRow, bad_uscc, read_ledger
+from config.ledger import Device, bad_uscc, read_ledger
 from config.loader import Section, parse_toml, validate, without_faults
+from config.points import Point, duplicates, overlaps, parsed
+from config.template import told_once
 from config.web import WebPage, WebTable, web_page
 from protocols.errors import ConfigError, Problem
-from protocols.modbus.target import (
-    TLS_FILES,
-    ModbusAddress,
-    ModbusEndpoint,
-    ModbusPoint,
-    UnitSettings,
-    parse_labels,
-)
-from protocols.modbus.target import parse_address as parse_modbus
-from protocols.mqtt.target import (
-    JsonAddress,
-    MqttEndpoint,
-    MqttPoint,
-    SparkplugAddress,
-    SparkplugPoint,
-    parse_json_address,
-    parse_sparkplug_address,
-)
-from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint
-from protocols.opcua.target import parse_address as parse_opcua
+from protocols.modbus.target import TLS_FILES, ModbusEndpoint, UnitSettings
+from protocols.mqtt.target import MqttEndpoint
+from protocols.opcua.target import OpcUaEndpoint
 from protocols.terms import uscc as codes
 
-Address = ModbusAddress | OpcUaAddress | SparkplugAddress | JsonAddress
 Endpoint = ModbusEndpoint | OpcUaEndpoint | MqttEndpoint
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -52,13 +37,14 @@ PROBLEMS_MAX = 1000
 
 
 class GatewayTable(Section):
-    """[gateway]: whose gateway this is, and where its files are."""
+    """[gateway]: whose gateway this is, and where its files are. With templates, points may be left out."""
 
     site: str = Field(min_length=1, max_length=200)
     uscc: str
     state_dir: str = "state"
     devices: str = "devices.csv"
     points: str = "points.csv"
+    templates: str | None = None
     ledger_date: date
 
 
@@ -197,10 +183,18 @@ class MqttTable(Section):
     username: str | None = None
     password_file: str | None = None
     ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    mqtt_version: Literal["3.1.1", "5"] = "3.1.1"
     client_id: str | None = None
+    session_expiry_s: int = 0
     qos: int = 1
+    topics: list[str] = Field(default=[], max_length=100)
+    timestamp: str | None = None
+    timestamp_format: Literal["s", "ms", "us", "ns", "iso"] = "ms"
     rebirth: Literal["auto", "never"] = "auto"
     primary_host_id: str | None = None
+    reorder_s: float = 1.0
     silence_s: float | None = None
     timeout_s: float = 10.0
     keepalive_s: int = 20
@@ -225,29 +219,13 @@ class GatewayFile(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One point of the ledger with its parsed address; `device` and `id` are the ledger's."""
-
-    device: str
-    id: str
-    protocol: str
-    role: str
-    type: str | None
-    address: Address
-    order: str
-    scale: float
-    offset: float
-    where: str
-    labels: tuple[tuple[int, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayConfig:
     """All that the gateway needs to know, checked. Paths are absolute; `endpoints` by connection name."""
 
     file: Path
     devices_file: Path
-    points_file: Path
+    points_file: Path | None
+    templates_file: Path | None
     site: str
     uscc: str
     state_dir: Path
@@ -285,17 +263,20 @@ def load_gateway(path: Path) -> GatewayConfig:
     problems += _table_problems(file, base, raw)
     names = [connection.name for connection in raw.connections]
     protocols = {connection.name: connection.protocol for connection in raw.connections}
-    ledger, found = read_ledger(base / raw.gateway.devices, base / raw.gateway.points, frozenset(names))
+    points_file, templates_file = _ledger_files(base, raw.gateway)
+    ledger, found = read_ledger(base / raw.gateway.devices, points_file, frozenset(names), templates_file)
     problems += found
     device_protocol = {device.id: protocols[device.connection] for device in ledger.devices}
     points: list[Point] = []
+    wrong: list[tuple[str, Problem]] = []
     for row in ledger.points:
         if row.device in device_protocol:
-            point, found = _parsed(row, device_protocol[row.device])
-            problems += found
+            point, found = parsed(row, device_protocol[row.device])
+            wrong += [(row.template, problem) for problem in found]
             points += [point] if point else []
-    problems += _overlaps(points)
-    problems += _duplicates(points, {device.id: device.connection for device in ledger.devices})
+    wrong += overlaps(points)
+    wrong += duplicates(points, {device.id: device.connection for device in ledger.devices})
+    problems += told_once(wrong, Counter(row.template for row in ledger.points))
     if len(ledger.devices) + 3 * len(points) > COLUMN_BITS_MAX:
         problems.append(Problem.of(file, "config.too_many_bits", devices=len(ledger.devices), points=len(points),
                                    limit=COLUMN_BITS_MAX))
@@ -316,7 +297,8 @@ def load_gateway(path: Path) -> GatewayConfig:
     if problems:
         raise ConfigError(_limited(problems, file))
     return GatewayConfig(
-        file=path.resolve(), devices_file=base / raw.gateway.devices, points_file=base / raw.gateway.points,
+        file=path.resolve(), devices_file=base / raw.gateway.devices, points_file=points_file,
+        templates_file=templates_file,
         site=raw.gateway.site, uscc=raw.gateway.uscc, state_dir=base / raw.gateway.state_dir,
         ledger_date=raw.gateway.ledger_date.isoformat(), ledger_sha256=ledger.sha256, window=raw.window, len_s=len_s,
         platform=raw.platform,
@@ -328,6 +310,15 @@ def load_gateway(path: Path) -> GatewayConfig:
         devices=ledger.devices, points=tuple(points))
 
 
+def _ledger_files(base: Path, table: GatewayTable) -> tuple[Path | None, Path | None]:
+    """Return the files of points and of templates; templates alone will do where nobody named or wrote points.csv."""
+    templates = None if table.templates is None else base / table.templates
+    points = base / table.points
+    if templates is not None and "points" not in table.model_fields_set and not points.exists():
+        return None, templates
+    return points, templates
+
+
 def _limited(problems: list[Problem], file: str) -> list[Problem]:
     if len(problems) <= PROBLEMS_MAX:
         return problems
@@ -336,15 +327,19 @@ def _limited(problems: list[Problem], file: str) -> list[Problem]:
 
 def _ledger_problems_alone(tables: dict[str, Any], base: Path) -> list[Problem]:
     """Check the ledger although the TOML file cannot be used, with what can be read of it."""
-    gateway = tables.get("gateway")
-    files = [(gateway if isinstance(gateway, dict) else {}).get(key, f"{key}.csv") for key in ("devices", "points")]
+    written = tables.get("gateway")
+    gateway = written if isinstance(written, dict) else {}
+    files = {key: gateway.get(key, default)
+             for key, default in (("devices", "devices.csv"), ("points", "points.csv"), ("templates", None))}
     listed = tables.get("connections")
     found = [table.get("name") if isinstance(table, dict) else None for table in listed] \
         if isinstance(listed, list) else [None]
     names = frozenset(name for name in found if isinstance(name, str))
-    if not all(isinstance(name, str) for name in files):
+    if not all(isinstance(name, str) for key, name in files.items() if key != "templates" or name is not None):
         return []
-    problems = read_ledger(base / files[0], base / files[1], names)[1]
+    table = GatewayTable.model_construct({key for key in files if key in gateway}, **files)
+    points, templates = _ledger_files(base, table)
+    problems = read_ledger(base / table.devices, points, names, templates)[1]
     # A connection whose name cannot be read is not the fault of the rows that refer to it.
     return [p for p in problems if p.code != "ledger.unknown_connection" or len(names) == len(found)]
 
@@ -378,7 +373,7 @@ def _table_problems(file: str, base: Path, raw: GatewayFile) -> Iterator[Problem
             named += [(f"connections[{index}]", key, getattr(table, key))
                       for key in ("user_certificate_file", "user_key_file")]
         if isinstance(table, MqttTable):
-            named.append((f"connections[{index}]", "ca_file", table.ca_file))
+            named += [(f"connections[{index}]", key, getattr(table, key)) for key in TLS_FILES]
         if isinstance(table, ModbusTable):
             named += [(f"connections[{index}]", key, getattr(table, key)) for key in TLS_FILES]
     for place, key, path in named:
@@ -440,8 +435,11 @@ def _endpoint(table: OpcUaTable | ModbusTable | MqttTable, where: str, base: Pat
         return ModbusEndpoint(**settings, **files, units=units, where=where)
     return MqttEndpoint(
         name=table.name, protocol=table.protocol, endpoint=table.endpoint, username=table.username,
-        password_file=path(table.password_file), ca_file=path(table.ca_file), client_id=table.client_id,
-        qos=table.qos, rebirth=table.rebirth, primary_host_id=table.primary_host_id, silence_s=table.silence_s,
+        password_file=path(table.password_file), ca_file=path(table.ca_file),
+        certificate_file=path(table.certificate_file), key_file=path(table.key_file), mqtt_version=table.mqtt_version,
+        client_id=table.client_id, session_expiry_s=table.session_expiry_s, qos=table.qos, topics=tuple(table.topics),
+        timestamp=table.timestamp, timestamp_format=table.timestamp_format, rebirth=table.rebirth,
+        primary_host_id=table.primary_host_id, reorder_s=table.reorder_s, silence_s=table.silence_s,
         timeout_s=table.timeout_s, keepalive_s=table.keepalive_s, check_s=table.check_s, where=where)
 
 
@@ -453,61 +451,3 @@ def _taken_already(endpoints: dict[str, Endpoint], name: str, where: str) -> Ite
             if isinstance(other, ModbusEndpoint) and other.name != name \
                     and (other.host.lower(), other.port) == (own.host.lower(), own.port):
                 yield Problem.of(f"{where}.endpoint", "modbus.double_endpoint", endpoint=own.endpoint, first=other.name)
-
-
-def _parsed(row: PointRow, protocol: str) -> tuple[Point | None, list[Problem]]:
-    where = f"{row.where}, address"
-    if protocol in ("opc_ua", "sparkplug_b", "mqtt") and row.columns_of_modbus:
-        return None, [Problem.of(f"{row.where}, {column}", "ledger.modbus_only", protocol=protocol)
-                      for column in row.columns_of_modbus]
-    # A point is built once, slots follow with the roster: its own checks say what is wrong with type, order, scale.
-    labels: tuple[tuple[int, str], ...] = ()
-    try:
-        address: Address
-        if protocol == "opc_ua":
-            address = parse_opcua(row.address, where)
-        elif protocol == "sparkplug_b":
-            address = parse_sparkplug_address(row.address, where=where)
-            SparkplugPoint(point_index=0, device_index=0, address=address, type=row.type, where=f"{row.where}, type")
-        elif protocol == "mqtt":
-            address = parse_json_address(row.address, where=where)
-            MqttPoint(point_index=0, device_index=0, address=address, type=row.type, where=f"{row.where}, type")
-        else:
-            labels = parse_labels(row.labels, where=f"{row.where}, labels")
-            address = parse_modbus(row.address, row.type, where=where)
-            ModbusPoint(point_index=0, device_index=0, address=address, order=row.order, scale=row.scale,
-                        offset=row.offset, labels=labels, where=row.where)
-    except ConfigError as error:
-        return None, list(error.problems)
-    type_ = address.type if isinstance(address, ModbusAddress) else row.type
-    return Point(device=row.device, id=row.id, protocol=protocol, role=row.role, type=type_ or None, address=address,
-                 order=row.order, scale=row.scale, offset=row.offset, labels=labels, where=row.where), []
-
-
-def _duplicates(points: Iterable[Point], connection_of: dict[str, str]) -> Iterator[Problem]:
-    """One variable of one server is one point: the same address twice behind one connection is a mistake."""
-    first: dict[tuple[str, str], Point] = {}
-    for point in points:
-        other = first.setdefault((connection_of[point.device], point.address.canonical), point)
-        if other is not point:
-            yield Problem.of(f"{point.where}, address", "ledger.double_address", address=point.address.canonical,
-                             first=other.where)
-
-
-def _overlaps(points: Iterable[Point]) -> Iterator[Problem]:
-    """Registers of two numbers must not share a part; bits of one register, and the register itself, may."""
-    ranges: dict[tuple[str, int, str], list[tuple[int, int, Point]]] = {}
-    for point in points:
-        if isinstance(point.address, ModbusAddress):
-            at = point.address
-            ranges.setdefault((point.device, at.unit, at.table), []).append((at.address, at.end, point))
-    for group in ranges.values():
-        group.sort(key=lambda item: item[:2])
-        widest = group[0]
-        for here in group[1:]:
-            start, end, point = here
-            if start < widest[1] and (start, end) != widest[:2]:
-                yield Problem.of(f"{point.where}, address", "ledger.overlap", address=point.address.canonical,
-                                 first=widest[2].where, other=widest[2].address.canonical)
-            if end > widest[1]:
-                widest = here

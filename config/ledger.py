@@ -1,26 +1,27 @@
-"""The asset ledger: devices.csv and points.csv, as an engineer keeps them. Every problem of both files at once."""
+"""The asset ledger: devices, points and templates, as an engineer keeps them. Every problem of all files at once."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
-import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
+from config import template
 from config.classification import load_classification
+from config.table import ROUNDED, Shape, read_bytes, read_rows
+from config.template import TemplateRow
 from protocols.errors import Problem
 from protocols.terms import uscc
 from protocols.terms.vocabulary import DEPLOYMENTS, POINT_TYPES, ROLES, THINGS
 
-CSV_BYTES_MAX = 64 * 1024 * 1024
 DEVICES_MAX = 120_000
 POINTS_MAX = 120_000
+TEMPLATE_ROWS_MAX = 10_000
 TEXT_MAX = 200
-COLUMNS_MAX = 200
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
 NEAR_AMONG_MAX = 2000
@@ -28,9 +29,16 @@ NEAR_AMONG_MAX = 2000
 
 DEVICE_COLUMNS = ("id", "name", "maker", "model", "serial", "asset", "class", "industry", "uscc", "region", "thing",
                   "deployment", "energy", "parent", "connection")
-DEVICE_COLUMNS_OPTIONAL = ("product_instance_uri", "vaa", "handle", "mac", "unit")
+DEVICE_COLUMNS_OPTIONAL = ("product_instance_uri", "vaa", "handle", "mac", "unit", "template")
 POINT_COLUMNS = ("device", "id", "address", "type", "role")
 POINT_COLUMNS_OPTIONAL = ("order", "scale", "offset", "labels")
+IDENTIFIERS = ("serial", "asset", "vaa", "handle")
+DEVICE_TABLE = Shape(needed=DEVICE_COLUMNS, optional=DEVICE_COLUMNS_OPTIONAL, rows_max=DEVICES_MAX, is_free=True,
+                     sheets=("devices", "设备", "设备表", "设备台账"))
+POINT_TABLE = Shape(needed=POINT_COLUMNS, optional=POINT_COLUMNS_OPTIONAL, rows_max=POINTS_MAX,
+                    sheets=("points", "点位", "点表", "采集点", "采集点表"))
+TEMPLATE_TABLE = Shape(needed=("template", *POINT_COLUMNS[1:]), optional=POINT_COLUMNS_OPTIONAL,
+                       rows_max=TEMPLATE_ROWS_MAX, sheets=("templates", "模板", "点位模板"))
 
 _ENERGY = {"yes": True, "no": False, "是": True, "否": False, "": None}
 
@@ -59,6 +67,7 @@ class Device:
     handle: str = ""
     mac: str = ""
     unit: str = ""
+    template: str = ""
     where: str = ""
 
 
@@ -76,114 +85,110 @@ class PointRow:
     offset: float
     where: str
     labels: str = ""
+    template: str = ""
+    """The row of templates.csv that it was made of, as a place; empty for a row of points.csv."""
+
     columns_of_modbus: tuple[str, ...] = ()
     """Which of order, scale, offset and labels are filled in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Both files. `sha256` is over the bytes of devices.csv, a byte 0, and the bytes of points.csv."""
+    """What was read. `sha256` is over the bytes of the device file, a byte 0, and the bytes of the point file, empty
+    if there is none; where templates are used, another byte 0 and the bytes of their file follow.
+    """
 
     devices: tuple[Device, ...]
     points: tuple[PointRow, ...]
     sha256: str
 
 
-def read_ledger(devices_file: Path, points_file: Path, connections: frozenset[str]) -> tuple[Ledger, list[Problem]]:
-    """Read both files. The problems are complete, the ledger then holds the rows that were good."""
+def read_ledger(devices_file: Path, points_file: Path | None, connections: frozenset[str],
+                templates_file: Path | None = None) -> tuple[Ledger, list[Problem]]:
+    """Read the files. The problems are complete, the ledger then holds the rows that were good."""
     problems: list[Problem] = []
-    digest = hashlib.sha256()
-    devices: list[Device] = []
-    known: set[str] = set()  # also of rows that are refused: their points are not to blame
-    raw = _read(devices_file, problems)
+    raw = read_bytes(devices_file, problems)
+    raw_templates = None if templates_file is None else read_bytes(templates_file, problems)
     before = len(problems)
-    digest.update((raw or b"") + b"\0")
-    for where, row in _rows(devices_file.name, raw, DEVICE_COLUMNS, DEVICE_COLUMNS_OPTIONAL, DEVICES_MAX, problems):
+    columns: list[str] = []
+    rows = read_rows(devices_file, raw, DEVICE_TABLE, problems, columns)
+    first_row = list(islice(rows, 1))  # the header is read with it
+    templates: dict[str, list[TemplateRow]] = {}
+    names: set[str] = set()
+    if templates_file is not None:
+        templates, names = _templates(templates_file, raw_templates, columns or DEVICE_COLUMNS, problems)
+    devices: list[Device] = []
+    made: list[PointRow] = []
+    known: set[str] = set()  # also of rows that are refused: their points are not to blame
+    for where, row in chain(first_row, rows):
         found = list(_device_problems(where, row, connections))
+        of_template = templates.get(row.get("template", ""), [])
+        found += template.problems(of_template, row, where)
+        if row.get("template") and row["template"] not in names:
+            near = difflib.get_close_matches(row["template"][:64], names, 1)
+            found.append(Problem.of(f"{where}, template", "ledger.unknown_template", value=row["template"][:64],
+                                    near=near[0] if near else "-"))
         problems += found
         known.add(row["id"])
         if not found:
             devices.append(_device(where, row))
+            made += _made(of_template, row)
     has_devices = bool(known) or (len(problems) == before and raw is not None)
     problems += _identity_problems(devices)
-    raw = _read(points_file, problems)
-    digest.update(raw or b"")
+    raw_points = b"" if points_file is None else read_bytes(points_file, problems)
     points: list[PointRow] = []
-    for where, row in _rows(points_file.name, raw, POINT_COLUMNS, POINT_COLUMNS_OPTIONAL, POINTS_MAX, problems):
+    for where, row in read_rows(points_file, raw_points, POINT_TABLE, problems) if points_file is not None else ():
         found = list(_point_problems(where, row, known if has_devices else {row["device"]}))
         problems += found
         if not found:
-            points.append(PointRow(
-                device=row["device"], id=row["id"], address=row["address"], type=row["type"], role=row["role"],
-                order=row.get("order", "") or "ABCD", scale=float(row.get("scale", "") or 1),
-                offset=float(row.get("offset", "") or 0), labels=row.get("labels", ""), where=where,
-                columns_of_modbus=tuple(c for c in POINT_COLUMNS_OPTIONAL if row.get(c))))
+            points.append(_point(row, row["device"], row["address"], where))
+    points += made
+    if len(points) > POINTS_MAX:
+        problems.append(Problem.of(devices_file.name, "ledger.too_many", limit=POINTS_MAX))
     seen: dict[tuple[str, str], str] = {}
     for point in points:
         first = seen.setdefault((point.device, point.id), point.where)
         if first != point.where:
             problems.append(Problem.of(f"{point.where}, id", "ledger.double_id", id=point.id, first=first))
+    digest = hashlib.sha256((raw or b"") + b"\0" + (raw_points or b""))
+    if templates_file is not None:
+        digest.update(b"\0" + (raw_templates or b""))
     return Ledger(tuple(devices), tuple(points), digest.hexdigest()), problems
 
 
-def _read(path: Path, problems: list[Problem]) -> bytes | None:
-    """Return the bytes of a file, None if it cannot be read."""
-    try:
-        if path.stat().st_size > CSV_BYTES_MAX:
-            problems.append(Problem.of(path.name, "config.too_large", limit=CSV_BYTES_MAX))
-            return None
-        return path.read_bytes()
-    except FileNotFoundError:
-        problems.append(Problem.of(str(path), "config.no_file"))
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else error
-        problems.append(Problem.of(str(path), "config.unreadable", reason=reason))
-    return None
+def _templates(path: Path, raw: bytes | None, columns: Sequence[str],
+               problems: list[Problem]) -> tuple[dict[str, list[TemplateRow]], set[str]]:
+    """Return the rows of each template, and the names of all, also of those without a row that is good."""
+    templates: dict[str, list[TemplateRow]] = {}
+    names: set[str] = set()
+    seen: dict[tuple[str, str], str] = {}
+    for where, row in read_rows(path, raw, TEMPLATE_TABLE, problems):
+        name = row["template"]
+        names.add(name)
+        found = [] if ID.fullmatch(name) else [Problem.of(f"{where}, template", "ledger.bad_id", id=name[:80])]
+        first = seen.setdefault((name, row["id"]), where)
+        if first != where:
+            found.append(Problem.of(f"{where}, id", "ledger.double_id", id=row["id"], first=first))
+        parsed, wrong = template.parse(name, row, where, columns)
+        found += [*_row_problems(where, row), *wrong]
+        problems += found
+        if parsed is not None and not found:
+            templates.setdefault(name, []).append(parsed)
+    return templates, names
 
 
-def _rows(name: str, raw: bytes | None, needed: tuple[str, ...], optional: tuple[str, ...], most: int,
-          problems: list[Problem]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield (where, row) of every row with the right number of cells; report the header and the others."""
-    if raw is None:
-        return
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        try:
-            text = raw.decode("gb18030")  # what Excel writes on a Chinese PC
-        except UnicodeDecodeError:
-            problems.append(Problem.of(name, "ledger.encoding"))
-            return
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        if not any(header) or len(header) > COLUMNS_MAX:
-            problems.append(Problem.of(f"{name}, line 1", "ledger.no_header", columns=",".join(needed)))
-            return
-        missing = [column for column in needed if column not in header]
-        problems.extend(Problem.of(f"{name}, line 1", "ledger.missing_column", column=column) for column in missing)
-        for column in header:
-            if column not in needed + optional:
-                near = difflib.get_close_matches(column.lower()[:80], needed + optional, 1)
-                problems.append(Problem.of(f"{name}, line 1", "ledger.unknown_column", column=column[:80],
-                                           known=near[0] if near else ", ".join(optional)))
-        if missing or len(set(header)) != len(header):
-            if len(set(header)) != len(header):
-                problems.append(Problem.of(f"{name}, line 1", "ledger.double_column"))
-            return
-        for count, cells in enumerate(reader):
-            where = f"{name}, line {reader.line_num}"
-            if count >= most:
-                problems.append(Problem.of(where, "ledger.too_many", limit=most))
-                return
-            if not any(cells):
-                continue
-            if len(cells) != len(header):
-                problems.append(Problem.of(where, "ledger.cells", found=len(cells), expected=len(header)))
-                continue
-            yield where, {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
-    except csv.Error as error:
-        problems.append(Problem.of(f"{name}, line {reader.line_num}", "ledger.csv", reason=error))
+def _made(rows: list[TemplateRow], device: Mapping[str, str]) -> Iterator[PointRow]:
+    """Yield the points of a device that names a template."""
+    for row in rows:
+        yield _point(row.row, device["id"], row.address(device), f"{row.where} ({device['id']})", row.where)
+
+
+def _point(row: Mapping[str, str], device: str, address: str, where: str, template: str = "") -> PointRow:
+    return PointRow(
+        device=device, id=row["id"], address=address, type=row["type"], role=row["role"],
+        order=row.get("order", "") or "ABCD", scale=float(row.get("scale", "") or 1),
+        offset=float(row.get("offset", "") or 0), labels=row.get("labels", ""), where=where, template=template,
+        columns_of_modbus=tuple(c for c in POINT_COLUMNS_OPTIONAL if row.get(c)))
 
 
 def _device_problems(where: str, row: Mapping[str, str], connections: frozenset[str]) -> Iterator[Problem]:
@@ -197,6 +202,9 @@ def _device_problems(where: str, row: Mapping[str, str], connections: frozenset[
     for column, cell in row.items():
         if len(cell) > TEXT_MAX or any(ord(c) < 0x20 for c in cell):
             yield Problem.of(at(column), "ledger.bad_text", limit=TEXT_MAX)
+    for column in IDENTIFIERS:
+        if ROUNDED.fullmatch(row.get(column, "")):
+            yield Problem.of(at(column), "ledger.rounded", value=row[column])
     if row["class"]:
         classes = load_classification("equipment_jx_b").classes
         if row["class"] not in classes or classes[row["class"]].level == 1:
@@ -264,6 +272,11 @@ def _point_problems(where: str, row: Mapping[str, str], devices: set[str]) -> It
         near = difflib.get_close_matches(row["device"][:64], devices, 1) if len(devices) <= NEAR_AMONG_MAX else []
         yield Problem.of(f"{where}, device", "ledger.unknown_device", value=row["device"][:64] or "-",
                          near=near[0] if near else "-")
+    yield from _row_problems(where, row)
+
+
+def _row_problems(where: str, row: Mapping[str, str]) -> Iterator[Problem]:
+    """What is wrong with a point whatever its device is."""
     if not ID.fullmatch(row["id"]):
         yield Problem.of(f"{where}, id", "ledger.bad_id", id=row["id"][:80])
     if row["type"] and row["type"] not in POINT_TYPES:

@@ -12,10 +12,11 @@ import io
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from protocols.errors import ConfigError, Problem
@@ -26,6 +27,9 @@ MEMBERS_MAX = 300
 SHEETS_MAX = 60
 ROWS_MAX = 100_000
 COLUMNS_MAX = 60
+SHEET_ROWS_MAX = 1 << 20
+EMPTY_ROWS_MAX = 1 << 21
+ZEROS_MAX = 20
 NEEDED = ("[Content_Types].xml", "xl/workbook.xml")
 MACROS = "vbaProject.bin"
 CHUNK_BYTES = 1 << 16
@@ -38,11 +42,12 @@ Value = str | int | float | bool | date | datetime | None
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell that holds something. place: as people name it, `SHEET!E5`."""
+    """A cell that holds something. place: as people name it, `SHEET!E5`. zeros: digits that its format fills up to."""
 
     place: str
     value: Value
     formula: bool = False
+    zeros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +74,28 @@ def read_sheets(path: Path, *, rows_max: int = ROWS_MAX) -> tuple[dict[str, list
     """
     needs("openpyxl", where=str(path))
     data = _bytes(path)
-    _bound(data, path)
+    return sheets_of(data, where=str(path), rows_max=rows_max), hashlib.sha256(data).hexdigest()
+
+
+def sheets_of(data: bytes, *, where: str, rows_max: int = ROWS_MAX,
+              choose: Callable[[Sequence[str]], Collection[str]] = lambda names: names) -> dict[str, list[Row]]:
+    """Return sheet name -> its rows that hold something, of a file that was read already.
+
+    where: its name. choose: which of its sheets are read.
+    Raises: ConfigError `cells.*` if it breaks a limit, or is no spreadsheet.
+    """
+    needs("openpyxl", where=where)
+    if len(data) > FILE_BYTES_MAX:
+        raise ConfigError(Problem.of(where, "cells.too_large", what="bytes", limit=FILE_BYTES_MAX))
+    _bound(data, where)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the library's remarks on styles and extensions say nothing of values
-            return dict(_sheets(data, path, rows_max)), hashlib.sha256(data).hexdigest()
+            return dict(_sheets(data, where, rows_max, choose))
     except ConfigError:
         raise
     except UNREADABLE as error:
-        raise ConfigError(Problem.of(str(path), "cells.unreadable", reason=type(error).__name__)) from error
+        raise ConfigError(Problem.of(where, "cells.unreadable", reason=type(error).__name__)) from error
 
 
 UNREADABLE = (AssertionError, AttributeError, EOFError, KeyError, IndexError, OSError, OverflowError, ParseError,
@@ -103,26 +121,26 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _bound(data: bytes, path: Path) -> None:
+def _bound(data: bytes, where: str) -> None:
     """Raise ConfigError unless the zip keeps the limits, which is read and not believed."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             members = file.infolist()
             if len(members) > MEMBERS_MAX:
-                raise ConfigError(Problem.of(str(path), "cells.too_large", what="members", limit=MEMBERS_MAX))
+                raise ConfigError(Problem.of(where, "cells.too_large", what="members", limit=MEMBERS_MAX))
             names = [member.filename for member in members]
             if not set(NEEDED) <= set(names) or len(set(names)) < len(names):
-                raise ConfigError(Problem.of(str(path), "cells.no_spreadsheet"))
+                raise ConfigError(Problem.of(where, "cells.no_spreadsheet"))
             if any(name.endswith(MACROS) for name in names):
-                raise ConfigError(Problem.of(str(path), "cells.macros"))
+                raise ConfigError(Problem.of(where, "cells.macros"))
             left = OPENED_BYTES_MAX
             for member in members:
-                left = _bound_member(file, member, left, path)
+                left = _bound_member(file, member, left, where)
     except UNREADABLE as error:
-        raise ConfigError(Problem.of(str(path), "cells.no_spreadsheet")) from error
+        raise ConfigError(Problem.of(where, "cells.no_spreadsheet")) from error
 
 
-def _bound_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, left: int, path: Path) -> int:
+def _bound_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, left: int, where: str) -> int:
     """Return how many bytes the other members may still have."""
     is_xml = member.filename.endswith((".xml", ".rels", ".vml"))
     before = b""
@@ -130,34 +148,50 @@ def _bound_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, left: int, pat
         while chunk := opened.read(CHUNK_BYTES):
             left -= len(chunk)
             if left < 0:
-                raise ConfigError(Problem.of(str(path), "cells.too_large", what="bytes", limit=OPENED_BYTES_MAX))
+                raise ConfigError(Problem.of(where, "cells.too_large", what="bytes", limit=OPENED_BYTES_MAX))
             if is_xml and any(sign in before + chunk for sign in REFUSED_XML):
-                raise ConfigError(Problem.of(str(path), "cells.refused_xml", member=member.filename))
+                raise ConfigError(Problem.of(where, "cells.refused_xml", member=member.filename))
             before = chunk[-OVERLAP_BYTES:]
     return left
 
 
-def _sheets(data: bytes, path: Path, rows_max: int) -> Iterator[tuple[str, list[Row]]]:
+def _sheets(data: bytes, where: str, rows_max: int,
+            choose: Callable[[Sequence[str]], Collection[str]]) -> Iterator[tuple[str, list[Row]]]:
     from openpyxl import load_workbook
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
     book = load_workbook(io.BytesIO(data), read_only=True, data_only=False, keep_links=False)
     if len(book.sheetnames) > SHEETS_MAX:
-        raise ConfigError(Problem.of(str(path), "cells.too_large", what="sheets", limit=SHEETS_MAX))
-    left = rows_max
+        raise ConfigError(Problem.of(where, "cells.too_large", what="sheets", limit=SHEETS_MAX))
+    chosen = choose([sheet.title for sheet in book.worksheets])
+    left, empty_left = rows_max, EMPTY_ROWS_MAX
     for sheet in book.worksheets:
-        rows = []
+        if sheet.title not in chosen:
+            continue
+        rows: list[Row] = []
+        empty: object = None
         if isinstance(sheet, ReadOnlyWorksheet):
             sheet.reset_dimensions()  # what the file says of its size is not believed
-        for at, cells in enumerate(sheet.iter_rows(max_row=rows_max + 1, max_col=COLUMNS_MAX), 1):
-            if at > left:
-                raise ConfigError(Problem.of(str(path), "cells.too_large", what="rows", limit=rows_max))
-            row = Row(at, [None if cell.value is None else Cell(
-                f"{sheet.title}!{cell.coordinate}", _value(cell.value), cell.data_type == "f") for cell in cells])
-            if any(cell is not None for cell in row.cells):
-                rows.append(row)
+        for at, cells in enumerate(sheet.iter_rows(max_row=SHEET_ROWS_MAX + 1, max_col=COLUMNS_MAX), 1):
+            # Formatted and never filled, down to the last row of a sheet; the library gives one row for all in a gap.
+            if cells is empty or all(cell.value is None for cell in cells):
+                empty, empty_left = cells, empty_left - 1
+            else:
+                rows.append(Row(at, [None if cell.value is None else Cell(
+                    f"{sheet.title}!{cell.coordinate}", _value(cell.value), cell.data_type == "f", _zeros(cell))
+                    for cell in cells]))
+            if len(rows) > left or empty_left < 0 or at > SHEET_ROWS_MAX:
+                raise ConfigError(Problem.of(where, "cells.too_large", what="rows", limit=rows_max))
         left -= len(rows)
         yield sheet.title, rows
+
+
+def _zeros(cell: Any) -> int:
+    """Return how many digits the format of a cell fills up with zeros: `0000` shows 42 as 0042."""
+    if not isinstance(cell.value, int) or isinstance(cell.value, bool):
+        return 0
+    shown = cell.number_format
+    return len(shown) if shown.strip("0") == "" and len(shown) <= ZEROS_MAX else 0
 
 
 def _value(value: object) -> Value:

@@ -14,6 +14,7 @@ import base64
 import json
 import secrets
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,18 +40,25 @@ SCRYPT_N = 2**17
 SALT_BYTES, NONCE_BYTES, KEY_BYTES = 16, 12, 32
 FILES = ("gateway.toml", "devices.csv", "points.csv")
 
-CONTENT = Object({
-    "gateway": GATEWAY, "recovery_key": Text(4096), "k": Hex(K_BYTES), "toml_name": Text(255),
-    "enrolment": Nullable(Text(BACKUP_BYTES_MAX)), "roster": Nullable(Text(BACKUP_BYTES_MAX)),
-    "files": Object({name: Text(BACKUP_BYTES_MAX) for name in FILES})})
-"""`files`: bytes in base64."""
+NEEDED = FILES[:2]
+TEMPLATES = "templates.csv"
+
+
+def content(names: Collection[str]) -> Object:
+    """Return the shape of a backup with these files of the configuration, their bytes in base64."""
+    held = [*NEEDED, *(name for name in (FILES[2], TEMPLATES) if name in names)]
+    return Object({
+        "gateway": GATEWAY, "recovery_key": Text(4096), "k": Hex(K_BYTES), "toml_name": Text(255),
+        "enrolment": Nullable(Text(BACKUP_BYTES_MAX)), "roster": Nullable(Text(BACKUP_BYTES_MAX)),
+        "files": Object({name: Text(BACKUP_BYTES_MAX) for name in held})})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
     """What a backup holds. gateway: the id it is of. enrolment, roster: the texts of their files.
 
-    files: the bytes of the three files of the configuration, by the names of FILES. toml_name: its own name.
+    files: the bytes of the files of the configuration, by the names of FILES and TEMPLATES; one that is not in use is
+    left out. toml_name: the name of the TOML file.
     """
 
     gateway: str
@@ -66,11 +74,12 @@ def collect(config: GatewayConfig, state: State) -> Backup:
     """Read what is to be kept. Raises ConfigError `commissioning.no_keys`, EvidenceError."""
     pem = state.recovery_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     state.enrolment()  # a broken file is told now, not when the PC is gone
-    sources = (config.file, config.devices_file, config.points_file)
+    sources = {FILES[0]: config.file, FILES[1]: config.devices_file, FILES[2]: config.points_file,
+               TEMPLATES: config.templates_file}
     return Backup(
         gateway=state.gateway_id(), recovery_key=pem, k=state.enterprise_key(), enrolment=_text(state.enrolment_file),
         roster=_text(state.roster_file), toml_name=config.file.name,
-        files={name: path.read_bytes() for name, path in zip(FILES, sources, strict=True)})
+        files={name: path.read_bytes() for name, path in sources.items() if path is not None})
 
 
 def _text(path: Path) -> str | None:
@@ -105,13 +114,13 @@ def load(path: Path, passphrase: str) -> Backup:
         raise ConfigError(Problem.of(str(path), "commissioning.wrong_passphrase")) from error
     try:
         body = json.loads(plain)
-        require(CONTENT, body, where=path.name)
+        require(content(body["files"]), body, where=path.name)
         load_pem_private_key(body["recovery_key"].encode(), None)
         if body["enrolment"] is not None:
             enrolment = json.loads(body["enrolment"])
             require(ENROLMENT_SHAPES[set(enrolment) == {"certificate"}], enrolment, where=path.name)
         files = {name: base64.b64decode(text, validate=True) for name, text in body["files"].items()}
-    except (ValueError, TypeError, RecursionError, VerificationError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, VerificationError) as error:
         raise ConfigError(Problem.of(str(path), "commissioning.no_backup", reason=error)) from error
     return Backup(gateway=body["gateway"], recovery_key=body["recovery_key"], k=bytes.fromhex(body["k"]),
                   enrolment=body["enrolment"], roster=body["roster"], files=files,

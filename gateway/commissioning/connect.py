@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from config.gateway import Endpoint, GatewayConfig, Point
+from config.gateway import Endpoint, GatewayConfig
+from config.points import Point
 from gateway.commissioning.roster import Roster
 from protocols.modbus.target import ModbusAddress, ModbusEndpoint, ModbusPoint
 from protocols.mqtt.target import JsonAddress, MqttEndpoint, MqttPoint, SparkplugAddress, SparkplugPoint

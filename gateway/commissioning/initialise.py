@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.commissioning import roster
-from gateway.commissioning.backup import FILES, Backup
+from gateway.commissioning.backup import FILES, TEMPLATES, Backup
 from gateway.commissioning.state import State
 from protocols import system
 from protocols.errors import ConfigError, Problem
@@ -76,7 +76,7 @@ def restore(folder: Path, backup: Backup) -> Initialised:
     except (ValueError, RecursionError) as error:
         raise ConfigError(Problem.of(backup.toml_name, "config.bad_toml", reason=error)) from error
     names = {FILES[0]: backup.toml_name}
-    for kind, name in (("devices", FILES[1]), ("points", FILES[2])):
+    for kind, name in (("devices", FILES[1]), ("points", FILES[2]), ("templates", TEMPLATES)):
         names[name] = _below(str(table.get(kind, name)), name)
     state = State(folder / str(table.get("state_dir", "state")))
     key = load_pem_private_key(backup.recovery_key.encode(), None)

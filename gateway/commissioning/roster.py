@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config.gateway import COLUMN_BITS_MAX, GatewayConfig, Point
+from config.gateway import COLUMN_BITS_MAX, GatewayConfig
 from config.ledger import Device
+from config.points import Point
 from gateway.commissioning.state import write_json
 from protocols.errors import ConfigError, EvidenceError, Problem
 from protocols.evidence import roster

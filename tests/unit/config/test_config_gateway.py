@@ -89,6 +89,7 @@ def test_the_commented_keys_of_the_example_are_right(tmp_path: Path) -> None:
     (tmp_path / "gateway.toml").write_text(text, encoding="utf-8")
     for name in ("devices.csv", "points.csv"):
         (tmp_path / name).write_bytes((EXAMPLE.parent / name).read_bytes())
+    (tmp_path / "templates.csv").write_text("template,id,address,type,role\n", encoding="utf-8")
     for name in ("platform-ca.pem", "influx.token", "line1.password", "broker-ca.pem", "broker.password"):
         (tmp_path / name).touch()
     with pytest.raises(Exception) as caught:  # plc-1 is the name of a device that the reader is to replace

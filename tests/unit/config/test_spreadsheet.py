@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from openpyxl import Workbook
 
 from config import spreadsheet
-from config.spreadsheet import read_sheets
+from config.spreadsheet import read_sheets, sheets_of
 from protocols.errors import ConfigError
 
 SHEET = "xl/worksheets/sheet1.xml"
@@ -90,7 +91,7 @@ def test_a_zip_that_lies_about_its_sizes(honest: Path) -> None:
 
 
 def test_more_than_fits_is_refused_and_not_cut(honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _codes(honest, rows_max=4) == ["cells.too_large"]
+    assert _codes(honest, rows_max=1) == ["cells.too_large"]
     for name, limit in (("FILE_BYTES_MAX", 100), ("MEMBERS_MAX", 3), ("SHEETS_MAX", 1)):
         with monkeypatch.context() as context:
             context.setattr(spreadsheet, name, limit)
@@ -99,8 +100,38 @@ def test_more_than_fits_is_refused_and_not_cut(honest: Path, monkeypatch: pytest
 
 def test_a_row_far_away_ends_at_the_limit(honest: Path) -> None:
     members = _members(honest)
-    members[SHEET] = members[SHEET].replace(b'r="5"', b'r="1048576"').replace(b'r="A5"', b'r="A1048576"')
-    assert _codes(_write(honest, members), rows_max=1000) == ["cells.too_large"]
+    members[SHEET] = members[SHEET].replace(b'r="5"', b'r="1048577"').replace(b'r="A5"', b'r="A1048577"')
+    assert _codes(_write(honest, members)) == ["cells.too_large"]
+
+
+def test_rows_that_are_only_formatted_do_not_count(honest: Path) -> None:
+    """A column that was formatted as a whole reaches to the last row of the sheet."""
+    members = _members(honest)
+    members[SHEET] = members[SHEET].replace(b"</sheetData>", b"".join(
+        b'<row r="%d"><c r="A%d"/></row>' % (row, row) for row in (6, 1000, 1_048_576)) + b"</sheetData>")
+    sheets, _ = read_sheets(_write(honest, members), rows_max=2)
+    assert [row.number for row in sheets["一"]] == [1, 5]
+
+
+def test_only_the_sheet_that_is_wanted_is_read(honest: Path) -> None:
+    asked: list[str] = []
+
+    def choose(names: Sequence[str]) -> list[str]:
+        asked.extend(names)
+        return ["一"]
+
+    assert list(sheets_of(honest.read_bytes(), where="a.xlsx", choose=choose)) == ["一"] and asked == ["一", "二"]
+
+
+def test_a_number_shows_the_zeros_of_its_format(tmp_path: Path) -> None:
+    book = Workbook()
+    page = book.active
+    assert page is not None
+    page.append([42, 42])
+    page["A1"].number_format = "00000"
+    book.save(tmp_path / "a.xlsx")
+    cells = read_sheets(tmp_path / "a.xlsx")[0]["Sheet"][0].cells
+    assert [cell.zeros for cell in cells if cell is not None] == [5, 0]
 
 
 @pytest.mark.parametrize("member", ["[Content_Types].xml", "xl/workbook.xml"])
