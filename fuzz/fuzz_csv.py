@@ -18,7 +18,8 @@ def check(data: bytes) -> None:
     TEMPLATES.write_bytes(templates)
     ledger, problems = read_ledger(DEVICES, POINTS, frozenset({"line1", "line2"}),
                                    TEMPLATES if with_templates else None)
-    assert problems or with_templates or len(ledger.devices) + len(ledger.points) <= data.count(b"\n") + data.count(b"\r") + 2
+    assert problems or with_templates or \
+        len(ledger.devices) + len(ledger.points) <= data.count(b"\n") + data.count(b"\r") + 2
 
 
 if __name__ == "__main__":
