@@ -53,7 +53,7 @@ VALID_FEATURES = (
     "offline for days", "opening", "anchor: checkpoint", "anchor: head", "signature of a stranger",
     "proofs under a later checkpoint", "transcript of reads", "chain of a server",
     "probe of an unknown security policy", "beside it: a proof about another log",
-    "beside it: another bundle of this log", "findings of a visit",
+    "beside it: another bundle of this log", "findings of a visit", "register: announced draw",
 )
 """Each valid case but the first shows one of these."""
 

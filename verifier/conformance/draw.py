@@ -566,7 +566,10 @@ def _keep(draw: Draw) -> None:
 
 
 def _statement(draw: Draw) -> None:
-    """An attestation or a demand, by somebody the checker knows or does not know; or what no format knows."""
+    """An attestation or a demand, by somebody the checker knows or does not know; or what no format knows.
+
+    A demand of nothing announces a draw.
+    """
     rng, gateway, world = draw.rng, draw.gateway, draw.world
     if draw.mode == "alone":
         return
@@ -578,8 +581,10 @@ def _statement(draw: Draw) -> None:
             "server_spki_sha256": row["server"]["spki_sha256"] or "cd" * 32}, key_of("supervisor"))
         world.add({"type": "attest", "attestation": value}, gateway.uscc)
     elif kind == "demand":
-        value = signed.sign("demand", {"gateway": gateway.id, "slots": [row["slot"]], "hours": [],
+        announced = len(world.entries) % 2 == 1
+        value = signed.sign("demand", {"gateway": gateway.id, "slots": [] if announced else [row["slot"]], "hours": [],
                                        "deadline_s": draw.true_s + DAY_S}, key_of(rng.choice(["auditor", "passer-by"])))
+        kind = "announced draw" if announced else kind
         world.add({"type": "demand", "demand": value}, gateway.uscc)
     else:
         world.add({"type": "advice"}, gateway.uscc)
@@ -671,8 +676,8 @@ FEATURES = frozenset({
     *(f"outage: {reason}" for reason in OUTAGE_REASONS), "plant without a platform", "probe",
     "probe of an unknown security policy", "proofs under a later checkpoint", "quorum all", "quorum any",
     "quorum k of n", "quorum none, with witnesses", "quorum of nested groups", "quorum of one witness",
-    "re-enrolment", "reads", "register without witnesses", "register: attest", "register: demand",
-    "register: unknown", "restart without a hole", "revocation elsewhere", "revoked",
+    "re-enrolment", "reads", "register without witnesses", "register: announced draw", "register: attest",
+    "register: demand", "register: unknown", "restart without a hole", "revocation elsewhere", "revoked",
     *(f"roster: {what}" for what in ("grow", "retire", "replace", "rename", "tag", "points", "class", "parent")),
     "rotation", "several rotations", "signature of a stranger", "window length changed",
     "window without a sign of life", "windows taken back", "windows with gaps in the columns", "witness down",
