@@ -24,6 +24,13 @@ def simulate_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=say("simulators.help.out"))
     parser.add_argument("--seed", type=int, metavar="N", help=say("simulators.help.seed"))
     parser.add_argument("--broker", metavar="URL", help=say("simulators.help.broker"))
+    parser.add_argument("--scenario", type=Path, metavar="FILE", help=say("simulators.help.scenario"))
+    parser.add_argument("--capture", type=Path, metavar="FILE", help=say("simulators.help.capture"))
+    from simulators.kinds import SHOWN  # standard library only
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join((say("simulators.help.faults"), *(
+        f"  {kind:18}{shown.text}" for kind, shown in SHOWN.items())))
 
 
 def simulate_command(args: argparse.Namespace, say: Say) -> int:
@@ -33,13 +40,13 @@ def simulate_command(args: argparse.Namespace, say: Say) -> int:
 
     from simulators.settings import load_plant
 
-    settings = load_plant(args.plant, seed=args.seed, broker=args.broker)
+    settings = load_plant(args.plant, seed=args.seed, broker=args.broker, scenario=args.scenario)
     for noisy in ("asyncua", "amqtt", "pymodbus", "transitions"):  # a scanner at the door is not the plant's worry
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    return asyncio.run(_simulate(settings, args.out, say))
+    return asyncio.run(_simulate(settings, args.out, args.capture, say))
 
 
-async def _simulate(settings: PlantFile, out: Path, say: Say) -> int:
+async def _simulate(settings: PlantFile, out: Path, capture: Path | None, say: Say) -> int:
     import asyncio
     from dataclasses import asdict
 
@@ -56,8 +63,9 @@ async def _simulate(settings: PlantFile, out: Path, say: Say) -> int:
         print(say("simulators.ready", devices=len(plant.layout.devices), out=plant.out), file=sys.stderr)
 
     with system.stopping(stop.set):
-        plant = await run_plant(settings, out, stop, ready)
-    print(json.dumps({"event": "stopped", "writes_refused": plant.writes}), flush=True)
+        plant = await run_plant(settings, out, stop, ready, capture=capture)
+    print(json.dumps({"event": "stopped", "writes_refused": plant.writes,
+                      "samples_sent": {name: sent.samples for name, sent in plant.sent.items()}}), flush=True)
     return 0
 
 

@@ -14,10 +14,10 @@ from typing import Literal
 
 from protocols.terms.uscc import check_character
 from simulators.catalogue import HEARTBEAT, KINDS, Kind, Maker
+from simulators.kinds import Protocol
 from simulators.signals import Moves, Rhythm, Signal
 
 DEFAULT_SEED = 1
-Protocol = Literal["opc_ua", "modbus_tcp", "sparkplug_b", "mqtt"]
 Fate = Literal["live", "dead", "heartbeat"]
 CONNECTION_OF: dict[Protocol, tuple[str, ...]] = {
     "opc_ua": ("machines",), "modbus_tcp": ("utilities-a", "utilities-b"), "sparkplug_b": ("edge",),
@@ -29,6 +29,7 @@ WORD_ORDERS = ("ABCD", "CDAB", "BADC", "DCBA")
 MODBUS_BASES = (0, 100, 1000, 4096)
 MODBUS_UNITS_MAX = 240
 DEVICES_MAX = 400
+POINTS_MAX = 10_000
 ODD_PROTOCOL_OF_DEFAULT_SEED: Protocol = "modbus_tcp"
 REGIONS = ("360100", "360200", "360300", "360400", "360500", "360600", "360700", "360800", "360900", "361000", "361100")
 OWNERS = ("赣江精工制造有限公司", "昌北机械股份有限公司", "信江装备科技有限公司", "袁河智能制造有限公司")
@@ -46,6 +47,8 @@ class Numbers:
     dead: int = 1
     heartbeat_only: int = 1
     reached_twice: int = 1
+    points: int | None = None
+    """So many for every device, all of which change in every tick; None for those of its kind."""
 
     @property
     def devices(self) -> int:
@@ -173,6 +176,10 @@ def draw_layout(seed: int, numbers: Numbers | None = None) -> Layout:
         connection = _spread(CONNECTION_OF[protocol], row)
         places[connection] = place = places.get(connection, 0) + 1
         device = _draw_device(draw, row, protocol, kind, number, connection, place, fates.get(row, "live"), site)
+        if numbers.points is not None and device.fate != "heartbeat":
+            device = replace(device, signals=tuple(
+                Signal(key=f"v{i + 1}", shape="heartbeat", role="parameter", high=60_000.0)
+                for i in range(numbers.points)))
         if row in twice:
             first = devices[twice[row]]
             device = replace(device, model=first.model, serial=first.serial, asset="", machine=first.machine,

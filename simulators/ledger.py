@@ -29,13 +29,18 @@ COUNTED = "counted"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Where a running plant is reached; `modbus` has one entry per Modbus connection, in order."""
+    """Where a running plant is reached; `modbus` has one entry per Modbus connection, in order.
+
+    mqtt: the broker itself. brokers: connection -> the address of the broker by which a gateway should reach it, as
+    what it is sent there is counted.
+    """
 
     opc_ua: str
     opc_ua_certificate: str
     trust_dir: str
     modbus: Mapping[str, str]
     mqtt: str
+    brokers: Mapping[str, str]
     broker: str
 
 
@@ -75,8 +80,10 @@ def connections_toml(layout: Layout, endpoints: Endpoints) -> str:
     tables.extend({
         "name": name, "protocol": "modbus_tcp", "endpoint": endpoint, "poll_s": 1.0, "timeout_s": 0.5}
         for name, endpoint in endpoints.modbus.items())
-    tables.append({"name": "edge", "protocol": "sparkplug_b", "endpoint": endpoints.mqtt, "rebirth": "auto"})
-    tables.append({"name": "sensors", "protocol": "mqtt", "endpoint": endpoints.mqtt, "qos": 1})
+    tables.append({"name": "edge", "protocol": "sparkplug_b", "endpoint": endpoints.brokers["edge"],
+                   "rebirth": "auto"})
+    tables.append({"name": "sensors", "protocol": "mqtt", "endpoint": endpoints.brokers["sensors"],
+                   "qos": 1})
     used = {device.connection for device in layout.devices}
     return "\n".join(
         "[[connections]]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n"

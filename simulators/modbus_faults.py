@@ -1,6 +1,7 @@
 """What a simulated Modbus line does wrong, on purpose and in order: every Nth request to a unit meets its fault.
 
 Bytes only: the faults are played on frames that the library's server has made, so that no codec of ours is involved.
+None of them is an answer but `late`: a gateway takes nothing from the others.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pymodbus.framer.rtu import FramerRTU
+
 Kind = Literal["late", "twice", "cut", "other_unit", "other_transaction", "garbage", "silent", "close", "busy"]
 
 GARBAGE = bytes.fromhex("deadbeef") * 4
 SHOWN: dict[str, str] = {
-    "late": "the answer comes delay_s later", "twice": "the answer comes twice", "cut": "the answer ends in its middle",
+    "late": "the answer comes delay_s later", "twice": "the answer comes twice, or `times` times, in one piece",
+    "cut": "the answer ends in its middle",
     "other_unit": "the answer names the next unit", "other_transaction": "the answer belongs to another request",
     "garbage": "bytes that are no answer", "silent": "no answer", "close": "the connection ends",
     "busy": "exception 6, server device busy"}
@@ -31,6 +35,7 @@ class Fault:
     delay_s: float = 1.0
     after_s: float = 0.0
     for_s: float | None = None
+    times: int = 2
     met: dict[int, int] = field(default_factory=dict)
 
     def meets(self, unit: int, at_s: float) -> bool:
@@ -62,21 +67,27 @@ class Line:
 def of_connection(faults: Iterable[Fault], name: str) -> Line:
     """Return the faults of one connection, with counters of its own."""
     return Line([Fault(kind=f.kind, connection=name, unit=f.unit, every=f.every, delay_s=f.delay_s, after_s=f.after_s,
-                       for_s=f.for_s) for f in faults if f.connection in (None, name)])
+                       for_s=f.for_s, times=f.times) for f in faults if f.connection in (None, name)])
 
 
-def spoilt(kind: Kind, frame: bytes) -> bytes:
-    """Return a Modbus TCP reply with this fault; kinds that are not about its bytes leave it as it is."""
-    match kind:
+def spoilt(fault: Fault, frame: bytes, *, is_rtu: bool = False) -> bytes:
+    """Return a reply with this fault; kinds that are not about its bytes leave it as it is.
+
+    An RTU frame that names another unit has the right checksum for it; it has no transaction to change.
+    """
+    match fault.kind:
         case "twice":
-            return frame + frame
+            return frame * fault.times
         case "cut":
             return frame[:len(frame) // 2]
+        case "other_unit" if is_rtu:
+            other = bytes([frame[0] % 247 + 1]) + frame[1:-2]
+            return other + FramerRTU.compute_CRC(other).to_bytes(2, "big")
         case "other_unit":
             return frame[:6] + bytes([frame[6] % 247 + 1]) + frame[7:]
-        case "other_transaction":
+        case "other_transaction" if not is_rtu:
             return bytes([frame[0] ^ 0x55]) + frame[1:]
-        case "garbage":
+        case "other_transaction" | "garbage":
             return GARBAGE
         case _:
             return frame

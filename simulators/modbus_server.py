@@ -7,6 +7,7 @@ any business writing here. Faults that a plant file asks for (simulators/modbus_
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import time
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,9 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 
 from simulators import modbus_faults
 from simulators.layout import WIDTH, Device, ModbusPlace, Point
+from simulators.sent import PointKey, Sent
 from simulators.signals import Value
+from simulators.wire import Wire
 
 WRITE_CODES = frozenset((5, 6, 15, 16, 21, 22, 23))
 READ_CODE = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
@@ -33,6 +36,8 @@ TABLES = ("coil", "discrete", "holding", "input")
 SERIAL_OBJECT = 0x80
 OBJECTS = (0, 1, 2, 3, 4, 5, 6, SERIAL_OBJECT)
 """FC 43/14 has no standard object for a serial number; makers use the private ones from 0x80."""
+
+ANSWERS_MAX = 100_000
 
 Run = tuple[str, int, tuple[tuple[Point, int], ...]]
 """Table, first address, and (point, offset) of the points in one stretch of addresses without holes."""
@@ -46,9 +51,16 @@ class ModbusPlant:
 
     writes_of_process: ClassVar[int] = 0
 
-    def __init__(self, devices: Iterable[Device], line: modbus_faults.Line | None = None) -> None:
+    def __init__(self, devices: Iterable[Device], line: modbus_faults.Line | None = None, *,
+                 wire: Wire | None = None, is_rtu: bool = False) -> None:
+        """wire: stands between and counts what is answered. is_rtu: RTU frames over TCP, as serial gateways pass on."""
         self.devices = tuple(devices)
         self.line = line or modbus_faults.Line([])
+        self.has_wire = wire is not None
+        self.wire = wire or Wire(Sent())
+        self.port = 0
+        self.sent = self.wire.sent
+        self.is_rtu = is_rtu
         self.writes = 0
         self.began_s = time.monotonic()
         self.endpoint = ""
@@ -57,13 +69,34 @@ class ModbusPlant:
         self._identities = {device.unit: identity(device) for device in self.devices}
         self._sizes = {(device.unit, table, first): size for device in self.devices
                        for table, first, size in stretches(device)}
-        self.silent = frozenset(device.unit for device in self.devices if device.fate == "dead")
+        self.silent = {device.unit for device in self.devices if device.fate == "dead"}
+        self._answers: dict[tuple[int, int, int, int], tuple[PointKey, ...]] = {}
 
     async def start(self, host: str, port: int, machines: Mapping[str, list[Value]]) -> None:
-        """Listen, with the present values in place. Port 0 takes a free one. Raises OSError."""
+        """Listen, with the present values in place. Port 0 takes a free one. Raises OSError.
+
+        With a wire, the port is the wire's, and the server behind it takes any.
+        """
+        await self._listen(host, 0 if self.has_wire else port, machines)
+        if self.has_wire:
+            await self.wire.open(host, port, (host, self.port))
+            self.endpoint = f"tcp://{host}:{self.wire.port}"
+
+    async def restart(self, away_s: float, machines: Mapping[str, list[Value]]) -> None:
+        """End every connection and come back after a while at the same address, with nothing remembered."""
+        self.wire.shut()
+        await self._end()
+        await asyncio.sleep(away_s)
+        await self._listen(self.wire.target[0], 0, machines)
+        self.wire.target = (self.wire.target[0], self.port)
+        self.endpoint = f"tcp://{self.wire.target[0]}:{self.wire.port}"
+        await self.wire.welcome()
+
+    async def _listen(self, host: str, port: int, machines: Mapping[str, list[Value]]) -> None:
         # one identity serves the whole process; its texts are placeholders that `_own_identity` replaces
         common = ModbusDeviceIdentification(info=dict.fromkeys(OBJECTS, "-"))  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
-        server = _Server([self._sim_device(device) for device in self.devices], framer=FramerType.SOCKET,
+        server = _Server([self._sim_device(device) for device in self.devices],
+                         framer=FramerType.RTU if self.is_rtu else FramerType.SOCKET,
                          identity=common, address=(host, port), trace_pdu=self._own_identity)
         server.plant = self
         try:
@@ -72,7 +105,8 @@ class ModbusPlant:
             raise OSError(f"{host}:{port}: {error}") from error
         self._server = server
         listener: Any = server.transport  # asyncio's Server, under the library's narrower name
-        self.endpoint = f"tcp://{host}:{listener.sockets[0].getsockname()[1]}"
+        self.port = listener.sockets[0].getsockname()[1]
+        self.endpoint = f"tcp://{host}:{self.port}"
         await self.update(machines)
 
     async def update(self, machines: Mapping[str, list[Value]]) -> None:
@@ -95,9 +129,28 @@ class ModbusPlant:
 
     async def stop(self) -> None:
         """Close the listener and every connection."""
+        self.wire.shut()
+        await self._end()
+        self.wire.close()
+
+    async def _end(self) -> None:
         if self._server is not None:
             await self._server.shutdown()  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
             self._server = None
+
+    def points_of(self, unit: int, function: int, address: int, count: int) -> tuple[PointKey, ...]:
+        """Return the points that an answer to this read holds, whole."""
+        key = (unit, function, address, count)
+        found = self._answers.get(key)
+        if found is None:
+            if len(self._answers) > ANSWERS_MAX:
+                self._answers.clear()
+            found = self._answers[key] = tuple(
+                (device.id, point.id) for device in self.devices if device.unit == unit for point in device.points
+                if READ_CODE[_place(point).table] == function and _place(point).address >= address
+                and _place(point).address + (1 if _place(point).bit is not None else WIDTH[point.type])
+                <= address + count)
+        return found
 
     def note_write(self) -> None:
         """Count a write request; it is refused, or its unit is dead."""
@@ -130,10 +183,12 @@ class _Handler(ServerRequestHandler):
     """One connection: decides which unit answers at all, then lets the library answer."""
 
     fault: modbus_faults.Fault | None = None
+    answers: tuple[PointKey, ...] = ()
 
     async def handle_request(self) -> None:
         plant: ModbusPlant = self.server.plant
         pdu = self.last_pdu
+        self.answers = ()
         if pdu is None or pdu.dev_id in plant.silent:
             if pdu is not None and pdu.function_code in WRITE_CODES:
                 plant.note_write()
@@ -152,6 +207,8 @@ class _Handler(ServerRequestHandler):
         elif self.fault is not None and self.fault.kind == "busy":
             refused = ExcCodes.DEVICE_BUSY
         if refused is None:
+            if pdu.function_code in READ_CODE.values():
+                self.answers = plant.points_of(pdu.dev_id, pdu.function_code, pdu.address, pdu.count)
             await super().handle_request()  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
             return
         reply = ExceptionResponse(pdu.function_code, refused, device_id=pdu.dev_id, transaction=pdu.transaction_id)
@@ -159,18 +216,21 @@ class _Handler(ServerRequestHandler):
 
     def send(self, data: bytes, addr: tuple[Any, ...] | None = None) -> None:
         """Send a reply, with the fault that its request met."""
+        is_rtu = self.server.plant.is_rtu
+        points = () if data[1 if is_rtu else 7] & 0x80 else self.answers  # an exception holds no values
         if self.fault is None:
-            super().send(data, addr)
-            return
-        spoilt = modbus_faults.spoilt(self.fault.kind, data)
-        if self.fault.kind == "late":
-            self.loop.call_later(self.fault.delay_s, self._send_late, spoilt, addr)
+            self._send_now(data, addr, points, "answers")
+        elif self.fault.kind == "late":
+            self.loop.call_later(self.fault.delay_s, self._send_now, data, addr, points, "late answers")
         else:
-            super().send(spoilt, addr)
+            self._send_now(modbus_faults.spoilt(self.fault, data, is_rtu=is_rtu), addr, (), f"{self.fault.kind}")
 
-    def _send_late(self, data: bytes, addr: tuple[Any, ...] | None) -> None:
-        if self.transport is not None:  # who asked may have hung up
-            super().send(data, addr)
+    def _send_now(self, data: bytes, addr: tuple[Any, ...] | None, points: tuple[PointKey, ...], kind: str) -> None:
+        if not self.transport:  # who asked may have hung up
+            return
+        super().send(data, addr)
+        wire: Wire = self.server.plant.wire
+        wire.promise(self.transport.get_extra_info("peername"), len(data), lambda: wire.sent.add(points, kind))
 
 
 class _Server(ModbusTcpServer):

@@ -7,8 +7,10 @@ An edge node reports by exception: a metric is sent when it changed, and again a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -19,6 +21,8 @@ from amqtt.broker import Broker
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from simulators.layout import Device, Layout, Point
+from simulators.mqtt_faults import Mischief
+from simulators.sent import PointKey
 from simulators.signals import Value
 from simulators.sparkplug_pb2 import Payload
 
@@ -65,6 +69,12 @@ class EmbeddedBroker:
         listener = self._broker._servers["default"].instance.sockets[0]
         self.endpoint = f"mqtt://{host}:{listener.getsockname()[1]}"
 
+    async def restart(self, away_s: float) -> None:
+        """End every connection and come back after a while at the same address: no session, nothing retained."""
+        await self.stop()
+        await asyncio.sleep(away_s)
+        await self.start(*broker_address(self.endpoint))
+
     async def stop(self) -> None:
         """Close every session and stop listening."""
         if self._broker is not None:
@@ -79,7 +89,8 @@ class _Publisher:
     `on_connect` and `on_message` run on the event loop. A lost connection is taken up again by paho.
     """
 
-    def __init__(self, client_id: str, endpoint: str) -> None:
+    def __init__(self, client_id: str, endpoint: str, mischief: Mischief) -> None:
+        self.mischief = mischief
         self._address = broker_address(endpoint)
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311)
         self.client.reconnect_delay_set(min_delay=1, max_delay=5)
@@ -116,7 +127,20 @@ class _Publisher:
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
         """Send a message, or lose it while the broker is away, as field devices do."""
         if self.client.is_connected():
-            self.client.publish(topic, payload, qos=qos, retain=retain)
+            for what, body, is_retained in self.mischief.messages(topic, payload, retain=retain):
+                self.client.publish(what, body, qos=qos, retain=is_retained)
+
+    def publish_plainly(self, topic: str, payload: bytes) -> None:
+        """Send a message as it is, whatever faults are on."""
+        if self.client.is_connected():
+            self.client.publish(topic, payload)
+
+    def vanish(self) -> None:
+        """Break the connection without a word, as a power cut does; it is taken up again."""
+        connection = self.client.socket()
+        if isinstance(connection, socket.socket):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     async def publish_last(self, topic: str, payload: bytes) -> None:
         """Send a message with QoS 1 and wait a little for the broker to have it."""
@@ -139,6 +163,7 @@ class EdgeNode:
         self.node = node
         self.devices = tuple(device for device in devices if device.fate != "dead")
         self.rebirths = 0
+        self.mischief = Mischief()
         self._group = layout.group
         self._endpoint = endpoint
         self._machines = machines
@@ -146,14 +171,29 @@ class EdgeNode:
         # Restarts must not repeat the number of the session before; the clock serves where nothing is kept on disk.
         self._bd_seq = int(time.time()) % SEQ_END
         self._publisher: _Publisher | None = None
-        self._alias = {key: alias for alias, key in enumerate(
+        self._alias: dict[PointKey, int] = {key: alias for alias, key in enumerate(
             ((device.id, point.id) for device in self.devices for point in device.points), start=1)}
         self._sent: dict[tuple[str, str], tuple[Value, float]] = {}
         self._born = False
 
+    @property
+    def aliases(self) -> dict[tuple[str, int], PointKey]:
+        """(node, alias) -> the point that the alias stands for."""
+        return {(self.node, alias): key for key, alias in self._alias.items()}
+
+    def vanish(self) -> None:
+        """Lose the connection: the broker publishes the death certificate."""
+        if self._publisher is not None:
+            self._publisher.vanish()
+
+    def birth(self) -> None:
+        """Publish the births again, unasked."""
+        if self._publisher is not None and self._publisher.client.is_connected():
+            self._birth()
+
     async def start(self) -> None:
         """Connect with the will in place and publish the births. Raises OSError."""
-        publisher = self._publisher = _Publisher(f"{self._group}-{self.node}", self._endpoint)
+        publisher = self._publisher = _Publisher(f"{self._group}-{self.node}", self._endpoint, self.mischief)
         publisher.client.will_set(self._topic("NDEATH"), self._death(), qos=1)
         publisher.on_message(self._command)
         publisher.client.on_disconnect = self._lost
@@ -183,7 +223,7 @@ class EdgeNode:
 
     def _birth(self) -> None:
         """Publish NBIRTH and every DBIRTH: names, aliases, types and present values. Starts the sequence again."""
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self._now_ms()
         self._seq = 0
         birth = self._payload(now_ms)
         _metric(birth, now_ms, name="bdSeq", kind="uint64", value=self._bd_seq)
@@ -205,9 +245,12 @@ class EdgeNode:
         """Publish one DDATA for each device that has something to say."""
         if not self._born or self._publisher is None or not self._publisher.client.is_connected():
             return
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = self._now_ms()
         now_s = time.monotonic()
+        historical = self.mischief.meets("historical")
         for device in self.devices:
+            if device.id in self.mischief.dead:
+                continue
             data: Payload | None = None
             for point in device.points:
                 value = self._machines[device.machine][point.signal]
@@ -216,6 +259,8 @@ class EdgeNode:
                     continue
                 data = data or self._payload(now_ms)
                 _metric(data, now_ms, alias=self._alias[device.id, point.id], kind=point.type, value=value)
+                if historical:
+                    data.metrics[-1].is_historical = True
                 self._sent[device.id, point.id] = (value, now_s)
             if data is not None:
                 self._send("DDATA", device, data)
@@ -229,6 +274,9 @@ class EdgeNode:
         self._publisher.client.on_disconnect = None
         await self._publisher.close()
         self._publisher = None
+
+    def _now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + round(self.mischief.clock_s * 1000)
 
     def _payload(self, now_ms: int) -> Payload:
         payload = Payload()
@@ -249,7 +297,13 @@ class EdgeNode:
 
     def _send(self, kind: str, device: Device | None, payload: Payload) -> None:
         assert self._publisher is not None
-        self._publisher.publish(self._topic(kind, device), payload.SerializeToString())
+        if kind in ("NBIRTH", "DBIRTH"):
+            if "missing_birth" in self.mischief.on:
+                self.mischief.played["missing_birth"] += 1
+            else:
+                self._publisher.publish_plainly(self._topic(kind, device), payload.SerializeToString())
+        else:
+            self._publisher.publish(self._topic(kind, device), payload.SerializeToString())
 
 
 def _metric(payload: Payload, now_ms: int, *, kind: str, value: Value, name: str = "", alias: int = 0) -> None:
@@ -280,6 +334,7 @@ class JsonDevices:
     def __init__(self, layout: Layout, devices: Iterable[Device], endpoint: str,
                  machines: Mapping[str, list[Value]]) -> None:
         self.devices = tuple(device for device in devices if device.fate != "dead")
+        self.mischief = Mischief()
         self._client_id = f"{layout.site}-sensors"
         self._endpoint = endpoint
         self._machines = machines
@@ -287,7 +342,7 @@ class JsonDevices:
 
     async def start(self) -> None:
         """Connect, publish the nameplates and the first values. Raises OSError."""
-        self._publisher = _Publisher(self._client_id, self._endpoint)
+        self._publisher = _Publisher(self._client_id, self._endpoint, self.mischief)
         await self._publisher.connect(self._connected)
 
     def _connected(self) -> None:
@@ -301,8 +356,10 @@ class JsonDevices:
         """Publish the present values of every device."""
         if self._publisher is None:
             return
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = time.time_ns() // 1_000_000 + round(self.mischief.clock_s * 1000)
         for device in self.devices:
+            if device.id in self.mischief.dead:
+                continue
             body = json_body(device.points, self._machines[device.machine])
             self._publisher.publish(device.place, _json({"ts": now_ms, **body}), qos=1)
 

@@ -20,15 +20,24 @@ from simulators.layout import CONNECTION_OF, EDGE_NODES, Layout, draw_layout
 from simulators.ledger import Endpoints
 from simulators.modbus_faults import of_connection
 from simulators.modbus_server import ModbusPlant
+from simulators.mqtt_faults import Delivered
 from simulators.mqtt_plant import CONNECT_TIMEOUT_S, EdgeNode, EmbeddedBroker, JsonDevices, broker_address
 from simulators.opcua_server import OpcUaPlant
+from simulators.pcap import Capture
+from simulators.player import Player
+from simulators.sent import PointKey, Sent, sent_json
 from simulators.settings import EMBEDDED, PlantFile
 from simulators.signals import Machine, Value
+from simulators.wire import Wire
 
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 2.5
 """A client that does not hang up must not keep a plant from ending."""
+
+SENT_FILE = "sent.json"
+SENT_S = 5.0
+"""How often the true numbers are written while the plant runs; they are exact when it has ended."""
 
 FILES = ("devices.csv", "points.csv", "connections.toml", "plant.json", "endpoints.json")
 """In the order in which they are written; endpoints.json comes last, so that its presence means all are there."""
@@ -44,7 +53,8 @@ class _Part(Protocol):
 class Plant:
     """A plant that listens. `machines` holds the present values of every physical machine, by its name."""
 
-    def __init__(self, settings: PlantFile, out: Path) -> None:
+    def __init__(self, settings: PlantFile, out: Path, *, capture: Path | None = None) -> None:
+        """capture: where to record what passes between the plant and its clients. Raises OSError."""
         self.settings = settings
         self.out = out.resolve()
         self.layout: Layout = draw_layout(settings.plant.seed, settings.numbers())
@@ -52,7 +62,14 @@ class Plant:
                          for device in reversed(self.layout.devices)}  # of two rows of one machine the first decides
         self.machines: dict[str, list[Value]] = {name: machine.values for name, machine in self._running.items()}
         faults = [table.fault() for table in settings.modbus.faults]
-        self.modbus = {name: ModbusPlant(self.layout.of(name), of_connection(faults, name))
+        self.capture = Capture(capture) if capture is not None else None
+        self.sent = {name: Sent() for names in CONNECTION_OF.values() for name in names}
+        self.wires = {name: Wire(sent, capture=self.capture) for name, sent in self.sent.items()}
+        self.ready_s = 0.0
+        """When the plant was ready, by the loop's clock: the scenario begins then."""
+        self.floods: dict[str, int] = {}
+        """Connection -> how often everything there changes in each tick."""
+        self.modbus = {name: ModbusPlant(self.layout.of(name), of_connection(faults, name), wire=self.wires[name])
                        for name in CONNECTION_OF["modbus_tcp"]}
         self.opc_ua: OpcUaPlant | None = None
         self.broker = EmbeddedBroker() if settings.mqtt.broker == EMBEDDED else None
@@ -68,7 +85,7 @@ class Plant:
         self.out.mkdir(parents=True, exist_ok=True)
         files = await asyncio.to_thread(make_server_files, self.out / "pki", name=f"{self.layout.site} machines",
                                         application_uri=self.layout.application_uri)
-        self.opc_ua = OpcUaPlant(self.layout, self.layout.of("machines"), files)
+        self.opc_ua = OpcUaPlant(self.layout, self.layout.of("machines"), files, self.wires["machines"])
         try:
             await self.opc_ua.start(host, self.settings.opc_ua.port, self.machines)
             for server, port in zip(self.modbus.values(), self.settings.modbus.ports, strict=True):
@@ -81,14 +98,18 @@ class Plant:
         broker = self.settings.mqtt.broker if self.broker is None else self.broker.endpoint
         try:
             await self._start_publishers(broker)
+            for name in ("edge", "sensors"):
+                await self.wires[name].open(host, 0, broker_address(broker))
         except OSError as error:
             await self.stop()
             raise DeviceError(Problem.of(broker, "simulators.no_broker", reason=error)) from error
         endpoints = Endpoints(
             opc_ua=self.opc_ua.endpoint, opc_ua_certificate=str(files.certificate), trust_dir=str(files.trust_dir),
             modbus={name: server.endpoint for name, server in self.modbus.items()}, mqtt=broker,
+            brokers={name: f"mqtt://{host}:{self.wires[name].port}" for name in ("edge", "sensors")},
             broker=EMBEDDED if self.broker is not None else "external")
-        self._ticks = asyncio.create_task(self._run())
+        self.ready_s = asyncio.get_running_loop().time()
+        self._ticks = asyncio.create_task(self._live())
         self._write(endpoints)
         return endpoints
 
@@ -110,6 +131,46 @@ class Plant:
             await edge.start()
         self.sensors = JsonDevices(self.layout, self.layout.of("sensors"), broker, self.machines)
         await self.sensors.start()
+        aliases: dict[tuple[str, int], PointKey] = {}
+        for edge in self.nodes:
+            aliases |= edge.aliases
+        delivered = Delivered(self.layout.group, self.layout.of("edge"), self.layout.of("sensors"), aliases, self.sent)
+        for name in ("edge", "sensors"):
+            self.wires[name].make_tap = delivered.reader
+
+    async def restart(self, connection: str, away_s: float) -> None:
+        """End the server of a connection and have it back after a while."""
+        if connection in self.modbus:
+            await self.modbus[connection].restart(away_s, self.machines)
+        elif connection == "machines":
+            assert self.opc_ua is not None
+            await self.opc_ua.restart(away_s)
+        else:
+            assert self.broker is not None
+            for name in ("edge", "sensors"):
+                self.wires[name].shut()
+            await self.broker.restart(away_s)
+            for name in ("edge", "sensors"):
+                await self.wires[name].welcome()
+
+    async def _live(self) -> None:
+        """Let time pass, play what goes wrong, and write down what was sent."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run())
+            group.create_task(Player(self, self.settings.faults).run())
+            group.create_task(self._tell_sent())
+
+    async def _tell_sent(self) -> None:
+        while True:
+            self.write_sent()
+            await asyncio.sleep(SENT_S)
+
+    def write_sent(self) -> None:
+        """Write sent.json as it is now."""
+        write_whole(self.out / SENT_FILE, sent_json(
+            self.sent, {"modbus": sum(server.writes for server in self.modbus.values()),
+                        "opc_ua": self.opc_ua.writes if self.opc_ua else 0},
+            at_s=asyncio.get_running_loop().time() - self.ready_s))
 
     async def _run(self) -> None:
         """Move the machines once a tick and show their values everywhere."""
@@ -120,12 +181,25 @@ class Plant:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             for name, machine in self._running.items():
                 self.machines[name] = machine.step(tick_s)
-            assert self.opc_ua is not None and self.sensors is not None
+            for connection in self.sent:
+                await self._show(connection)
+            for connection, times in list(self.floods.items()):
+                for _ in range(times - 1):
+                    for device in self.layout.of(connection):
+                        self.machines[device.machine] = self._running[device.machine].step(tick_s / times)
+                    await self._show(connection)
+
+    async def _show(self, connection: str) -> None:
+        """Have one connection tell the present values."""
+        if connection in self.modbus:
+            await self.modbus[connection].update(self.machines)
+        elif connection == "machines":
+            assert self.opc_ua is not None
             await self.opc_ua.update(self.machines)
-            for server in self.modbus.values():
-                await server.update(self.machines)
+        elif connection == "edge":
             for node in self.nodes:
                 node.publish()
+        elif self.sensors is not None:
             self.sensors.publish()
 
     @property
@@ -155,6 +229,22 @@ class Plant:
                     log.warning("while stopping: %r", task.exception())
             for task in late:
                 task.cancel()
+        for wire in self.wires.values():
+            wire.close()
+        if self.capture is not None:
+            self.capture.close()
+        if self.ready_s:
+            self._note_played()
+            self.write_sent()
+
+    def _note_played(self) -> None:
+        """Add how often the faults of answers and messages were met."""
+        for name, server in self.modbus.items():
+            self.sent[name].faults.update({f"{kind} answers": count for kind, count in server.line.played.items()})
+        for name, publishers in (("edge", [node.mischief for node in self.nodes]),
+                                 ("sensors", [self.sensors.mischief] if self.sensors is not None else [])):
+            for mischief in publishers:
+                self.sent[name].faults.update({f"{kind} messages": count for kind, count in mischief.played.items()})
 
     def _write(self, endpoints: Endpoints) -> None:
         texts = (ledger.devices_csv(self.layout), ledger.points_csv(self.layout),
@@ -172,12 +262,15 @@ def write_whole(path: Path, text: str) -> None:
 
 
 async def run_plant(settings: PlantFile, out: Path, stop: asyncio.Event,
-                    ready: Callable[[Plant, Endpoints], None]) -> Plant:
+                    ready: Callable[[Plant, Endpoints], None], *, capture: Path | None = None) -> Plant:
     """Run a plant until `stop` is set; `ready` is called when every server listens and every file is written.
 
     Returns the plant, ended. Raises DeviceError when it cannot start, and whatever stopped its clock.
     """
-    plant = Plant(settings, out)
+    try:
+        plant = Plant(settings, out, capture=capture)
+    except OSError as error:
+        raise DeviceError(Problem.of(str(capture), "simulators.no_capture", reason=error)) from error
     endpoints = await plant.start()
     try:
         ready(plant, endpoints)

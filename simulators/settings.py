@@ -10,8 +10,9 @@ from pydantic import Field
 
 from config.loader import Section, load_toml
 from protocols.errors import ConfigError, Problem
-from simulators.layout import DEFAULT_SEED, DEVICES_MAX, Numbers, draw_numbers
+from simulators.layout import DEFAULT_SEED, DEVICES_MAX, POINTS_MAX, Numbers, draw_layout, draw_numbers
 from simulators.modbus_faults import Fault, Kind
+from simulators.scenario import FAULTS_MAX, FaultTable, check_scenario, load_scenario
 
 EMBEDDED = "embedded"
 TICK_S_MAX = 2.0
@@ -36,6 +37,7 @@ class DevicesTable(Section):
     dead: int | None = Field(default=None, ge=0, le=DEVICES_MAX)
     heartbeat_only: int | None = Field(default=None, ge=0, le=DEVICES_MAX)
     reached_twice: int | None = Field(default=None, ge=0, le=DEVICES_MAX)
+    points: int | None = Field(default=None, ge=1, le=POINTS_MAX)
 
 
 class OpcUaTable(Section):
@@ -86,6 +88,7 @@ class PlantFile(Section):
     opc_ua: OpcUaTable = OpcUaTable()
     modbus: ModbusTable = ModbusTable()
     mqtt: MqttTable = MqttTable()
+    faults: list[FaultTable] = Field(default=[], max_length=FAULTS_MAX)
 
     def numbers(self) -> Numbers:
         """Return the numbers of the plant: those drawn from the seed, and those of the file where it gives them."""
@@ -94,9 +97,21 @@ class PlantFile(Section):
         return Numbers(**{key: fixed.get(key, getattr(drawn, key)) for key in Numbers.__dataclass_fields__})
 
 
-def load_plant(path: Path, *, seed: int | None = None, broker: str | None = None) -> PlantFile:
-    """Read PLANT.toml; `seed` and `broker` replace what it says. Raises ConfigError with every problem."""
-    return check_plant(load_toml(path, PlantFile), str(path), seed=seed, broker=broker)
+def load_plant(path: Path, *, seed: int | None = None, broker: str | None = None,
+               scenario: Path | None = None) -> PlantFile:
+    """Read PLANT.toml; `seed` and `broker` replace what it says, the faults of `scenario` come to its own.
+
+    Raises ConfigError with every problem.
+    """
+    plant = check_plant(load_toml(path, PlantFile), str(path), seed=seed, broker=broker)
+    layout = draw_layout(plant.plant.seed, plant.numbers())
+    own_broker = plant.mqtt.broker == EMBEDDED
+    check_scenario(plant.faults, layout, str(path), own_broker=own_broker)
+    if scenario is not None:
+        more = load_scenario(scenario)
+        check_scenario(more, layout, str(scenario), own_broker=own_broker)
+        plant = plant.model_copy(update={"faults": [*plant.faults, *more]})
+    return plant
 
 
 def check_plant(plant: PlantFile, where: str, *, seed: int | None = None, broker: str | None = None) -> PlantFile:

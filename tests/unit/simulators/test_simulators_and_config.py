@@ -15,7 +15,8 @@ SEEDS = (1, 2, 3, 11, 29)
 ENDPOINTS = Endpoints(
     opc_ua="opc.tcp://127.0.0.1:4840/machines", opc_ua_certificate="server.der", trust_dir="trust",
     modbus={"utilities-a": "tcp://127.0.0.1:5020", "utilities-b": "tcp://127.0.0.1:5021"},
-    mqtt="mqtt://127.0.0.1:1883", broker="embedded")
+    mqtt="mqtt://127.0.0.1:1883", broker="embedded",
+    brokers={"edge": "mqtt://127.0.0.1:1884", "sensors": "mqtt://127.0.0.1:1885"})
 
 
 @pytest.mark.parametrize("seed", SEEDS)

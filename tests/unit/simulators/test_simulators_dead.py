@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from asyncua import Client, ua
 
-from simulators.layout import Device, Protocol, draw_layout
+from simulators.kinds import Protocol
+from simulators.layout import Device, draw_layout
 from simulators.plant import Plant
 from simulators.settings import DevicesTable, PlantFile, PlantTable
 

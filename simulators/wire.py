@@ -1,0 +1,278 @@
+"""The wire between a server of the plant and whoever reads it: a TCP proxy that can be cut, slowed down and recorded.
+
+Faults are played on bytes, whatever the protocol. The server tells which of its bytes complete a message (`promise`);
+the message is counted as sent when the wire has handed those bytes over, and not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from simulators.pcap import Capture, Stream
+from simulators.sent import Sent
+
+NOISE = b"\xff" * 16
+"""What means nothing in any of the protocols: no packet, no chunk and no frame begins so."""
+
+FAREWELL_S = 1.0
+"""A client that does not hang up when the other side has is hung up on."""
+
+Kept = Callable[[], None]
+Tap = Callable[[bytes], None]
+"""Is given every byte of one connection that was handed to its client, in order."""
+
+
+class _End(asyncio.Protocol):
+    """One of the two sides of a passage."""
+
+    def __init__(self, passage: _Passage, *, is_client: bool) -> None:
+        self.passage = passage
+        self.is_client = is_client
+        self.transport: asyncio.Transport | None = None
+        self.other: _End | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.passage.made(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.passage.arrived(data, by_client=self.is_client)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.passage.lost(self)
+
+    def pause_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+
+class _Passage:
+    """One client and its connection to the server behind the wire."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.client = _End(self, is_client=True)
+        self.server = _End(self, is_client=False)
+        self.client.other, self.server.other = self.server, self.client
+        self.promised = 0
+        self.delivered = 0
+        self.promises: deque[tuple[int, Kept]] = deque()
+        self._held: deque[tuple[bytes, bool]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stream: Stream | None = None
+        self._tap = wire.make_tap() if wire.make_tap is not None else None
+        self._is_deaf = False  # noise was heard: nothing that follows can be read
+        self._server_ended = False
+        self._is_ended = False
+        self._connecting: asyncio.Task[None] | None = None
+
+    def made(self, end: _End) -> None:
+        assert end.transport is not None
+        if end.is_client:
+            self.wire.passages.add(self)
+            self.wire.sent.sessions += 1
+            if self.wire.capture is not None:
+                info = end.transport.get_extra_info
+                self._stream = Stream(self.wire.capture, info("peername")[:2], info("sockname")[:2])
+            self._connecting = asyncio.get_running_loop().create_task(self._reach())
+        else:
+            self.wire.by_port[end.transport.get_extra_info("sockname")[1]] = self
+            self.pass_on()
+
+    async def _reach(self) -> None:
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: self.server, *self.wire.target)
+        except OSError:
+            self.end()
+
+    def arrived(self, data: bytes, *, by_client: bool) -> None:
+        if self._is_ended:
+            return
+        if by_client and self._stream is not None:
+            self._stream.data(data, by_client=True)
+        self._held.append((data, by_client))
+        if self.wire.delay_s:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.wire.delay_s, self._due)
+        else:
+            self.pass_on()
+
+    def _due(self) -> None:
+        """The oldest chunk has waited; later ones have timers of their own."""
+        if not self.wire.is_stalled and self._held and self.server.transport is not None:
+            self._pass(*self._held.popleft())
+            self._end_if_empty()
+
+    def pass_on(self) -> None:
+        """Hand over what is held, unless the wire is stalled or its other end is not there yet."""
+        while self._held and not self.wire.is_stalled and self.server.transport is not None:
+            self._pass(*self._held.popleft())
+        self._end_if_empty()
+
+    def _pass(self, data: bytes, by_client: bool) -> None:
+        end = self.server if by_client else self.client
+        if end.transport is None or end.transport.is_closing():
+            return
+        if by_client:
+            end.transport.write(data)
+            return
+        if self._is_deaf:
+            return
+        if self.wire.truncates:
+            self.wire.truncates -= 1
+            data = data[:len(data) // 2]
+            self._deliver(data)
+            self.end()
+            return
+        self._deliver(data)
+
+    def _deliver(self, data: bytes) -> None:
+        assert self.client.transport is not None
+        self.client.transport.write(data)
+        self.delivered += len(data)
+        if self._stream is not None:
+            self._stream.data(data, by_client=False)
+        if self._tap is not None:
+            self._tap(data)
+        while self.promises and self.promises[0][0] <= self.delivered:
+            self.promises.popleft()[1]()
+
+    def noise(self) -> None:
+        """Let the client hear what means nothing; what the server says after it cannot be understood any more."""
+        transport = self.client.transport
+        if transport is not None and not transport.is_closing() and not self._is_deaf:
+            transport.write(NOISE)
+            if self._stream is not None:
+                self._stream.data(NOISE, by_client=False)
+            self._is_deaf = True
+
+    def lost(self, end: _End) -> None:
+        if end is self.client:
+            self.end()
+        else:  # what it had said is passed on first
+            self._server_ended = True
+            if not self.wire.delay_s:
+                self.pass_on()
+            self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        if self._server_ended and not any(not by_client for _, by_client in self._held):
+            self.end()
+
+    def end(self) -> None:
+        """Close both sides; what was handed over arrives."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        self._held.clear()
+        self.wire.passages.discard(self)
+        if self.server.transport is not None:
+            self.wire.by_port.pop(self.server.transport.get_extra_info("sockname", ("", 0))[1], None)
+            self.server.transport.close()
+        elif self._connecting is not None:
+            self._connecting.cancel()
+        client = self.client.transport
+        if client is not None and not client.is_closing():
+            # closed at once, what the client still says would come back as a reset, and might destroy our last words
+            client.resume_reading()
+            client.write_eof()
+            self.wire.farewell(client)
+        if self._stream is not None:
+            self._stream.close()
+
+
+class Wire:
+    """One address that clients know. Everything on the event loop.
+
+    sent: where what passes is counted. make_tap: makes what looks at the bytes of one connection, for a server that
+    makes no promises. capture: records both directions as the client sees them.
+    """
+
+    def __init__(self, sent: Sent, *, make_tap: Callable[[], Tap] | None = None,
+                 capture: Capture | None = None) -> None:
+        self.sent = sent
+        self.make_tap = make_tap
+        self.capture = capture
+        self.target: tuple[str, int] = ("", 0)
+        self.port = 0
+        self.is_stalled = False
+        self.delay_s = 0.0
+        self.truncates = 0
+        self.passages: set[_Passage] = set()
+        self.by_port: dict[int, _Passage] = {}
+        self._host = ""
+        self._server: asyncio.Server | None = None
+        self._leaving: set[asyncio.Transport] = set()
+
+    async def open(self, host: str, port: int, target: tuple[str, int]) -> None:
+        """Listen for clients of `target`. Port 0 takes a free one. Raises OSError."""
+        self._host, self.port, self.target = host, port, target
+        await self.welcome()
+
+    async def welcome(self) -> None:
+        """Take connections, again. Raises OSError."""
+        if self._server is None:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(lambda: _Passage(self).client, self._host, self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    def shut(self) -> None:
+        """Take no connections; those that are go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def refuse(self) -> None:
+        """Take no connections, and end those that are."""
+        self.shut()
+        self.lose()
+
+    def lose(self) -> None:
+        """End every connection; what was handed over arrives."""
+        for passage in list(self.passages):
+            passage.end()
+
+    def noise(self) -> None:
+        """Say what means nothing on every connection."""
+        for passage in list(self.passages):
+            passage.noise()
+
+    def stall(self, stalled: bool) -> None:
+        """Let nothing pass in either direction, or again."""
+        self.is_stalled = stalled
+        if not stalled:
+            for passage in list(self.passages):
+                passage.pass_on()
+
+    def promise(self, peer: Any, size: int, kept: Kept | None = None) -> None:
+        """Note `size` bytes that the server writes to `peer`, its name of a connection; call `kept` when they passed.
+
+        Every byte that a server with promises writes must be noted, before the event loop turns.
+        """
+        passage = self.by_port.get(peer[1]) if peer else None
+        if passage is None:
+            if kept is not None and not self.target[0]:
+                kept()  # nobody stands between: the server is on its own, as in some tests
+            return
+        passage.promised += size
+        if kept is not None:
+            passage.promises.append((passage.promised, kept))
+
+    def farewell(self, client: asyncio.Transport) -> None:
+        """Close a client's connection when it has heard that it ended, or soon."""
+        self._leaving = {one for one in self._leaving if not one.is_closing()} | {client}
+        asyncio.get_running_loop().call_later(FAREWELL_S, client.close)
+
+    def close(self) -> None:
+        """End it."""
+        self.refuse()
+        for client in self._leaving:
+            client.close()
