@@ -13,7 +13,7 @@ import pytest
 
 from config.programme import load_programme
 from tallystick.__main__ import main
-from tests.support.golden import folder
+from tests.support.golden import folder, remember_verdicts
 from verifier.audit import commands
 from verifier.conformance import golden_claims, golden_plants
 from verifier.conformance.golden import STILL_SUNDAY, SUNDAYS
@@ -43,18 +43,8 @@ BY_KIND = {"threshold": "declared", "form": "declared", "qualitative": "not_judg
 @pytest.fixture(autouse=True)
 def verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundles are the same for all claims: verify them once, by the command's own way."""
-    real = commands.judge_all
-
-    def judge_all(args: Any, say: Any) -> Any:
-        key = tuple(path.name for path in args.bundles)
-        if key not in VERIFIED:
-            VERIFIED[key] = real(args, say)
-        return VERIFIED[key]
-
-    monkeypatch.setattr(commands, "judge_all", judge_all)
-
-
-VERIFIED: dict[tuple[str, ...], Any] = {}
+    monkeypatch.setattr(commands, "judge_all", commands.judge_all)  # it is put back after the test
+    remember_verdicts()
 
 
 def run(capsys: pytest.CaptureFixture[str], claim: Filed, *options: str | Path) -> tuple[int, str]:

@@ -19,12 +19,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.programs import need
 from tests.support.source import ROOT
+from tests.support.warm import Warm, warm
 
 WRITE = os.environ.get("TALLYSTICK_WRITE") == "1"
 BLOCK = re.compile(r"^```sh\n(?P<commands>.*?)^```\n(?:\n```text\n(?P<printed>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
@@ -36,15 +36,16 @@ def blocks(page: Path, begin: str, end: str) -> list[tuple[str, str]]:
     return [(match["commands"], match["printed"] or "") for match in BLOCK.finditer(_part(page, begin, end)[1])]
 
 
-def check(page: Path, begin: str, end: str, *, folder: Path, programs: Path, allowed: Sequence[str]) -> None:
+def check(page: Path, begin: str, end: str, *, folder: Path, programs: Path, allowed: Sequence[str],
+          server: Warm | None = None) -> None:
     """Run the blocks in one bash in `folder`; each prints what the page says.
 
-    Nothing can be called but `allowed` and tallystick, which are linked below `programs`.
+    Nothing can be called but `allowed` and tallystick, which are linked below `programs`; server: who runs tallystick.
     """
     need("bash", *allowed)
     told = blocks(page, begin, end)
     assert told, f"no commands between {begin!r} and {end!r}"
-    printed = _run([commands for commands, _ in told], folder, programs, allowed)
+    printed = _run([commands for commands, _ in told], folder, programs, allowed, server or warm())
     if WRITE:
         before, part, after = _part(page, begin, end)
         rest = iter(printed)
@@ -66,14 +67,13 @@ def _part(page: Path, begin: str, end: str) -> tuple[str, str, str]:
     return text[:first], text[first:last], text[last:]
 
 
-def _run(commands: list[str], folder: Path, programs: Path, allowed: Sequence[str]) -> list[str]:
+def _run(commands: list[str], folder: Path, programs: Path, allowed: Sequence[str], server: Warm) -> list[str]:
     programs.mkdir()
     for name in allowed:
         found = shutil.which(name)
         assert found is not None
         (programs / name).symlink_to(found)
-    (programs / "tallystick").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tallystick "$@"\n')
-    (programs / "tallystick").chmod(0o755)
+    server.program(programs)
     script = "set -euo pipefail\n" + "".join(f"{one}printf '%s\\n' '{MARK}'\n" for one in commands)
     bash = str(shutil.which("bash"))
     done = subprocess.run([bash, "--noprofile", "--norc", "-s"], input=script, cwd=folder, check=False,

@@ -7,12 +7,13 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.support.warm import warm
 
 START_S = 30.0
 END_S = 15.0
@@ -20,8 +21,7 @@ END_S = 15.0
 
 def tallystick(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
-    done = subprocess.run([sys.executable, "-m", "tallystick", *map(str, arguments)], capture_output=True, text=True,
-                          timeout=60, check=False)
+    done = warm().run(arguments, timeout_s=60)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -31,9 +31,10 @@ class Running:
 
     def __init__(self, log: Path, *arguments: str | Path) -> None:
         self.log = log
-        with log.open("ab") as errors:
-            self.process = subprocess.Popen([sys.executable, "-m", "tallystick", *map(str, arguments)],
-                                            stdout=subprocess.PIPE, stderr=errors)
+        reading, writing = os.pipe()
+        self._out = os.fdopen(reading, "rb")
+        with log.open("ab") as errors, os.fdopen(writing, "wb") as out:
+            self.process = warm().start(arguments, out=out.fileno(), err=errors.fileno())
         try:
             self.ready: dict[str, Any] = json.loads(self._first_line())
         except BaseException:
@@ -42,13 +43,12 @@ class Running:
         self.url: str = self.ready["url"]
 
     def _first_line(self) -> bytes:
-        assert self.process.stdout is not None
         deadline = time.monotonic() + START_S
         with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
+            selector.register(self._out, selectors.EVENT_READ)
             while not selector.select(max(deadline - time.monotonic(), 0)):
                 assert time.monotonic() < deadline, f"not ready: {self.log.read_text()}"
-        line = self.process.stdout.readline()
+        line = self._out.readline()
         assert line, f"it ended: {self.log.read_text()}"
         return line
 
@@ -56,8 +56,7 @@ class Running:
         """End it as a power cut would."""
         self.process.kill()
         self.process.wait(END_S)
-        if self.process.stdout:
-            self.process.stdout.close()
+        self._out.close()
 
     def end(self) -> int:
         """Ask it to end and return its exit status."""

@@ -14,8 +14,6 @@ import signal
 import socket
 import socketserver
 import struct
-import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -28,6 +26,7 @@ from typing import Any
 
 from protocols.evidence import keys, note, tiles
 from tests.support.platform_process import END_S, START_S, tallystick
+from tests.support.warm import warm
 
 USCC = "91320594MAEXAMPLEB"
 POLL_S = 0.05
@@ -128,8 +127,7 @@ class GatewayProcess:
         self.files = files
         self._from = files.log.stat().st_size if files.log.exists() else 0
         with files.log.open("ab") as errors:
-            self.process = subprocess.Popen([sys.executable, "-m", "tallystick", "run", str(files.config)],
-                                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
+            self.process = warm().start(["run", files.config], out=None, err=errors.fileno())
 
     def said(self) -> str:
         """Return what this process wrote to standard error."""
