@@ -170,6 +170,9 @@ class Plant:
         write_whole(self.out / SENT_FILE, sent_json(
             self.sent, {"modbus": sum(server.writes for server in self.modbus.values()),
                         "opc_ua": self.opc_ua.writes if self.opc_ua else 0},
+            {**{f"{name} connections": len(wire.passages) for name, wire in self.wires.items()},
+             "opc_ua sessions": self.opc_ua.sessions if self.opc_ua else 0,
+             "opc_ua subscriptions": self.opc_ua.subscriptions if self.opc_ua else 0},
             at_s=asyncio.get_running_loop().time() - self.ready_s))
 
     async def _run(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import typing
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,14 @@ from simulators.modbus_faults import Fault
 from simulators.scenario import FaultTable, connections_of
 
 if TYPE_CHECKING:
+    from simulators.layout import Layout
+    from simulators.modbus_server import ModbusPlant
     from simulators.mqtt_faults import Mischief
-    from simulators.plant import Plant
+    from simulators.mqtt_plant import EdgeNode, EmbeddedBroker, JsonDevices
+    from simulators.opcua_server import OpcUaPlant
+    from simulators.sent import Sent
+    from simulators.signals import Value
+    from simulators.wire import Wire
 
 Undo = Callable[[], object]
 """Ends a fault; what it returns is awaited if it can be."""
@@ -21,10 +28,29 @@ REPLIES = ("late", "twice", "cut", "other_unit", "other_transaction", "silent", 
 PUBLISHED = ("unreadable", "retained", "reorder", "gap", "historical", "twice")
 
 
+class Stage(typing.Protocol):
+    """The plant, as far as faults need it."""
+
+    layout: Layout
+    machines: dict[str, list[Value]]
+    modbus: dict[str, ModbusPlant]
+    opc_ua: OpcUaPlant | None
+    broker: EmbeddedBroker | None
+    nodes: list[EdgeNode]
+    sensors: JsonDevices | None
+    sent: dict[str, Sent]
+    wires: dict[str, Wire]
+    floods: dict[str, int]
+    ready_s: float
+
+    async def restart(self, connection: str, away_s: float) -> None:
+        """End the server of a connection and have it back after a while."""
+
+
 class Player:
     """The faults of one plant."""
 
-    def __init__(self, plant: Plant, faults: Iterable[FaultTable]) -> None:
+    def __init__(self, plant: Stage, faults: Iterable[FaultTable]) -> None:
         self._plant = plant
         self._faults = tuple(faults)
 

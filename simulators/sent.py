@@ -60,9 +60,13 @@ class Sent:
                 "faults": dict(sorted(self.faults.items())), "points": points}
 
 
-def sent_json(connections: Mapping[str, Sent], writes: Mapping[str, int], *, at_s: float) -> str:
-    """Return sent.json. at_s: seconds since the plant was ready. writes: requests to write that were refused."""
+def sent_json(connections: Mapping[str, Sent], writes: Mapping[str, int], now: Mapping[str, int], *, at_s: float
+              ) -> str:
+    """Return sent.json.
+
+    at_s: seconds since the plant was ready. writes: requests to write that were refused. now: who is there, by name.
+    """
     return json.dumps({
         "format": FORMAT, "at_s": round(at_s, 3), "samples": sum(sent.samples for sent in connections.values()),
-        "writes_refused": dict(writes),
+        "writes_refused": dict(writes), "now": dict(now),
         "connections": {name: sent.as_json() for name, sent in connections.items()}}, ensure_ascii=False) + "\n"
