@@ -27,7 +27,7 @@ from config.gateway import GatewayConfig
 from gateway.commissioning import roster as slots
 from gateway.commissioning.connect import Driver, build_drivers
 from gateway.commissioning.state import State, write_json
-from gateway.counting.figures import Recent
+from gateway.counting.figures import LocalFigures, Recent
 from gateway.counting.kernel import Columns
 from gateway.counting.registry import Ledger, Registry
 from gateway.counting.rule import Rule
@@ -41,6 +41,8 @@ from gateway.sealing.link import Address
 from gateway.sealing.receipts import RECEIPTS_BYTES_MAX
 from gateway.sealing.sealer import Sealer, Software
 from gateway.sealing.submitter import Submitter
+from gateway.web.facts import Facts
+from gateway.web.live import Live
 from protocols.errors import ConfigError, EvidenceError, Problem
 from protocols.evidence import column
 from protocols.evidence.encoding import from_base64
@@ -73,6 +75,7 @@ class Intake:
         self.windows = windows
         self.export: Callable[[SampleBatch | PollBatch], None] | None = None
         self.tap: Callable[[SampleBatch | PollBatch], None] | None = None  # set while a drawn read waits for a message
+        self.live: Live | None = None  # of the local page
         self._clock = clock
         self._tell = tell
 
@@ -81,20 +84,28 @@ class Intake:
         self.windows.samples(batch)
         if self.export is not None:
             self.export(batch)
+        if self.live is not None:
+            self.live.samples(batch)
         if self.tap is not None:
             self.tap(batch)
 
     def answered(self, device_index: Sequence[int] | NDArray[np.int64], received_ns: int) -> None:
         """The protocol answered for these devices."""
         self.windows.answered(device_index, received_ns)
+        if self.live is not None:
+            self.live.answered(device_index, received_ns)
 
     def online(self, device_index: Sequence[int], received_ns: int) -> None:
         """A birth."""
         self.windows.online(device_index, received_ns)
+        if self.live is not None:
+            self.live.online(device_index, received_ns)
 
     def offline(self, device_index: Sequence[int], received_ns: int) -> None:
         """A death."""
         self.windows.offline(device_index, received_ns)
+        if self.live is not None:
+            self.live.offline(device_index, received_ns)
 
     def discarded(self, reason: str, count: int) -> None:
         """Samples that a driver received and could not deliver."""
@@ -127,6 +138,7 @@ class Agent:
         if config.platform is not None and "register" not in enrolment:
             raise ConfigError(Problem.of(str(config.file), "agent.self_with_platform", url=config.platform.url,
                                          gateway=self.state.gateway_id()))
+        self._enrolment = enrolment
         self._disk = ThreadPoolExecutor(1, "disk")
         self.journal = Journal(RealDisk(self.state.journal_dir), where=str(self.state.journal_dir))
         self.sealer = Sealer(self.journal, self.state.gateway_keys(), self.tell, clock_source=clock_source)
@@ -140,6 +152,13 @@ class Agent:
         self.windows = Windows(self._registry(), self.rule, self.clock)
         self.intake = Intake(self.windows, self.clock, self.tell)
         self.recent = Recent()
+        self.figures: LocalFigures | None = None  # and below, what was last written to status.json
+        self.status: dict[str, Any] | None = None
+        self.software = Software(version=version("tallystick"), sha256="")
+        self._begun_s = int(time.time())
+        if config.web is not None:
+            self.intake.live = Live(self.windows.registry.devices, self.windows.registry.points,
+                                    values=config.web.values)
         self.submitter: Submitter | None = None
         if config.platform is not None:
             address = Address(url=config.platform.url, ca_file=config.platform_ca, proxy=config.platform.proxy,
@@ -185,6 +204,11 @@ class Agent:
             drivers = build_drivers(self.config, self.roster, self.intake, self.clock.now_ns)
             async with contextlib.AsyncExitStack() as stack:
                 self._start_exporter(stack)
+                if self.config.web is not None and self.intake.live is not None:
+                    from gateway.web.server import Page  # templates and a server: only for who wants the page
+
+                    page = Page(self.config.web, self._say, lambda: self._facts(drivers), self.intake.live, self.tell)
+                    tasks.append(asyncio.create_task(page.run(), name="page"))
                 if self.submitter is not None:
                     tasks.append(asyncio.create_task(self.submitter.run(), name="submitter"))
                 await self._until_open()
@@ -214,8 +238,8 @@ class Agent:
         size = None
         if self.submitter is not None:
             size = await self.submitter.compare()
-        software = Software(version=version("tallystick"), sha256=await self._on_disk(software_digest))
-        await self._on_disk(self.sealer.begin, software=software, rule=self.rule, registry=self.windows.registry,
+        self.software = Software(version=version("tallystick"), sha256=await self._on_disk(software_digest))
+        await self._on_disk(self.sealer.begin, software=self.software, rule=self.rule, registry=self.windows.registry,
                             opens_s=self.windows.opens_s, platform_size=size)
         self._begun = True
         await self._on_disk(self._remember)
@@ -242,6 +266,8 @@ class Agent:
             found.append((end_s, Columns(*bits)))
         for end_s, columns in reversed(found):
             self.recent.add_columns(end_s, columns)
+        if found and self.config.web is not None:  # the page does not wait for the first window
+            self.figures = self.recent.figures(self.windows.registry)
 
     def _sweep(self, now_s: int) -> None:
         """Delete what may go from the state folder. Told once when what stays passes its budget: sealing goes on."""
@@ -352,7 +378,7 @@ class Agent:
     def _report(self, window: ClosedWindow, events: list[dict[str, Any]], probing: dict[str, Any]) -> None:
         """Write status.json for `tallystick status` and the local page."""
         figures = self.recent.figures(window.registry)
-        write_json(self.state.status_file, {
+        status = {
             "gateway": self.sealer.gateway, "site": self.config.site, "uscc": self.config.uscc,
             "written_s": int(time.time()), "len_s": self.config.len_s,
             "window": {"start_s": window.start_s, "received": window.received, "counted": window.counted,
@@ -369,7 +395,23 @@ class Agent:
             "probing": probing,
             "disk": {"budget": self.retention.limits.budget_bytes, "use": dict(self.retention.use)},
             "keep": None if self.keeping is None else self.keeping.report(),
-            "events": events})
+            "events": events}
+        self.figures, self.status = figures, status
+        write_json(self.state.status_file, status)
+
+    def _facts(self, drivers: Mapping[str, Driver]) -> Facts:
+        """Return the present for the local page. On the loop thread; copies what goes on changing."""
+        live, roster = self.intake.live, self.roster
+        assert live is not None, "there is a page"
+        live.grow(len(roster.devices), len(roster.points))
+        offsets = {name: getattr(driver, "clock_offset_s", lambda: None)() for name, driver in drivers.items()}
+        return Facts(
+            config=self.config, roster=roster, status=self.status, figures=self.figures, events=tuple(self._events),
+            now_ns=self.clock.now_ns(), begun_s=self._begun_s, opens_s=self.windows.opens_s,
+            heard_ns=live.heard_ns.copy(), is_online=live.is_online.copy(), servers=dict(self._server_keys),
+            offsets={name: offset for name, offset in offsets.items() if offset is not None},
+            gateway=self.sealer.gateway, keys=self.journal.history.keys, enrolment=self._enrolment, seen=self._seen(),
+            version=self.software.version, software_sha256=self.software.sha256, clock_source=clock_source())
 
     async def _stop(self, clean: bool) -> None:
         """Seal what has ended, and leave word that the stop was clean; the window it cuts becomes an outage.
