@@ -2,7 +2,7 @@
 #
 #   make demo OUT=DIR [SEED=N] [BROKER=mosquitto] [LANG_=zh]    a small factory, end to end, on this machine
 #   make test                                                  make check, then every test
-#   make check                                                 ruff, mypy --strict, the arrows between the rooms
+#   make check                                                 ruff, mypy --strict (the gateway for Windows too), the arrows
 #   make bench [ONLY=M1,U2]                                    the table of targets, beside peers, or some rows of it
 #   make fuzz [FUZZ_S=300]                                    every parser of outside bytes, so many seconds each
 #   make interop                                               our logs under the eyes of Go's notes and trees (docs/interop.md)
@@ -34,6 +34,7 @@ test: check
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --package gateway --package protocols --package config --package tallystick
 	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.dev

@@ -7,18 +7,23 @@
 | a folder is synced like a file | nothing: names are journalled by NTFS |
 | modes 0600 and 0700 | the access list that the folder inherits |
 | sd_notify | nobody to tell |
+| CLOCK_BOOTTIME, which runs on while the machine sleeps | a clock that never steps |
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
+import select
 import signal
-import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 if sys.platform == "win32":
     import msvcrt
@@ -40,6 +45,8 @@ def stopping(act: Callable[[], None]) -> Iterator[None]:
     After the block they are ignored, until the process ends, which it is about to do: a signal that meets a loop
     between its last turn and its end would be printed as an error.
     """
+    import asyncio  # here: it takes longer than all that a short command does
+
     loop = asyncio.get_running_loop()
     told = False
     ticker: asyncio.TimerHandle | None = None
@@ -77,8 +84,28 @@ def stopping(act: Callable[[], None]) -> Iterator[None]:
             ticker.cancel()
 
 
+def boottime_ns() -> int:
+    """Return a clock that never steps and, on Linux, runs on while the machine sleeps. No known start."""
+    if sys.platform == "linux":
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    else:
+        return time.monotonic_ns()
+
+
+def hung_up(descriptor: int) -> bool:
+    """Return whether nobody reads any more what is written here; where that cannot be asked, False."""
+    if sys.platform == "win32":
+        return False
+    else:
+        poll = select.poll()
+        poll.register(descriptor, 0)  # error and hang-up are reported without being asked for
+        return bool(poll.poll(0))
+
+
 def tell_service_manager(message: str) -> None:
     """Tell systemd (sd_notify(3)), where there is one; nobody else listens to the socket."""
+    import socket
+
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
         return

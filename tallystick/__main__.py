@@ -11,7 +11,6 @@ import difflib
 import logging
 import os
 import re
-import select
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
+from protocols import system
 from protocols.errors import ConfigError, Problem, TallystickError
 from tallystick.words.lookup import LANGUAGES, Words, language, printable
 
@@ -270,9 +270,7 @@ def _reader_went_away() -> bool:
         output = sys.stdout.fileno()
     except (OSError, ValueError):  # replaced by something that is no file
         return False
-    poll = select.poll()
-    poll.register(output, 0)  # error and hang-up are reported without being asked for
-    if not poll.poll(0):
+    if not system.hung_up(output):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), output)
     return True

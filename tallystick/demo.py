@@ -26,6 +26,9 @@ WINDOWS_MIN = 6
 WINDOWS_CUT = 2
 STEP_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
+ENDINGS = [signal.SIGINT, signal.SIGTERM]
+if sys.platform != "win32":
+    ENDINGS.append(signal.SIGHUP)
 WITNESS = "witness.demo.example"
 REGISTER = "register.demo.example/tallystick"
 
@@ -50,7 +53,7 @@ def demo_command(args: argparse.Namespace, say: Say) -> int:
         return 2
     demo = Demo(out, say)
     # The end of a terminal, of a service manager or of `timeout` is as clean as Ctrl-C.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDINGS[1:]:
         signal.signal(number, _interrupt)
     try:
         return demo.run(seed=args.seed, broker=args.broker)
@@ -58,7 +61,7 @@ def demo_command(args: argparse.Namespace, say: Say) -> int:
         print(say("demo.failed", reason=error, logs=out / "logs"), file=sys.stderr)
         return 1
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # who is impatient must not cut the clearing up
+        for number in ENDINGS:  # who is impatient must not cut the clearing up
             signal.signal(number, signal.SIG_IGN)
         demo.stop_all()
 

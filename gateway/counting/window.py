@@ -19,6 +19,7 @@ from gateway.counting import kernel
 from gateway.counting.kernel import NS_PER_S, Carry, Columns, Planes
 from gateway.counting.registry import Registry
 from gateway.counting.rule import Rule
+from protocols import system
 from protocols.samples import PollBatch, SampleBatch
 
 OFFSET_NS_MAX = 60 * NS_PER_S
@@ -31,16 +32,11 @@ _NS_PER_MS = 1_000_000
 Devices = Sequence[int] | NDArray[np.int64]
 
 
-def boottime_ns() -> int:
-    """Return a clock that never steps and, on Linux, runs on while the machine sleeps."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
-
-
 class WindowClock:
     """Window time. Both clocks are arguments, so that a test can step them."""
 
     def __init__(self, wall_ns: Callable[[], int] = time.time_ns,
-                 monotonic_ns: Callable[[], int] = boottime_ns) -> None:
+                 monotonic_ns: Callable[[], int] = system.boottime_ns) -> None:
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
         self._anchor_ns = 0
