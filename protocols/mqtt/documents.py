@@ -18,14 +18,47 @@ import numpy as np
 
 from protocols.errors import DeviceError, Problem
 from protocols.mqtt.columns import Columns, Decoded, of_integer, of_text
-from protocols.mqtt.target import INTEGER_RANGE, MqttPoint
+from protocols.mqtt.target import INTEGER_RANGE, MqttPoint, pointer_tokens
 from protocols.samples import GOOD, NO_SOURCE_TIME, NOT_LIVE
 
 MAX_PAYLOAD_BYTES = 256 * 1024
 DEPTH_MAX = 32
 """Objects and arrays within each other. The parser's own limit depends on what called it; this one does not."""
 
+UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1, "iso": 0}
+TIME_NS_MAX = 2**63 - 1
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 _ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where the time of a message stands in it. unit_ns: of a number; 0 for a text as in RFC 3339."""
+
+    tokens: tuple[str, ...]
+    unit_ns: int
+
+    @classmethod
+    def of(cls, pointer: str | None, format_: str) -> Clock | None:
+        """Return the clock of an endpoint, None if its messages have no time."""
+        return None if pointer is None else cls(pointer_tokens(pointer), UNIT_NS[format_])
+
+    def read(self, document: Any) -> int:
+        """Return UTC nanoseconds. Raises ValueError if there is no such time in the document."""
+        value = resolve(document, self.tokens)
+        if self.unit_ns and isinstance(value, int | float) and not isinstance(value, bool):
+            if not 0 < value * self.unit_ns <= TIME_NS_MAX:  # also refuses NaN
+                raise ValueError(value)
+            # a float of seconds has the microseconds that it was written with, and no more
+            return value * self.unit_ns if isinstance(value, int) else round(value * self.unit_ns / 1000) * 1000
+        if not self.unit_ns and isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
+            time_ns = (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000
+            if 0 < time_ns <= TIME_NS_MAX:
+                return time_ns
+        raise ValueError(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +87,24 @@ class DocumentTally:
 class Topic:
     """The points of one topic, ready to read documents."""
 
-    def __init__(self, name: str, points: Iterable[MqttPoint]) -> None:
+    def __init__(self, name: str, points: Iterable[MqttPoint], clock: Clock | None = None) -> None:
         self.name = name
+        self._clock = clock
         self.readers = tuple(_Reader(p.point_index, p.device_index, p.address.tokens, p.type,
                                      p.type == "string" and p.address.pointer == "") for p in points)
         self.devices = tuple(sorted({r.device_index for r in self.readers}))
-        self._needs_json = any(not r.is_raw for r in self.readers)
+        self._needs_json = clock is not None or any(not r.is_raw for r in self.readers)
 
     def add(self, payload: bytes, received_ns: int, *, is_retained: bool, columns: Columns) -> DocumentTally:
         """Add the values of one message to `columns`; a retained one is marked as not live.
 
-        Raises: DeviceError if the payload is too large or no JSON; then nothing was added, and every point of this
-            topic counts as one sample lost.
+        Raises: DeviceError if the payload is too large, no JSON, or lacks its time; then nothing was added, and every
+            point of this topic counts as one sample lost.
         """
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise DeviceError(Problem.of(self.name, "mqtt.payload_too_large", max=MAX_PAYLOAD_BYTES))
         document = self._parse(payload) if self._needs_json else None
+        source_ns = NO_SOURCE_TIME if self._clock is None else self._time(self._clock, document)
         quality = GOOD | NOT_LIVE if is_retained else GOOD
         before, undecodable = len(columns), 0
         found_devices: set[int] = set()
@@ -83,8 +118,14 @@ class Topic:
             except ValueError:
                 undecodable += 1
             else:
-                columns.add(reader.point_index, received_ns, NO_SOURCE_TIME, value, quality)
+                columns.add(reader.point_index, received_ns, source_ns, value, quality)
         return DocumentTally(len(columns) - before, undecodable, tuple(sorted(found_devices)))
+
+    def _time(self, clock: Clock, document: Any) -> int:
+        try:
+            return clock.read(document)
+        except (ValueError, OverflowError) as error:
+            raise DeviceError(Problem.of(self.name, "mqtt.no_timestamp")) from error
 
     def _parse(self, payload: bytes) -> Any:
         if is_too_deep(payload):

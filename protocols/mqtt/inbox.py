@@ -6,23 +6,36 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from protocols.errors import Problem
+from protocols.mqtt.frames import Arrived
 
 MESSAGES_MAX = 20_000
 BYTES_MAX = 32 * 1024 * 1024
 ITEM_BYTES = 300
-"""What a message costs beside its payload: topic, object, place in the queue."""
+"""What a message costs beside its bytes on the wire: topic, object, place in the queue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """One message of a broker. payload: None if it was too large to be kept. received_ns: UTC, by this gateway."""
+class Incoming(NamedTuple):
+    """One message of a broker. payload: None if it was too large to be kept. received_ns: UTC, by this gateway.
+
+    is_retained: it tells of another time: kept for whoever subscribes, or for us while we were away.
+    """
 
     topic: str
     payload: bytes | None
     is_retained: bool
     received_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Messages that arrived together. size: their bytes on the wire, at least."""
+
+    received_ns: int
+    messages: list[Arrived]
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,10 @@ class Dropped:
     samples: int = 0
 
 
+Count = Callable[[bytes, bytes | None], tuple[str, int]]
+"""Topic and payload of a message -> its source, one of a known and bounded set of names, and how many samples it is."""
+
+
 class Inbox:
     """Thread-safe. `put` and `put_note` are for the network thread, `take` and `take_dropped` for the event loop.
 
@@ -67,34 +84,52 @@ class Inbox:
         self._messages_max = messages_max
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
-        self._items: deque[Incoming | Note] = deque()
+        self._items: deque[Chunk | Note] = deque()
         self._messages = 0
         self._bytes = 0
         self._dropped: dict[str, Dropped] = {}
 
-    def put(self, item: Incoming, source: str, count: Callable[[], int]) -> None:
-        """Queue a message, or count it under its source (one of a known, bounded set of names) if there is no room.
+    def put(self, chunk: Chunk, count: Count) -> None:
+        """Queue messages, and count under its source each for which there is no room.
 
-        count: tells how many samples the message holds; called only if it is dropped. Counting takes time, which
-        slows the network thread down, and with it the broker: this is meant.
+        count: called only for what is dropped. Counting takes time, which slows the network thread down, and with it
+        the broker: this is meant.
         """
-        size = ITEM_BYTES + len(item.payload or b"")
+        number = len(chunk.messages)
+        cost = chunk.size + ITEM_BYTES * number
         with self._lock:
-            fits = self._messages < self._messages_max and self._bytes + size <= self._bytes_max
+            was_empty = not self._items and not self._dropped
+            fits = self._messages + number <= self._messages_max and self._bytes + cost <= self._bytes_max
             if fits:
-                was_empty = not self._items and not self._dropped
-                self._items.append(item)
-                self._messages += 1
-                self._bytes += size
+                self._add(chunk)
         if not fits:
-            samples = count()
-            with self._lock:
-                was_empty = not self._items and not self._dropped
+            was_empty = self._put_some(chunk, count)
+        if was_empty:
+            self._wake()
+
+    def _put_some(self, chunk: Chunk, count: Count) -> bool:
+        sizes = [len(topic) + len(payload or b"") for topic, payload, _ in chunk.messages]
+        with self._lock:
+            taken, size = 0, 0
+            while (taken < len(sizes) and self._messages + taken < self._messages_max
+                   and self._bytes + size + sizes[taken] + (taken + 1) * ITEM_BYTES <= self._bytes_max):
+                size += sizes[taken]
+                taken += 1
+            was_empty = not self._items and not self._dropped
+            if taken:
+                self._add(Chunk(chunk.received_ns, chunk.messages[:taken], size))
+        lost = [count(topic, payload) for topic, payload, _ in chunk.messages[taken:]]
+        with self._lock:
+            for source, samples in lost:
                 dropped = self._dropped.setdefault(source, Dropped())
                 dropped.messages += 1
                 dropped.samples += samples
-        if was_empty:
-            self._wake()
+        return was_empty
+
+    def _add(self, chunk: Chunk) -> None:
+        self._items.append(chunk)
+        self._messages += len(chunk.messages)
+        self._bytes += chunk.size + ITEM_BYTES * len(chunk.messages)
 
     def put_note(self, note: Note) -> None:
         """Queue a note; notes are few and are never dropped."""
@@ -104,15 +139,21 @@ class Inbox:
         if was_empty:
             self._wake()
 
-    def take(self, count_max: int) -> list[Incoming | Note]:
-        """Return the oldest items, in the order they came."""
+    def take(self, messages_max: int) -> list[Chunk | Note]:
+        """Return the oldest items, in the order they came: as many as hold this many messages, one at least."""
+        taken: list[Chunk | Note] = []
+        messages = 0
         with self._lock:
-            taken = [self._items.popleft() for _ in range(min(count_max, len(self._items)))]
-            for item in taken:
-                if isinstance(item, Incoming):
-                    self._messages -= 1
-                    self._bytes -= ITEM_BYTES + len(item.payload or b"")
-            return taken
+            while self._items and messages < messages_max:
+                item = self._items.popleft()
+                taken.append(item)
+                if isinstance(item, Chunk):
+                    messages += len(item.messages)
+                    self._messages -= len(item.messages)
+                    self._bytes -= item.size + ITEM_BYTES * len(item.messages)
+                else:
+                    messages += 1
+        return taken
 
     def take_dropped(self) -> dict[str, Dropped]:
         """Return what was dropped since the last call, by source."""

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from protocols.errors import DeviceError, Problem
-from protocols.mqtt import codec
+from protocols.mqtt import codec, documents
 from protocols.mqtt.codec import POINT_TYPE
 from protocols.mqtt.columns import Columns
 from protocols.mqtt.documents import Topic
-from protocols.mqtt.inbox import Dropped, Incoming
+from protocols.mqtt.inbox import Chunk, Dropped, Incoming
 from protocols.mqtt.session import (
     NS_PER_S,
     AskRebirth,
@@ -39,6 +39,8 @@ TELL_PAUSE_NS = 600 * NS_PER_S
 
 TELL_TOPICS_MAX = 10_000
 NAMED_MAX = 5
+STRANGERS_MAX = 20
+"""Devices beside the ledger that are named to a person; all are counted."""
 
 TOLD_WHY = {
     "before_birth": "mqtt.node_before_birth", "gap": "mqtt.node_gap", "no_sequence": "mqtt.node_no_sequence",
@@ -52,7 +54,7 @@ Node = tuple[str, str]
 class Router:
     """All points of one broker, through all connections to it.
 
-    Called from one thread, but for `source_of` and `samples_in`, which read what never changes.
+    Called from one thread, but for `count`, which reads what never changes.
     """
 
     def __init__(self, endpoint: MqttEndpoint, points: Sequence[Point], sink: Sink) -> None:
@@ -65,13 +67,18 @@ class Router:
             else:
                 at = point.address
                 metrics.setdefault((at.group, at.node), {}).setdefault(at.device, {})[at.metric] = point
-        self._topics = {name: Topic(name, group) for name, group in by_topic.items()}
+        clock = documents.Clock.of(endpoint.timestamp, endpoint.timestamp_format)
+        self._topics = {name: Topic(name, group, clock) for name, group in by_topic.items()}
+        self._by_bytes = {name.encode(): topic for name, topic in self._topics.items()}
+        self._templates = {template: {template.device_of(name) for name in self._topics} - {None}
+                           for template in endpoint.templates}
+        self._strangers: set[tuple[str, str]] = set()
         self._metrics = metrics
         silence_ns = None if endpoint.silence_s is None else round(endpoint.silence_s * NS_PER_S)
         self._sessions = {
             node: NodeSession(
                 points={device: {name: p.point_index for name, p in named.items()} for device, named in below.items()},
-                may_ask=endpoint.rebirth == "auto", silence_ns=silence_ns)
+                may_ask=endpoint.rebirth == "auto", silence_ns=silence_ns, hold_ns=round(endpoint.reorder_s * NS_PER_S))
             for node, below in metrics.items()}
         self._members: dict[tuple[str, str, str], tuple[int, ...]] = {
             (*node, device): tuple(sorted({p.device_index for p in named.values()}))
@@ -86,7 +93,8 @@ class Router:
     @property
     def filters(self) -> list[str]:
         """What to subscribe to. Commands are left out: we would hear our own."""
-        return [*self._topics, *(
+        topics = [name for name in self._topics if not any(t.device_of(name) is not None for t in self._templates)]
+        return [*(template.filter for template in self._templates), *topics, *(
             f"{SPARKPLUG_NAMESPACE}/{group}/{kind}/{node}" + ("/+" if kind.startswith("D") else "")
             for group, node in self._sessions for kind in Kind)]
 
@@ -95,17 +103,23 @@ class Router:
         """Group and node of every edge node."""
         return list(self._sessions)
 
+    def _topics_of(self, subscription: str) -> list[Topic]:
+        if subscription in self._topics:
+            return [self._topics[subscription]]
+        return [topic for template in self._templates if template.filter == subscription
+                for name, topic in self._topics.items() if template.device_of(name) is not None]
+
     def points_of(self, subscription: str) -> int:
         """Return how many points a subscription serves."""
-        if subscription in self._topics:
-            return len(self._topics[subscription].readers)
+        if not self._sessions:
+            return sum(len(topic.readers) for topic in self._topics_of(subscription))
         _, group, _, node, *device = subscription.split("/")
         return sum(len(named) for name, named in self._metrics[group, node].items() if bool(name) == bool(device))
 
     def devices_of(self, subscription: str) -> set[int]:
         """Return the devices that a subscription serves."""
-        if subscription in self._topics:
-            return set(self._topics[subscription].devices)
+        if not self._sessions:
+            return {device for topic in self._topics_of(subscription) for device in topic.devices}
         _, group, _, node, *device = subscription.split("/")
         return {p.device_index for name, named in self._metrics[group, node].items() if bool(name) == bool(device)
                 for p in named.values()}
@@ -123,6 +137,11 @@ class Router:
         if address is not None and address[:2] in self._sessions:
             return "/".join(address[:2])
         return topic if topic in self._topics else ""
+
+    def count(self, topic: bytes, payload: bytes | None) -> tuple[str, int]:
+        """Return `source_of` and `samples_in` of a message as it came from the wire."""
+        name = topic.decode("utf-8", "replace")
+        return self.source_of(name), self.samples_in(name, payload)
 
     def samples_in(self, topic: str, payload: bytes | None) -> int:
         """Return how many samples a message counts for if it is not looked into."""
@@ -159,15 +178,26 @@ class Router:
             if (group, node) in self._sessions and source not in self._topics:
                 self._step((group, node), Missed("queue_full"), received_ns, now_ns)
 
+    def receive_chunk(self, chunk: Chunk, now_ns: int) -> None:
+        """Take messages as they came."""
+        received_ns = chunk.received_ns
+        for name, payload, marks in chunk.messages:
+            topic = self._by_bytes.get(name)
+            if topic is not None:
+                self._document(topic, payload, marks != 0, received_ns, now_ns)
+            else:
+                self.receive(Incoming(name.decode("utf-8", "replace"), payload, marks != 0, received_ns), now_ns)
+
     def receive(self, item: Incoming, now_ns: int) -> None:
         """Take one message."""
         topic = self._topics.get(item.topic)
         if topic is not None:
-            self._document(topic, item, now_ns)
+            self._document(topic, item.payload, item.is_retained, item.received_ns, now_ns)
             return
         address = _node_of(item.topic)
         if address is None or address[:2] not in self._sessions:
-            self._discards["unknown_point"] += 1  # a broker that sends what nobody subscribed to
+            self._discards["unknown_point"] += 1
+            self._stranger(item.topic, now_ns)
             return
         group, node, kind, device = address
         if item.payload is None:
@@ -204,12 +234,23 @@ class Router:
 
     # Plain JSON
 
-    def _document(self, topic: Topic, item: Incoming, now_ns: int) -> None:
+    def _stranger(self, topic: str, now_ns: int) -> None:
+        """Tell once of each device that speaks on a topic of a template and is not in the ledger."""
+        for template, known in self._templates.items():
+            device = template.device_of(topic)
+            if device is None or device in known or (template.text, device) in self._strangers:
+                continue
+            if len(self._strangers) < STRANGERS_MAX:
+                self._strangers.add((template.text, device))
+                told = Problem.of(topic[:200], "mqtt.stranger", device=device[:100], template=template.text)
+                self._tell(told, now_ns)
+
+    def _document(self, topic: Topic, payload: bytes | None, is_retained: bool, received_ns: int, now_ns: int) -> None:
         devices: Iterable[int] = topic.devices
         try:
-            if item.payload is None:
+            if payload is None:
                 raise DeviceError(Problem.of(topic.name, "mqtt.payload_too_large", max=codec.MAX_PAYLOAD_BYTES))
-            tally = topic.add(item.payload, item.received_ns, is_retained=item.is_retained, columns=self._columns)
+            tally = topic.add(payload, received_ns, is_retained=is_retained, columns=self._columns)
         except DeviceError as error:
             self._discards["undecodable"] += len(topic.readers)
             self._tell(error.problems[0], now_ns)
@@ -220,8 +261,8 @@ class Router:
             if len(topic.devices) > 1:
                 # A topic that many devices share tells of those only which it has something of.
                 devices = tally.devices
-        if not item.is_retained and devices:
-            self._sink.answered(tuple(devices), item.received_ns)
+        if not is_retained and devices:
+            self._sink.answered(tuple(devices), received_ns)
 
     # Sparkplug
 

@@ -151,12 +151,14 @@ class NodeSession:
 
     points: device (empty: the node) -> metric -> point slot. may_ask: rebirth requests are allowed.
     silence_ns: a node not heard for so long is taken as gone; None: its death certificate is trusted.
+    hold_ns: how long an early message waits for those before it.
     tables: births in force, by device; empty while the node is not online.
     """
 
     points: Mapping[str, Mapping[str, int]]
     may_ask: bool = True
     silence_ns: int | None = None
+    hold_ns: int = HOLD_NS
     online: bool = False
     bd_seq: int | None = None
     birth_ms: int = 0
@@ -290,7 +292,7 @@ class NodeSession:
         if len(self.held) >= HELD_MAX:
             lost, effects = self._lose("gap", now_ns)
             return lost, (*effects, *_discard("undecodable", [message], "gap"))
-        return replace(self, held=(*self.held, Held(message, now_ns + HOLD_NS))), ()
+        return replace(self, held=(*self.held, Held(message, now_ns + self.hold_ns))), ()
 
     def _drained(self, effects: tuple[Effect, ...], now_ns: int) -> Step:
         """Take the held messages whose turn has come."""

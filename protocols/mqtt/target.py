@@ -13,9 +13,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from protocols.errors import ConfigError, Problem
+from protocols.mqtt.topics import TopicTemplate, parse_template
 
 PROTOCOLS = ("mqtt", "sparkplug_b")
 REBIRTH = ("auto", "never")
+VERSIONS = ("3.1.1", "5")
+TIMESTAMP_FORMATS = ("s", "ms", "us", "ns", "iso")
+TOPICS_MAX = 100
+"""Topic templates of one connection."""
+
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 TOPIC_BYTES_MAX = 65_535
@@ -59,7 +65,7 @@ class JsonAddress:
     @property
     def tokens(self) -> tuple[str, ...]:
         """The steps of the pointer, unescaped."""
-        return tuple(step.replace("~1", "/").replace("~0", "~") for step in self.pointer.split("/")[1:])
+        return pointer_tokens(self.pointer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,15 @@ class SparkplugAddress:
     def base(self) -> str:
         """The same text: a metric is one variable."""
         return self.canonical
+
+
+def pointer_tokens(pointer: str) -> tuple[str, ...]:
+    """Return the steps of a JSON pointer, unescaped."""
+    return tuple(step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
+
+
+def _is_pointer(text: str) -> bool:
+    return text.startswith("/") and not _BAD_ESCAPE.search(text) and not _CONTROL.search(text) and _is_utf8(text)
 
 
 def parse_json_address(text: str, *, where: str = "") -> JsonAddress:
@@ -178,10 +193,16 @@ class MqttEndpoint:
     endpoint: `mqtt://HOST[:PORT]`, or `mqtts://` for TLS.
     password_file: its first line is the password; read at every connect, so that it can be changed while we run.
     ca_file: certificates that may have signed the broker's; None trusts those of the system.
+    certificate_file, key_file: shown to a broker that asks who we are.
+    mqtt_version: one of VERSIONS.
     client_id: None makes one up for every connection, so that no two gateways push each other off the broker.
-    qos: of our subscriptions. keepalive_s: a broker that is silent for longer is lost.
+    session_expiry_s: how long the broker keeps messages for us while we are away; they are delivered as not live.
+    qos: of our subscriptions. topics: templates that take the place of one subscription for each topic.
+    timestamp: JSON pointer to the time of a message, None if it carries none; timestamp_format: one of
+        TIMESTAMP_FORMATS. keepalive_s: a broker that is silent for longer is lost.
     rebirth: whether edge nodes may be asked for their births; `never` sends nothing.
     primary_host_id: announce ourselves as this Sparkplug host; None sends nothing.
+    reorder_s: how long a message that came early waits for those before it.
     silence_s: a node not heard for so long is taken as gone; None trusts its death certificate, as nodes report by
         exception.
     check_s: how long `check` waits for messages.
@@ -194,10 +215,18 @@ class MqttEndpoint:
     username: str | None = None
     password_file: Path | None = None
     ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    mqtt_version: str = "3.1.1"
     client_id: str | None = None
+    session_expiry_s: int = 0
     qos: int = 1
+    topics: tuple[str, ...] = ()
+    timestamp: str | None = None
+    timestamp_format: str = "ms"
     rebirth: Literal["auto", "never"] = "auto"
     primary_host_id: str | None = None
+    reorder_s: float = 1.0
     silence_s: float | None = None
     timeout_s: float = 10.0
     keepalive_s: int = 20
@@ -217,11 +246,24 @@ class MqttEndpoint:
             yield Problem.of(at, "mqtt.bad_endpoint", endpoint=self.endpoint)
         elif self.ca_file is not None and not self.tls:
             yield Problem.of(at, "mqtt.ca_without_tls", endpoint=self.endpoint)
+        if (self.certificate_file is None) != (self.key_file is None):
+            yield Problem.of(at, "mqtt.half_certificate")
+        elif self.certificate_file is not None and self._endpoint_is_good() and not self.tls:
+            yield Problem.of(at, "mqtt.certificate_without_tls", endpoint=self.endpoint)
         if (self.username is None) != (self.password_file is None):
             yield Problem.of(at, "mqtt.half_credentials")
         if self.client_id is not None and not (0 < len(self.client_id.encode("utf-8", "replace")) <= TOPIC_BYTES_MAX
                                                and not _CONTROL.search(self.client_id) and _is_utf8(self.client_id)):
             yield Problem.of(at, "mqtt.bad_client_id", client_id=self.client_id[:100])
+        if self.mqtt_version not in VERSIONS:
+            yield Problem.of(at, "mqtt.bad_version", version=self.mqtt_version[:20], known=", ".join(VERSIONS))
+        if self.session_expiry_s > 0:
+            yield from self._session_problems(at)
+        if self.protocol == "sparkplug_b":
+            yield from (Problem.of(at, "mqtt.json_only", key=key) for key, value in (
+                ("topics", self.topics), ("timestamp", self.timestamp)) if value)
+        else:
+            yield from self._topic_problems(at)
         if self.rebirth not in REBIRTH:
             yield Problem.of(at, "mqtt.bad_rebirth", rebirth=self.rebirth, known=", ".join(REBIRTH))
         if self.primary_host_id is not None:
@@ -230,12 +272,44 @@ class MqttEndpoint:
             if not self.primary_host_id or "/" in self.primary_host_id or any(_topic_problems(self.primary_host_id)):
                 yield Problem.of(at, "mqtt.bad_host_id", host_id=self.primary_host_id[:100])
         limits: tuple[tuple[str, float, float, float], ...] = (
-            ("qos", self.qos, 0, 1), ("timeout_s", self.timeout_s, 0.1, 60), ("keepalive_s", self.keepalive_s, 1, 3600),
-            ("check_s", self.check_s, 0.1, 3600),
+            ("qos", self.qos, 0, 2), ("timeout_s", self.timeout_s, 0.1, 60), ("keepalive_s", self.keepalive_s, 1, 3600),
+            ("check_s", self.check_s, 0.1, 3600), ("session_expiry_s", self.session_expiry_s, 0, 30 * 86_400),
+            ("reorder_s", self.reorder_s, 0.05, 60),
             ("silence_s", 1.0 if self.silence_s is None else self.silence_s, 1, 30 * 86_400))
         for key, value, low, high in limits:
             if not low <= value <= high:  # also refuses NaN
                 yield Problem.of(at, "mqtt.out_of_range", key=key, value=value, low=f"{low:g}", high=f"{high:g}")
+
+    def _session_problems(self, at: str) -> Iterator[Problem]:
+        """MQTT 3.1.1 does not tell what the broker kept from what is live; Sparkplug forbids kept sessions."""
+        if self.protocol == "sparkplug_b":
+            yield Problem.of(at, "mqtt.json_only", key="session_expiry_s")
+        elif self.mqtt_version != "5":
+            yield Problem.of(at, "mqtt.session_needs_5")
+        if self.client_id is None:
+            yield Problem.of(at, "mqtt.session_needs_client_id")
+        if self.qos == 0:
+            yield Problem.of(at, "mqtt.session_needs_qos")
+
+    def _topic_problems(self, at: str) -> Iterator[Problem]:
+        templates: list[TopicTemplate] = []
+        if len(self.topics) > TOPICS_MAX:
+            yield Problem.of(at, "mqtt.out_of_range", key="topics", value=len(self.topics), low="0", high=TOPICS_MAX)
+            return
+        for text in self.topics:
+            try:
+                template = parse_template(text, where=at)
+            except ConfigError as error:
+                yield from error.problems
+                continue
+            yield from (Problem.of(at, "mqtt.topics_overlap", topic=text[:200], other=other.text[:200])
+                        for other in templates if template.overlaps(other))
+            templates.append(template)
+        if self.timestamp is not None and not _is_pointer(self.timestamp):
+            yield Problem.of(at, "mqtt.bad_timestamp_pointer", pointer=self.timestamp[:200])
+        if self.timestamp_format not in TIMESTAMP_FORMATS:
+            yield Problem.of(at, "mqtt.bad_timestamp_format", format=self.timestamp_format[:20],
+                             known=", ".join(TIMESTAMP_FORMATS))
 
     def _endpoint_is_good(self) -> bool:
         try:
@@ -246,6 +320,11 @@ class MqttEndpoint:
         # A password in a URL would end up in logs and reports.
         return (parts.scheme in DEFAULT_PORTS and bool(parts.hostname) and port != 0 and parts.path in ("", "/")
                 and "@" not in parts.netloc and not parts.query and not parts.fragment)
+
+    @property
+    def templates(self) -> tuple[TopicTemplate, ...]:
+        """The topic templates, parsed."""
+        return tuple(parse_template(text) for text in self.topics)
 
     @property
     def tls(self) -> bool:

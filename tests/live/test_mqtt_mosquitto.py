@@ -258,41 +258,126 @@ async def state(listener: asyncio.subprocess.Process) -> bytes:
             return bytes.fromhex(body)
 
 
-def authority(name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def signed(name: str, by: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None
+           ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """Return a certificate and its key: an authority's own, or one that an authority signed."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    usage = x509.KeyUsage(True, False, False, False, False, by is None, by is None, False, False)
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder().subject_name(subject).issuer_name(by[0].subject if by else subject)
+        .public_key(key.public_key())
         .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.KeyUsage(True, False, False, False, False, True, True, False, False), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256()))
+        .add_extension(usage, critical=True).add_extension(here, critical=False))
+    return made.sign(by[1] if by else key, hashes.SHA256()), key
+
+
+def written(folder: Path, name: str, made: tuple[x509.Certificate, ec.EllipticCurvePrivateKey]) -> tuple[Path, Path]:
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    certificate.write_bytes(made[0].public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(made[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     return certificate, key
 
 
 async def test_an_encrypted_broker_and_one_that_is_somebody_else(broker: Mosquitto, tmp_path: Path) -> None:
-    certificate, key = authority("plant broker")
-    other, _ = authority("somebody else")
-    for file, made in (("broker.pem", certificate), ("other.pem", other)):
-        (tmp_path / file).write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (tmp_path / "broker.key").write_bytes(key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    await broker.start("allow_anonymous true", f"certfile {tmp_path / 'broker.pem'}",
-                       f"keyfile {tmp_path / 'broker.key'}")
+    own, key = written(tmp_path, "broker", signed("plant broker"))
+    other, _ = written(tmp_path, "other", signed("somebody else"))
+    await broker.start("allow_anonymous true", f"certfile {own}", f"keyfile {key}")
     secure = f"mqtts://127.0.0.1:{broker.port}"
     sink = Recording()
-    async with running(Driver(json_endpoint(endpoint=secure, ca_file=tmp_path / "broker.pem"), JSON, sink)):
+    async with running(Driver(json_endpoint(endpoint=secure, ca_file=own), JSON, sink)):
         deadline = time.monotonic() + 15
         while not sink.values(0):
             assert time.monotonic() < deadline
-            await broker.publish("hall/a", document(x=1), "--cafile", str(tmp_path / "broker.pem"))
+            await broker.publish("hall/a", document(x=1), "--cafile", str(own))
     assert sink.codes() == []
-    for endpoint, code in ((json_endpoint(endpoint=secure, ca_file=tmp_path / "other.pem"), "mqtt.bad_certificate"),
+    for endpoint, code in ((json_endpoint(endpoint=secure, ca_file=other), "mqtt.bad_certificate"),
                            (json_endpoint(endpoint=secure), "mqtt.bad_certificate"),
                            (json_endpoint(broker.port, timeout_s=1.0), "mqtt.connection_lost")):
         results = await Driver(endpoint, JSON, Recording()).check()
         assert {r.code for r in results} <= {code, "mqtt.no_answer"} and not any(r.ok for r in results)
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+async def test_a_broker_that_asks_who_we_are(broker: Mosquitto, tmp_path: Path, version: str) -> None:
+    """Mutual TLS: our certificate is our name, and nobody without one is let in."""
+    plant = signed("plant CA")
+    ca, _ = written(tmp_path, "ca", plant)
+    server, server_key = written(tmp_path, "broker", signed("plant broker", plant))
+    own = dict(zip(("certificate_file", "key_file"), written(tmp_path, "gateway", signed("gateway-7", plant)),
+                   strict=True))
+    other = dict(zip(("certificate_file", "key_file"), written(tmp_path, "other", signed("gateway-7")), strict=True))
+    (tmp_path / "acl").write_text("user gateway-7\ntopic readwrite hall/#\n", encoding="utf-8")
+    await broker.start("allow_anonymous false", f"certfile {server}", f"keyfile {server_key}", f"cafile {ca}",
+                       "require_certificate true", "use_identity_as_username true", f"acl_file {tmp_path / 'acl'}")
+    secure = {"endpoint": f"mqtts://127.0.0.1:{broker.port}", "ca_file": ca, "mqtt_version": version}
+    sink = Recording()
+    tls = ("--cafile", str(ca), "--cert", str(own["certificate_file"]), "--key", str(own["key_file"]))
+    async with running(Driver(json_endpoint(**secure, **own, qos=2), JSON, sink)):
+        deadline = time.monotonic() + 15
+        while not sink.values(0):
+            assert time.monotonic() < deadline
+            await broker.publish("hall/a", document(x=1), "-q", "2", *tls)
+    assert sink.codes() == [] and {row[2] for row in sink.rows} == {GOOD}
+    for wrong in ({}, other):
+        results = await Driver(json_endpoint(**secure, **wrong), JSON, Recording()).check()
+        assert {r.code for r in results} == {"mqtt.certificate_refused"}, wrong
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+async def test_every_quality_of_service_delivers_once(broker: Mosquitto, version: str) -> None:
+    await broker.start()
+    sink, sent = Recording(), 300
+    async with running(Driver(json_endpoint(broker.port, qos=2, mqtt_version=version), JSON, sink)):
+        while not sink.values(1):
+            await broker.publish("hall/b", document(x=0))
+        for qos in ("0", "1", "2"):
+            lines = b"".join(document(x=number) + b"\n" for number in range(sent))
+            process = await asyncio.create_subprocess_exec(
+                "mosquitto_pub", "-p", str(broker.port), "-t", "hall/a", "-l", "-q", qos, stdin=asyncio.subprocess.PIPE)
+            await process.communicate(lines)
+            await eventually(lambda qos=qos: len(sink.values(0)) == sent * (int(qos) + 1))
+    assert sink.values(0) == [float(number) for number in range(sent)] * 3
+    assert {row[2] for row in sink.rows} == {GOOD} and sink.codes() == [] and not sink.discards
+
+
+async def test_what_the_broker_kept_while_we_were_away_is_not_live(broker: Mosquitto) -> None:
+    await broker.start()
+    endpoint = json_endpoint(broker.port, mqtt_version="5", client_id="gateway-7", session_expiry_s=600)
+    async with running(Driver(endpoint, JSON, sink := Recording())):
+        deadline = time.monotonic() + 15
+        while not sink.values(0):
+            assert time.monotonic() < deadline
+            await broker.publish("hall/a", document(x=0), "-q", "1")
+    results = await Driver(json_endpoint(broker.port, mqtt_version="5", client_id="gateway-7", session_expiry_s=600,
+                                         check_s=0.2), JSON, Recording()).check()
+    assert {r.code for r in results} == {"mqtt.check_no_message"}, "a check takes no session away"
+    for number in range(1, 6):
+        await broker.publish("hall/a", document(x=number), "-q", "1")
+    async with running(Driver(endpoint, JSON, sink := Recording())):
+        await eventually(lambda: len(sink.values(0)) == 5)
+        deadline = time.monotonic() + 15
+        while not sink.values(1):
+            assert time.monotonic() < deadline
+            await broker.publish("hall/b", document(x=7), "-q", "1")
+    assert [row for row in sink.rows if row[0] == 0] == [(0, float(n), GOOD | NOT_LIVE) for n in range(1, 6)]
+    assert {row[2] for row in sink.rows if row[0] == 1} == {GOOD} and set(sink.answers) == {1}
+
+
+async def test_one_subscription_for_a_template(broker: Mosquitto) -> None:
+    await broker.start()
+    points: list[Point] = [json_point(n, f"plant/l{n % 2}/m{n}/state#/x") for n in range(50)]
+    sink = Recording()
+    async with running(Driver(json_endpoint(broker.port, topics=("plant/{line}/{device}/+",)), points, sink)):
+        deadline = time.monotonic() + 15
+        while len(set(sink.answers)) < 2 or "mqtt.stranger" not in sink.codes():
+            assert time.monotonic() < deadline
+            for topic in ("plant/l0/m4/state", "plant/l1/m49/state", "plant/l1/newcomer/state"):
+                await broker.publish(topic, document(x=1))
+    assert set(sink.answers) == {4, 49} and set(sink.discards) == {"unknown_point"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from protocols.errors import DeviceError
 from protocols.mqtt import documents
 from protocols.mqtt.columns import Columns
-from protocols.mqtt.documents import DEPTH_MAX, MAX_PAYLOAD_BYTES, DocumentTally, Topic
+from protocols.mqtt.documents import DEPTH_MAX, MAX_PAYLOAD_BYTES, Clock, DocumentTally, Topic
 from protocols.mqtt.target import JSON_TYPES
 from protocols.samples import BAD, GOOD, NOT_LIVE, fingerprint
 from tests.unit.protocols.mqtt.mqtt_recording import json_point
@@ -181,3 +181,32 @@ def test_any_values_are_delivered_or_counted(values: dict[str, object], type_: s
     batch = columns.take()
     assert tally.delivered == (0 if batch is None else batch.value.size)
     assert tally.delivered + tally.undecodable == len(values)
+
+
+# Times in the payload
+
+
+@pytest.mark.parametrize(("format_", "text", "time_ns"), [
+    ("s", "1763700000", 1763700000 * 10**9), ("s", "1763700000.123456", 1763700000123456000),
+    ("ms", "1763700000123", 1763700000123 * 10**6), ("us", "1763700000123456", 1763700000123456000),
+    ("ns", "1763700000123456789", 1763700000123456789), ("iso", '"2025-11-21T04:40:00.123456Z"', 1763700000123456000),
+    ("iso", '"2025-11-21T12:40:00+08:00"', 1763700000 * 10**9), ("iso", '"2025-11-21T04:40:00"', 1763700000 * 10**9)])
+def test_the_time_of_a_message(format_: str, text: str, time_ns: int) -> None:
+    topic = Topic("t", [json_point(0, "t#/x"), json_point(1, "t#/y")], Clock.of("/meta/ts", format_))
+    columns = Columns()
+    topic.add(f'{{"meta": {{"ts": {text}}}, "x": 1, "y": 2}}'.encode(), 9, is_retained=False, columns=columns)
+    batch = columns.take()
+    assert batch is not None and batch.source_ns.tolist() == [time_ns] * 2 and batch.received_ns.tolist() == [9, 9]
+
+
+@pytest.mark.parametrize(("format_", "document"), [
+    ("ms", "{}"), ("ms", '{"ts": "1763700000123"}'), ("ms", '{"ts": null}'), ("ms", '{"ts": true}'),
+    ("ms", '{"ts": -1}'), ("ms", '{"ts": 0}'), ("ms", '{"ts": 1e300}'), ("ms", '{"ts": NaN}'), ("s", '{"ts": [1]}'),
+    ("ns", '{"ts": 9223372036854775808}'), ("iso", '{"ts": 1763700000}'), ("iso", '{"ts": "yesterday"}'),
+    ("iso", '{"ts": "0001-01-01T00:00:00+08:00"}'), ("iso", '{"ts": "9999-12-31T00:00:00Z"}')])
+def test_a_message_without_its_time_is_not_counted(format_: str, document: str) -> None:
+    topic = Topic("t", [json_point(0, "t#")], Clock.of("/ts", format_))
+    columns = Columns()
+    with pytest.raises(DeviceError, match=r"mqtt\.no_timestamp"):
+        topic.add(document.encode(), 9, is_retained=False, columns=columns)
+    assert len(columns) == 0

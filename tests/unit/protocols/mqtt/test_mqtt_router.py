@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.mqtt.inbox import Dropped, Incoming
-from protocols.mqtt.router import TELL_PAUSE_NS, Router
+from protocols.mqtt.frames import KEPT, RETAINED
+from protocols.mqtt.inbox import Chunk, Dropped, Incoming
+from protocols.mqtt.router import STRANGERS_MAX, TELL_PAUSE_NS, Router
 from protocols.mqtt.session import CONNECT_GRACE_NS, HOLD_NS, Kind
 from protocols.mqtt.target import MqttPoint, SparkplugPoint
 from protocols.samples import BAD, GOOD, NOT_LIVE
@@ -266,3 +267,47 @@ def test_documents_received_are_delivered_plus_discarded(
             received += len(names[topic])
     sink = bench.done()
     assert len(sink.rows) + sum(sink.discards.values()) == received
+
+
+def test_topics_of_a_template_are_one_subscription_and_strangers_are_told() -> None:
+    points = [json_point(0, "plant/l1/press/state#/x"), json_point(1, "plant/l2/saw/state#/x"), json_point(2, "other#")]
+    bench = Bench(points, topics=("plant/{line}/{device}/+",))
+    assert bench.router.filters == ["plant/+/+/+", "other"]
+    assert [bench.router.points_of(name) for name in bench.router.filters] == [2, 1]
+    assert [bench.router.devices_of(name) for name in bench.router.filters] == [{0, 1}, {2}]
+    bench.hear("plant/l2/saw/state", document(x=1))
+    bench.hear("plant/l2/saw/other", document(x=1))  # a device of ours, and nothing we want of it
+    for _ in range(2):
+        bench.hear("plant/l2/drill/state", document(x=1))
+    sink = bench.done()
+    assert sink.rows == [(1, 1.0, GOOD)] and sink.discards == {"unknown_point": 3} and sink.answers == {1: 1}
+    assert sink.events == [("mqtt.stranger", "plant/l2/drill/state",
+                            {"device": "drill", "template": "plant/{line}/{device}/+"})]
+
+
+def test_strangers_are_named_up_to_a_limit() -> None:
+    bench = Bench([json_point(0, "plant/press#/x")], topics=("plant/{device}",))
+    for number in range(100):
+        bench.hear(f"plant/{number}", b"1")
+    sink = bench.done()
+    assert sink.discards == {"unknown_point": 100} and len(sink.events) == STRANGERS_MAX
+
+
+def test_a_message_with_its_time() -> None:
+    bench = Bench([json_point(0, "a#/x"), json_point(1, "a#/y")], timestamp="/ts")
+    bench.hear("a", document(x=1, y=2, ts=1763700000123))
+    bench.hear("a", document(x=1, y=2))
+    sink = bench.done()
+    assert [batch.source_ns.tolist() for batch in sink.batches] == [[1763700000123000000] * 2]
+    assert sink.discards == {"undecodable": 2} and sink.codes() == ["mqtt.no_timestamp"]
+
+
+def test_what_a_chunk_holds_is_taken_in_order() -> None:
+    bench = Bench([json_point(0, "a#/x"), json_point(1, "b#/x")])
+    messages = [(b"a", document(x=1), 0), (b"b", document(x=2), RETAINED), (b"a", document(x=3), KEPT),
+                (b"\xff", b"", 0), (b"b", None, 0)]
+    bench.router.receive_chunk(Chunk(77, messages, 99), bench.now_ns)
+    sink = bench.done()
+    assert sink.rows == [(0, 1.0, GOOD), (1, 2.0, GOOD | NOT_LIVE), (0, 3.0, GOOD | NOT_LIVE)]
+    assert sink.discards == {"unknown_point": 1, "undecodable": 1} and sink.answers == {0: 1, 1: 1}
+    assert bench.router.count(b"b", b"") == ("b", 1) and bench.router.count(b"\xff", None) == ("", 1)

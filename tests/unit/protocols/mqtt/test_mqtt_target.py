@@ -123,8 +123,35 @@ def test_bad_endpoint(endpoint: str) -> None:
 def test_all_problems_of_an_endpoint_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         MqttEndpoint(name="a", protocol="amqp", endpoint="mqtt://h", ca_file=Path("x"), username="u", client_id="",
-                     rebirth="often", primary_host_id="a/b", qos=2, timeout_s=float("nan"),  # type: ignore[arg-type]  # wrong on purpose
+                     rebirth="often", primary_host_id="a/b", qos=3, timeout_s=float("nan"),  # type: ignore[arg-type]  # wrong on purpose
                      keepalive_s=0, check_s=-1, silence_s=0.5)
     assert [p.code for p in caught.value.problems] == [
         "mqtt.bad_protocol", "mqtt.ca_without_tls", "mqtt.half_credentials", "mqtt.bad_client_id", "mqtt.bad_rebirth",
         "mqtt.host_without_sparkplug", "mqtt.bad_host_id", *["mqtt.out_of_range"] * 5]
+
+
+@pytest.mark.parametrize(("more", "codes"), [
+    ({"key_file": Path("k")}, ["mqtt.half_certificate"]),
+    ({"certificate_file": Path("c"), "key_file": Path("k")}, ["mqtt.certificate_without_tls"]),
+    ({"mqtt_version": "4"}, ["mqtt.bad_version"]),
+    ({"session_expiry_s": 60, "qos": 0}, ["mqtt.session_needs_5", "mqtt.session_needs_client_id",
+                                          "mqtt.session_needs_qos"]),
+    ({"session_expiry_s": -1}, ["mqtt.out_of_range"]),
+    ({"protocol": "sparkplug_b", "session_expiry_s": 60, "client_id": "a", "mqtt_version": "5", "timestamp": "/t",
+      "topics": ("a/{device}",)}, ["mqtt.json_only"] * 3),
+    ({"topics": ("a/{device}", "b", "{line}/{device}")}, ["mqtt.bad_topic_template", "mqtt.topics_overlap"]),
+    ({"topics": tuple(f"{n}/{{device}}" for n in range(101))}, ["mqtt.out_of_range"]),
+    ({"timestamp": "ts", "timestamp_format": "min"}, ["mqtt.bad_timestamp_pointer", "mqtt.bad_timestamp_format"]),
+    ({"protocol": "sparkplug_b", "reorder_s": 61.0}, ["mqtt.out_of_range"])],
+    ids=["half", "plain", "version", "session", "negative", "sparkplug", "topics", "many topics", "times", "reorder"])
+def test_what_does_not_go_together(more: dict[str, object], codes: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        MqttEndpoint(**{"name": "a", "protocol": "mqtt", "endpoint": "mqtt://h", **more})  # type: ignore[arg-type]  # keywords
+    assert [p.code for p in caught.value.problems] == codes
+
+
+def test_what_goes_together() -> None:
+    endpoint = MqttEndpoint(name="a", protocol="mqtt", endpoint="mqtts://h", mqtt_version="5", client_id="a", qos=2,
+                            session_expiry_s=3600, certificate_file=Path("c"), key_file=Path("k"),
+                            topics=("plant/{line}/{device}/+",), timestamp="/ts", timestamp_format="iso")
+    assert [template.filter for template in endpoint.templates] == ["plant/+/+/+"]

@@ -1,0 +1,233 @@
+"""The byte stream of an MQTT connection, cut into messages and everything else. Pure.
+
+A PUBLISH on the wire:
+
+    byte 0      0011 dqqr          d: sent again, qq: quality of service, r: retained
+    1 to 4      length             of all that follows, seven bits a byte, the lowest first
+    2           n
+    n           topic
+    2           packet id          only if qq is 1 or 2
+    1 to 4, m   properties         only in MQTT 5: their length, then as many bytes
+    the rest    payload
+
+All messages of a chunk are cut in one loop, and their acknowledgements are one packet, to be sent after the messages
+were handed over. Every other packet is given back whole: paho knows what to do with it.
+
+Sources: MQTT 3.1.1, sections 2.2, 3.3 and 4.3.3 (QoS 2 by method B: handed over at once, the packet id remembered);
+MQTT 5, sections 2.2.2 and 3.3.2.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PAYLOAD_MAX = 1024 * 1024
+"""A larger payload is not kept: its message has None instead."""
+
+TOPIC_MAX = 65_535
+BODY_MAX = PAYLOAD_MAX + 2 * TOPIC_MAX
+"""A longer PUBLISH is dropped while it arrives, once its topic is known; any other packet of that size is an error."""
+
+BATCH_MAX = 500
+"""Messages handed over at once."""
+
+RETAINED = 1
+"""The broker kept this message for whoever subscribes: it tells of another time."""
+KEPT = 2
+"""The broker kept this message for us while we were away."""
+
+PUBLISH, PUBREL = 0x30, 0x62
+_ACK = {2: b"\x40\x02", 4: b"\x50\x02"}
+
+Arrived = tuple[bytes, bytes | None, int]
+"""Topic, payload (None: too large), and RETAINED or KEPT or both or 0."""
+
+
+class FrameError(ValueError):
+    """The stream is no MQTT from here on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages in the order they came. acks: to be sent when they were taken over. size: their bytes on the wire."""
+
+    messages: list[Arrived]
+    acks: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """Any other packet: first byte, and what follows the length."""
+
+    head: int
+    body: bytes
+
+
+class Frames:
+    """Cuts the stream of one connection.
+
+    is_v5: messages have properties. subscription_id: messages without it were KEPT, as they were queued for a
+    subscription of an earlier connection; None marks nothing. open_ids: of messages with QoS 2 that are not released.
+    """
+
+    def __init__(self, *, is_v5: bool = False, subscription_id: int | None = None, open_ids: set[bytes] | None = None
+                 ) -> None:
+        self._is_v5 = is_v5
+        self._subscription_id = subscription_id
+        self._open_ids: set[bytes] = set() if open_ids is None else open_ids
+        self._rest = b""
+        self._skip = 0
+
+    def cut(self, data: bytes) -> Iterator[Batch | Packet]:
+        """Return what is complete with these bytes, in order. The rest waits for more.
+
+        Raises: FrameError, after everything that stood before the error.
+        """
+        if self._skip:
+            dropped = min(self._skip, len(data))
+            self._skip -= dropped
+            data = data[dropped:]
+        if self._rest:
+            data = self._rest + data
+        messages: list[Arrived] = []
+        acks = bytearray()
+        start = at = 0
+        end = len(data)
+        is_v5, open_ids, ack_of = self._is_v5, self._open_ids, _ACK
+        wrong = ""
+        while end - at >= 2:
+            head = data[at]
+            length = data[at + 1]
+            body = at + 2
+            if length > 127:
+                length, body = _length(data, at + 1, end)
+                if body == 0:
+                    break  # the length itself is cut
+                if body < 0:
+                    wrong = "length"
+                    break
+            stop = body + length
+            if stop > end:
+                if length > BODY_MAX:
+                    if head & 0xF0 != PUBLISH:
+                        wrong = "too long"
+                        break
+                    known = self._beginning(data, head, body, end, acks)
+                    if known is not None:
+                        messages.append((known, None, head & 1))
+                        self._skip, at = stop - end, end
+                break
+            if head & 0xF0 == PUBLISH:
+                name = body + 2
+                value = name + (data[body] << 8 | data[body + 1]) if name <= stop else stop + 1
+                topic = data[name:value]
+                marks = head & 1
+                qos = head & 6
+                if qos:
+                    packet_id = data[value:value + 2]
+                    value += 2
+                    if value > stop or qos == 6:
+                        wrong = "packet id"
+                        break
+                    acks += ack_of[qos] + packet_id
+                    if qos == 4:
+                        if packet_id in open_ids:
+                            at = stop
+                            continue  # it was handed over when it came first
+                        open_ids.add(packet_id)
+                if is_v5 and value < stop:
+                    size, value = _length(data, value, stop)
+                    if value <= 0 or value + size > stop:
+                        wrong = "properties"
+                        break
+                    if self._subscription_id is not None:
+                        try:
+                            ours = self._subscription_id in subscription_ids(data[value:value + size])
+                        except FrameError:
+                            wrong = "properties"
+                            break
+                        marks |= 0 if ours else KEPT
+                    value += size
+                elif is_v5:
+                    value = stop + 1
+                if value > stop or not topic:  # an empty one stands for an alias, and we allow none
+                    wrong = "topic"
+                    break
+                messages.append((topic, data[value:stop] if stop - value <= PAYLOAD_MAX else None, marks))
+                at = stop
+                if len(messages) >= BATCH_MAX:
+                    yield Batch(messages, bytes(acks), at - start)
+                    messages, acks, start = [], bytearray(), at
+                continue
+            if messages or acks:
+                yield Batch(messages, bytes(acks), at - start)
+                messages, acks = [], bytearray()
+            packet = data[body:stop]
+            at = start = stop
+            if head == PUBREL:
+                open_ids.discard(packet[:2])
+            yield Packet(head, packet)
+        self._rest = data[at:] if at < end and not wrong else b""
+        if messages or acks:
+            yield Batch(messages, bytes(acks), at - start)
+        if wrong:
+            raise FrameError(wrong)
+
+    def _beginning(self, data: bytes, head: int, body: int, end: int, acks: bytearray) -> bytes | None:
+        """Return the topic of a message that is too long to be kept, or None while too little of it is here."""
+        if end - body < 2:
+            return None
+        name = body + 2
+        value = name + (data[body] << 8 | data[body + 1])
+        if value + 2 > end:
+            return None
+        if head & 6 in _ACK:
+            acks += _ACK[head & 6] + data[value:value + 2]
+            if head & 6 == 4:
+                self._open_ids.add(data[value:value + 2])
+        return data[name:value]
+
+
+def _length(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Read a length of up to four bytes. Returns it and where it ends: 0 if it is cut, -1 if it has no end."""
+    length = shift = 0
+    for here in range(at, min(at + 4, end)):
+        byte = data[here]
+        length |= (byte & 127) << shift
+        if byte < 128:
+            return length, here + 1
+        shift += 7
+    return 0, 0 if end < at + 4 else -1
+
+
+_FIXED = {0x01: 1, 0x02: 4, 0x23: 2}
+"""Properties of a PUBLISH with a fixed size: payload format, message expiry, topic alias."""
+_TEXTS = {0x03: 1, 0x08: 1, 0x09: 1, 0x26: 2}
+"""Properties of one or two texts: content type, response topic, correlation data, user property."""
+_SUBSCRIPTION_ID = 0x0B
+
+
+def subscription_ids(properties: bytes) -> list[int]:
+    """Return the subscription identifiers among the properties of a PUBLISH. Raises FrameError."""
+    found = []
+    at, end = 0, len(properties)
+    while at < end:
+        kind = properties[at]
+        at += 1
+        if kind == _SUBSCRIPTION_ID:
+            value, at = _length(properties, at, end)
+            if at <= 0:
+                raise FrameError("subscription identifier")
+            found.append(value)
+        elif kind in _FIXED:
+            at += _FIXED[kind]
+        elif kind in _TEXTS:
+            for _ in range(_TEXTS[kind]):
+                at += 2 + int.from_bytes(properties[at:at + 2], "big")
+        else:
+            raise FrameError("property")
+    if at > end:
+        raise FrameError("properties")
+    return found
