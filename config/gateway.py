@@ -58,12 +58,16 @@ class WindowTable(Section):
 
 
 class PlatformTable(Section):
-    """[platform]: where evidence is submitted. The table is absent for a plant without a platform."""
+    """[platform]: where evidence is submitted. The table is absent for a plant without a platform.
+
+    register_poll_s: how often the register is asked for proofs of the newest entries while it has none.
+    """
 
     url: str
     ca_file: str | None = None
     proxy: str | None = None
     timeout_s: float = Field(default=30.0, ge=1, le=600)
+    register_poll_s: float = Field(default=10.0, ge=1, le=3600)
 
 
 class LimitsTable(Section):

@@ -165,7 +165,7 @@ class Agent:
                               answer_s=config.platform.timeout_s)
             # Receipts may take an eighth of the disk budget; entries are evidence and are never deleted.
             self.submitter = Submitter(
-                address, self.sealer, enrolment, self.tell,
+                address, self.sealer, enrolment, self.tell, register_poll_s=config.platform.register_poll_s,
                 receipts_bytes_max=min(RECEIPTS_BYTES_MAX, config.limits.disk_budget_mb * MB // 8))
         self.retention = Retention(
             Limits(budget_bytes=config.limits.disk_budget_mb * MB, raw_bytes=config.keep.budget_mb * MB,

@@ -163,7 +163,8 @@ class Demo:
             f'[gateway]\nsite = "{ends["site"]}"\nuscc = "{ends["uscc"]}"\nstate_dir = "gateway/state"\n'
             f'devices = "plant/devices.csv"\npoints = "plant/points.csv"\nledger_date = 2026-11-01\n'
             f'[window]\nlen_s = {WINDOW_S}\ngrace_ms = 1000\n[platform]\nurl = "{self.platform_url}"\n'
-            # A real gateway challenges each server once an hour.
+            'register_poll_s = 1.0\n'
+            # A real gateway challenges each server once an hour, and asks the register every ten seconds.
             f'[probing]\nevery_s = {WINDOW_S}\nmax_per_hour = 720\nreads_per_window = 8\nreads_every_s = {WINDOW_S}\n'
             + (plant / "connections.toml").read_text(encoding="utf-8"), encoding="utf-8")
         token = self.command("token", "platform", "token", self.platform, "--uscc", ends["uscc"],

@@ -14,7 +14,7 @@ NS_PER_S = 1_000_000_000
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 300.0
 REGISTER_POLL_S = 10.0
-"""How often the register is asked while the newest entries have no co-signed head yet."""
+"""How often the register is asked while the newest entries have no co-signed head yet, unless told otherwise."""
 
 TRIES_COUNTED_MAX = 32
 
@@ -92,7 +92,7 @@ class Outbox:
     """local, remote: sizes here and there, remote None while unknown. proven: covered by a co-signed head.
 
     reached: the largest size the platform ever told. busy: a request is under way. tries: failures since it last made
-    progress. wake_ns: nothing is tried before. halted: why no more.
+    progress. wake_ns: nothing is tried before. halted: why no more. poll_s: how often the register is asked.
     """
 
     local: int = 0
@@ -104,6 +104,7 @@ class Outbox:
     wake_ns: int = 0
     poll_ns: int = 0
     halted: str | None = None
+    poll_s: float = REGISTER_POLL_S
 
     def step(self, event: Event, *, now_ns: int) -> tuple[Outbox, tuple[Effect, ...]]:
         """Return the outbox after `event` and what to do now: at most one request at a time."""
@@ -122,7 +123,7 @@ class Outbox:
                 return replace(answered, remote=size, tries=tries)._next(now_ns)
             case Proven(size):
                 polled = replace(self, busy=False, tries=0, wake_ns=0, proven=max(self.proven, size),
-                                 poll_ns=now_ns + int(REGISTER_POLL_S * NS_PER_S))
+                                 poll_ns=now_ns + int(self.poll_s * NS_PER_S))
                 return polled._next(now_ns)
             case Failed(jitter):
                 wait_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**self.tries) * (0.5 + jitter / 2)

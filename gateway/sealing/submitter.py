@@ -32,7 +32,8 @@ class Submitter:
     def __init__(self, address: Address, sealer: Sealer, enrolment: Mapping[str, Any], event: Event, *,
                  link: Link | None = None, monotonic_ns: Callable[[], int] = time.monotonic_ns,
                  wall_ns: Callable[[], int] = time.time_ns, rng: random.Random | None = None,
-                 receipts_bytes_max: int = RECEIPTS_BYTES_MAX) -> None:
+                 receipts_bytes_max: int = RECEIPTS_BYTES_MAX,
+                 register_poll_s: float = box.REGISTER_POLL_S) -> None:
         """`enrolment`: the ENROL_ANSWER that is kept from enrolling. `link`: instead of HTTP, for tests.
 
         Raises: ConfigError `sealing.ca_file`; VerificationError when the enrolment cannot be read.
@@ -43,7 +44,7 @@ class Submitter:
         self._gateway = keys.gateway_id(bytes.fromhex(enrolment["certificate"]["gateway_key"]))
         self._receipts = Receipts(sealer.journal, self._gateway, Trust.of(enrolment), event,
                                   bytes_max=receipts_bytes_max)
-        self.outbox = Outbox(local=sealer.journal.size, proven=self._receipts.proven)
+        self.outbox = Outbox(local=sealer.journal.size, proven=self._receipts.proven, poll_s=register_poll_s)
         self._event = event
         self._monotonic_ns = monotonic_ns
         self._wall_ns = wall_ns
@@ -130,7 +131,8 @@ class Submitter:
             except DeviceError as error:
                 raise EvidenceError(Problem.of("platform", "sealing.platform_ahead", ours=self._journal.size,
                                                theirs=size)) from error
-        self.outbox = Outbox(local=self._journal.size, proven=self._receipts.proven, remote=size, reached=size)
+        self.outbox = Outbox(local=self._journal.size, proven=self._receipts.proven, remote=size, reached=size,
+                             poll_s=self.outbox.poll_s)
         return size
 
     async def ask_size(self, wait_s: float = COMPARE_WAIT_S) -> tuple[int, bool] | None:

@@ -53,7 +53,7 @@ class Site:
     def gateway(self, name: str) -> GatewayFiles:
         """Write the files of a gateway that names the platform, and enrol it."""
         files = small_gateway(self.folder / name, self.line.port,
-                              more=f'[platform]\nurl = "{self.platform.url}"\n')
+                              more=f'[platform]\nurl = "{self.platform.url}"\nregister_poll_s = 1.0\n')
         tallystick("enrol", files.config, "--token", token(self.folder, USCC))
         return files
 
@@ -255,7 +255,7 @@ def test_two_histories_under_one_key_enter_the_register_and_the_first_stands(tmp
         clone = copy_of(mine, tmp_path / "clone")
         run_until_proven(mine)
         held = place.size(mine)
-        clone.edit(f'[platform]\nurl = "{place.platform.url}"\n', "")
+        clone.edit(f'[platform]\nurl = "{place.platform.url}"\nregister_poll_s = 1.0\n', "")
         with running_gateway(clone) as gateway:
             gateway.until(lambda status: status["log"]["size"] > held + 1, "the copy is longer")
             assert gateway.end() == 0

@@ -41,7 +41,7 @@ def test_an_hour_is_demanded_opened_and_counted_again(tmp_path: Path) -> None:
         tallystick("platform", "policy", file, "-o", policy)
         with modbus_device() as line:
             files = small_gateway(tmp_path / "gateway", line.port, more=(
-                f'[platform]\nurl = "{url}"\n[keep]\nraw = true\nretain_days = 2\n'))
+                f'[platform]\nurl = "{url}"\nregister_poll_s = 1.0\n[keep]\nraw = true\nretain_days = 2\n'))
             tallystick("enrol", files.config, "--token", token(tmp_path, USCC))
             with running_gateway(files) as gateway:
                 counts(gateway, 2)

@@ -93,6 +93,14 @@ def test_a_size_that_is_told_between_refusals_does_not_reset_the_back_off(
     assert (box.tries, box.due_ns, effects) == (0, None, ())
 
 
+@pytest.mark.parametrize("poll_s", [1.0, 10.0, 600.0])
+def test_the_register_is_asked_as_often_as_it_is_told(poll_s: float) -> None:
+    box, effects = Outbox(local=5, remote=5, poll_s=poll_s).step(Tick(), now_ns=0)
+    assert effects == (AskRegister(),)
+    box, effects = box.step(Proven(3), now_ns=0)
+    assert effects == () and box.due_ns == int(poll_s * NS_PER_S)
+
+
 def test_platform_ahead_or_with_another_root_stops_it() -> None:
     for event, why in ((Answered(9, None), "ahead"), (Answered(3, False), "fork"), (Answered(9, False), "ahead")):
         box, effects = Outbox(local=5).step(event, now_ns=0)
