@@ -26,6 +26,8 @@ DATA_CHANGE_NOTIFICATION, STATUS_CHANGE_NOTIFICATION = 811, 820
 EXACT_INTEGER_MAX = 2**53
 NESTING_MAX = 100
 """OPC 10000-6 5.1.8: a decoder supports 100 levels; deeper is refused."""
+AVAILABLE_MAX = 10_000
+"""A server that keeps more messages than this keeps them for nobody."""
 TEXT_CHARS_MAX = 500
 """Texts are for people; the fingerprint is of the whole value."""
 
@@ -95,7 +97,7 @@ class Items:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publish:
     """One NotificationMessage. `items` is empty for a keep-alive; `closed_status` is set when the server ended the
-    subscription.
+    subscription. available: numbers of the messages that the server keeps until they are acknowledged.
     """
 
     subscription_id: int
@@ -103,6 +105,7 @@ class Publish:
     is_keep_alive: bool
     items: Items
     closed_status: int | None
+    available: tuple[int, ...] = ()
 
 
 def decode_publish(body: bytes) -> Publish:
@@ -110,8 +113,9 @@ def decode_publish(body: bytes) -> Publish:
     try:
         at = _header(body, PUBLISH_RESPONSE)
         subscription_id, = _U32.unpack_from(body, at)
-        at = _skip_fixed_array(body, at + 4, 4) + 1
-        return _notification_message(body, at, subscription_id)
+        count, at = _count(body, at + 4, 4)
+        available = struct.unpack_from(f"<{count}I", body, at) if count <= AVAILABLE_MAX else ()
+        return _notification_message(body, at + 4 * count + 1, subscription_id, available)
     except (struct.error, IndexError) as error:
         raise UndecodableError(str(error)) from error
 
@@ -141,7 +145,7 @@ def decode_read(body: bytes) -> Items:
     return items
 
 
-def _notification_message(body: bytes, at: int, subscription_id: int) -> Publish:
+def _notification_message(body: bytes, at: int, subscription_id: int, available: tuple[int, ...] = ()) -> Publish:
     sequence_number, = _U32.unpack_from(body, at)
     count, at = _count(body, at + 12, 3)
     items, closed_status = Items(), None
@@ -152,7 +156,7 @@ def _notification_message(body: bytes, at: int, subscription_id: int) -> Publish
         elif type_id == STATUS_CHANGE_NOTIFICATION:
             closed_status, = _U32.unpack_from(body, start)
     return Publish(subscription_id=subscription_id, sequence_number=sequence_number, is_keep_alive=count == 0,
-                   items=items, closed_status=closed_status)
+                   items=items, closed_status=closed_status, available=available)
 
 
 def _data_change(body: bytes, at: int, end: int, items: Items) -> None:

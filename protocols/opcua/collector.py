@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -77,6 +77,10 @@ class Link(Protocol):
         """Read known addresses; row i of the answer is addresses[i]."""
 
 
+async def _keep_nothing(_link: Link | None) -> None:
+    """Nobody wants to know what changed."""
+
+
 class Collector:
     """The points of one server, over all its connections."""
 
@@ -98,6 +102,8 @@ class Collector:
         self._polled: set[int] = set()
         self._told_limit: int | None = None
         self._clock_off = False
+        self.changing: Callable[[Link | None], Awaitable[None]] = _keep_nothing
+        """Called with None before monitored items change, and with the link after."""
         self.clock_offset_s: float | None = None
         """How far the server's clock is ahead of ours, as last measured."""
 
@@ -166,7 +172,8 @@ class Collector:
         """Deliver a response, and ask again for those that should have come before it."""
         subscription = link.subscription
         subscription.heard_s = asyncio.get_running_loop().time()
-        missing = subscription.sequence.missing(publish.sequence_number, is_keep_alive=publish.is_keep_alive)
+        missing = subscription.sequence.missing(publish.sequence_number, is_keep_alive=publish.is_keep_alive,
+                                                available=publish.available)
         self.deliver(subscription, publish.items, received_ns)
         if not publish.is_keep_alive:
             subscription.acks.append(publish.sequence_number)
@@ -237,6 +244,7 @@ class Collector:
     async def monitor(self, link: Link, positions: Sequence[int]) -> None:
         """Create monitored items for these points; name those that are refused and those that are back."""
         known = [position for position in positions if link.knows(self.points[position].address)]
+        await self.changing(None)
         statuses = await link.monitor([(position, self.points[position].address) for position in known])
         refused = [(position, "opcua.namespace_unknown", "") for position in sorted({*positions} - {*known})]
         mended = 0
@@ -249,6 +257,7 @@ class Collector:
             else:
                 link.subscription.monitored[position] = True
                 mended += self._retries.mended(position)
+        await self.changing(link)
         if TOO_MANY_ITEMS in statuses:
             self._tell_limit(len(self.points) - len(self._polled))
         self._tell_refused(refused)

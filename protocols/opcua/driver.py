@@ -13,8 +13,9 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from asyncua import ua as _ua
 from asyncua.client.client import Client
@@ -24,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from protocols.errors import ConfigError, DeviceError, Problem
-from protocols.opcua import discovery, session
+from protocols.opcua import collector, discovery, session, takeover
 from protocols.opcua.collector import PUBLISH_OUTSTANDING, Collector
 from protocols.opcua.commission import judge, plan_rows, type_word
 from protocols.opcua.link.driver import DISTRUST, POLICY_CLASSES, REFUSED_LOGIN, GuardedClient, Link
@@ -43,6 +44,8 @@ from protocols.terms.check import CheckResult
 
 ua: Any = _ua
 """Untyped here: asyncua fills this package with star imports and generated classes that mypy cannot follow."""
+
+Result = TypeVar("Result")
 
 RESUME_S = 50.0
 """For so long after a loss the session on the server is taken up again: what it queued meanwhile is not lost."""
@@ -67,6 +70,9 @@ class OpcUaDriver:
         self._sink = sink
         self._rng = random.Random()
         self._collector = Collector(endpoint, points, sink, clock_ns, self._rng)
+        self._collector.changing = self._remember
+        self._digest = takeover.digest(endpoint, self._collector.points)
+        self._disk: ThreadPoolExecutor | None = None
         self._spki: str | None = None
         self._server_certificate: bytes | None = None
         self._told: Problem | None = None
@@ -92,6 +98,7 @@ class OpcUaDriver:
 
     async def run(self) -> None:
         """Collect until cancelled. Reconnects for ever; on cancel deletes what it made on the server."""
+        self._disk = ThreadPoolExecutor(1, "opcua")
         link: Link | None = None
         attempt = -1
         loop = asyncio.get_running_loop()
@@ -101,7 +108,7 @@ class OpcUaDriver:
                 since_s = float("inf")
                 try:
                     if link is not None and not await self._resumed(link):
-                        await link.close()
+                        await self._close(link)
                         link = None
                     if link is None:
                         link = await self._subscribed()
@@ -116,15 +123,18 @@ class OpcUaDriver:
                 except Exception as error:  # what asyncua raises on a hostile answer has no end
                     self._tell_lost(self._problem_of(error), loop.time())
                     if link is not None:
-                        await link.close()
+                        await self._close(link)
                         link = None
                 if link is not None and link.lost_s is None:
                     link.lost_s = loop.time()
                 attempt = 0 if loop.time() - since_s > STEADY_S else attempt + 1
                 await asyncio.sleep(session.backoff_s(attempt, cap_s, self._rng))
         finally:
-            if link is not None:
-                await link.close()
+            try:
+                if link is not None:
+                    await self._close(link)
+            finally:
+                self._disk.shutdown(wait=False)
 
     async def _resumed(self, link: Link) -> bool:
         """Take a lost session up again while the server still has it."""
@@ -136,6 +146,7 @@ class OpcUaDriver:
         link.lost_s = None
         if link.created is None:
             return True
+        await self._remember(link)  # the server gave a new nonce
         link.subscription.heard_s = now_s
         try:
             await self._collector.catch_up(link)
@@ -162,7 +173,10 @@ class OpcUaDriver:
         try:
             await link.learn()
             if self._endpoint.reads == "subscription":
-                await link.subscribe(self._endpoint, self._collector)
+                link = await self._taken_over(link)
+                if link.created is None:
+                    await link.subscribe(self._endpoint, self._collector)
+                await self._remember(link)
         except BaseException:
             await link.close()
             raise
@@ -170,6 +184,25 @@ class OpcUaDriver:
 
     async def _open(self) -> Link:
         """Open channel and session as configured; nothing secret is sent before the server's certificate is trusted."""
+        password = await self._password()
+        link = await self._opened_channel()
+        try:
+            await link.client.create_session()
+            await self._activate(link, password)
+        except BaseException:
+            await link.close()
+            raise
+        self._server_certificate = link.server_certificate
+        self._spki = server_spki_sha256(link.server_certificate) if link.server_certificate else None
+        return link
+
+    async def _activate(self, link: Link, password: str | None) -> None:
+        """Activate the session of this link as the configured user."""
+        self._refuse_clear_password(link.client)
+        await link.client.activate_session(self._endpoint.username, password, link.client.user_certificate)
+
+    async def _opened_channel(self) -> Link:
+        """Open a channel to a server whose certificate is trusted, without a session."""
         end = self._endpoint
         client = GuardedClient(end)
         link = Link(client=client, server_certificate=None, wanted_profile=end.profile)
@@ -184,7 +217,6 @@ class OpcUaDriver:
                     server_certificate=CertProperties(link.server_certificate, "der"),
                     mode=ua.MessageSecurityMode[end.security_mode])
             client.certificate_validator = self._validator(link.server_certificate)
-            password = await self._password()
             await self._load_identity(client)
             await client.connect_socket()
             try:
@@ -194,15 +226,89 @@ class OpcUaDriver:
                 if end.is_secured:  # servers that do not trust us hang up without a word
                     raise DeviceError(self._channel_refused(type(error).__name__)) from error
                 raise
-            await client.create_session()
-            self._refuse_clear_password(client)
-            await client.activate_session(end.username, password, client.user_certificate)
         except BaseException:
             await link.close()
             raise
-        self._server_certificate = link.server_certificate
-        self._spki = server_spki_sha256(link.server_certificate) if link.server_certificate else None
         return link
+
+    # What a gateway that was killed left
+
+    async def _taken_over(self, link: Link) -> Link:
+        """Go on where a gateway that was killed left this run of the server; the given link where nothing was left.
+
+        Its session, activated on a channel of ours, comes with all that the server queued; else its subscription is
+        asked for; else what was queued is lost, and that is told.
+        """
+        end = self._endpoint
+        if end.takeover_file is None:
+            return link
+        link.server_started = await link.started()
+        left = await self._on_disk(takeover.read, end.takeover_file, self._digest, len(self._collector.points))
+        await self._on_disk(takeover.forget, end.takeover_file)
+        if left is None:
+            return link
+        if not link.server_started or left.started != link.server_started:
+            self._sink.event("opcua.not_taken_over", end.name, endpoint=end.url, why="StartTime")
+            return link
+        taken, status = await self._activated_again(link, left)
+        if taken is None and not await link.transfer(left):
+            self._sink.event("opcua.not_taken_over", end.name, endpoint=end.url, why=status)
+            return link
+        if taken is not None:
+            try:
+                await link.close()
+            except BaseException:
+                taken.client.disconnect_socket()
+                raise
+            link = taken
+        link.follow(left, end, self._collector)
+        self._sink.event("opcua.taken_over", end.name, endpoint=end.url)
+        return link
+
+    async def _activated_again(self, beside: Link, left: takeover.Left) -> tuple[Link | None, str]:
+        """Return a link with the session of an earlier run, or None and why the server did not give it."""
+        password = await self._password()
+        taken: Link | None = None
+        try:
+            taken = await self._opened_channel()
+            taken.adopt(left, beside)
+            await self._activate(taken, password)
+            await taken.learn()
+        except (ua.UaError, OSError, DeviceError) as error:
+            if taken is not None:
+                taken.client.disconnect_socket()
+            if isinstance(error, ua.UaStatusCodeError):
+                return None, ua.StatusCode(error.code).name
+            return None, type(error).__name__
+        except BaseException:
+            if taken is not None:
+                taken.client.disconnect_socket()
+            raise
+        return taken, ""
+
+    async def _remember(self, link: collector.Link | None) -> None:
+        """Write what a gateway after this one can take over; while items change, nothing."""
+        file = self._endpoint.takeover_file
+        if file is None:
+            return
+        left = link.leaves() if isinstance(link, Link) else None
+        if left is None:
+            await self._on_disk(takeover.forget, file)
+        else:
+            await self._on_disk(takeover.write, file, self._digest, left)
+
+    async def _on_disk(self, work: Callable[..., Result], *args: Any) -> Result:
+        """Work on the file one after the other, also when a task that began it was cancelled."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work, *args)
+
+    async def _close(self, link: Link) -> None:
+        """Close a session for good: nothing is left to take over."""
+        try:
+            await self._remember(None)
+        finally:
+            await link.close()
+
+    # Connecting, the parts
 
     async def _trusted_certificate(self, own: OwnCertificate) -> bytes:
         """Ask the server for its endpoints, find the configured one, and check its certificate against the store."""

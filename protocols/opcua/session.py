@@ -99,20 +99,30 @@ class ChunkGuard:
 class Sequence32:
     """The sequence numbers of one subscription: 1, 2, ... 2^32 - 1, 1. Tells which notifications were missed."""
 
-    __slots__ = ("_next",)
+    __slots__ = ("_is_known", "_next")
 
     MISSING_MAX = 1000
     """A longer gap means another subscription or a confused server, not lost messages."""
 
     def __init__(self) -> None:
         self._next = 1
+        self._is_known = True
 
-    def missing(self, number: int, *, is_keep_alive: bool) -> list[int]:
+    def taken_over(self) -> None:
+        """The numbers go on from before us: the next response tells where they are and what the server still has."""
+        self._is_known = False
+
+    def missing(self, number: int, *, is_keep_alive: bool, available: Sequence[int] = ()) -> list[int]:
         """Take the number of a response; return the numbers that should have come before it.
 
         A keep-alive carries the number of the next notification without using it up. Numbers from before (a repeat)
-        leave the expectation as it is.
+        leave the expectation as it is. available: what the server keeps until it is acknowledged; it counts only in
+        the first response after `taken_over`, where it holds what was under way to whom we follow.
         """
+        if not self._is_known:
+            self._is_known = True
+            self._next = number if is_keep_alive else _after(number)
+            return [kept for kept in available if kept != number or is_keep_alive][-self.MISSING_MAX:]
         gap = (number - self._next) % (2**32 - 1)
         if gap > self.MISSING_MAX:
             if gap < 2**31:

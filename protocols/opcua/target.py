@@ -52,6 +52,7 @@ class OpcUaEndpoint:
     keeps per point between two notifications. user_certificate_file, user_key_file: a certificate (DER or PEM) and its
     key (PEM) as the user's identity. reads: subscription, or polling every `poll_s`, as are points beyond the number of
     items that the server takes. profile: kind of server, of profiles.py, or auto for what its BuildInfo says.
+    takeover_file: remembers the session, so that the gateway after one that was killed takes it over.
     """
 
     name: str
@@ -68,6 +69,7 @@ class OpcUaEndpoint:
     reads: str = "subscription"
     poll_s: float = 1.0
     profile: str = AUTO
+    takeover_file: Path | None = None
     publishing_interval_ms: int = 500
     idle_read_s: float = 20.0
     timeout_s: float = 5.0

@@ -22,7 +22,10 @@ from protocols.opcua.pki import REJECTED, leaf_of, server_spki_sha256
 from protocols.opcua.target import SECURITY_POLICIES, Nameplate, OpcUaPoint, parse_address
 from protocols.samples import BAD, fingerprint
 from tests.support.npm import installed
+from tests.support.processes import GatewayProcess, covered_once, device, entries_of, export, point, write_gateway
+from tests.support.warm import warm
 from tests.unit.protocols.opcua.bench import Proxy, Recorder, endpoint, free_port, running, until
+from tests.unit.protocols.opcua.victim import killed
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 
@@ -37,6 +40,12 @@ START_S = 60.0
 def program() -> Path:
     """Install node-opcua; a machine without network skips, CI fails."""
     return installed(SOURCE) / "server.mjs"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The servers' certificate store: making one takes a server of node-opcua several seconds."""
+    return tmp_path_factory.mktemp("keys")
 
 
 class NodeServer:
@@ -101,8 +110,8 @@ def at(names: list[str], first: int = 100) -> list[OpcUaPoint]:
 V = [f"v{i}" for i in range(VARIABLES)]
 
 
-async def test_trust_check_identify_and_collect_encrypted(program: Path, tmp_path: Path) -> None:
-    async with node_server(program, tmp_path / "server") as server:
+async def test_trust_check_identify_and_collect_encrypted(program: Path, keys: Path, tmp_path: Path) -> None:
+    async with node_server(program, keys) as server:
         sink = Recorder()
         names = [*V, "text", "big", "still"]
         driver = OpcUaDriver(settings(server.port, tmp_path, idle_read_s=1.0, **SECURED), at([*names, "nowhere"]), sink)
@@ -141,7 +150,7 @@ async def test_trust_check_identify_and_collect_encrypted(program: Path, tmp_pat
         await until_counts(server, (0, 0))
 
 
-async def test_it_signs_challenges_that_are_checked_without_it(program: Path, tmp_path: Path) -> None:
+async def test_it_signs_challenges_that_are_checked_without_it(program: Path, keys: Path, tmp_path: Path) -> None:
     """An implementation that is not ours answers probes; what it signed is checked from what a log would hold."""
     gateway = hashlib.sha256(b"gateway").hexdigest()[:32]
     own = probe_certificate(tmp_path / "pki", gateway)
@@ -149,7 +158,7 @@ async def test_it_signs_challenges_that_are_checked_without_it(program: Path, tm
     seen = {"size": 9, "root": "ab" * 32, "witness": "bureau", "time_s": 1_790_000_000, "signature": ""}
     policies = ("Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss")
     signed: list[tuple[str, int, bytes]] = []
-    async with node_server(program, tmp_path / "server") as server:
+    async with node_server(program, keys) as server:
         leaf = leaf_of(server.certificate)
         spki = spki_of(leaf)
 
@@ -171,8 +180,8 @@ async def test_it_signs_challenges_that_are_checked_without_it(program: Path, tm
                 probe.verify_signature(c=other, **facts)
 
 
-async def test_it_is_walked_into_devices_and_points_and_polled(program: Path, tmp_path: Path) -> None:
-    async with node_server(program, tmp_path / "server") as server:
+async def test_it_is_walked_into_devices_and_points_and_polled(program: Path, keys: Path, tmp_path: Path) -> None:
+    async with node_server(program, keys) as server:
         (tmp_path / "trusted").mkdir()
         (tmp_path / "trusted" / "node.der").write_bytes(leaf_of(server.certificate))
         secured = settings(server.port, tmp_path, **SECURED)
@@ -204,9 +213,9 @@ async def until_counts(server: NodeServer, wanted: tuple[int, int]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_every_change_arrives_also_over_a_line_that_is_cut(program: Path, tmp_path: Path) -> None:
+async def test_every_change_arrives_also_over_a_line_that_is_cut(program: Path, keys: Path, tmp_path: Path) -> None:
     sink = Recorder()
-    async with node_server(program, tmp_path / "server", change_ms=100) as server, Proxy(server.port).open() as proxy:
+    async with node_server(program, keys, change_ms=100) as server, Proxy(server.port).open() as proxy:
         async with running(OpcUaDriver(settings(proxy.port, tmp_path, queue_size=200, publishing_interval_ms=100),
                                        at(V), sink)):
             await until(lambda: len(sink.points) == VARIABLES)
@@ -228,15 +237,81 @@ async def test_every_change_arrives_also_over_a_line_that_is_cut(program: Path, 
         assert not sink.lost
 
 
-async def test_after_a_kill_data_flow_again_in_ten_seconds_in_one_session(program: Path, tmp_path: Path) -> None:
+async def test_after_a_kill_data_flow_again_in_ten_seconds_in_one_session(
+        program: Path, keys: Path, tmp_path: Path) -> None:
     sink, port = Recorder(), free_port()
-    async with node_server(program, tmp_path / "server", port=port, change_ms=200) as first:
+    async with node_server(program, keys, port=port, change_ms=200) as first:
         async with running(OpcUaDriver(settings(port, tmp_path), at(V), sink)):
             await until(lambda: len(sink.points) == VARIABLES)
             first.process.kill()
             await until(lambda: sink.codes() == ["opcua.unreachable"])
             sink.batches.clear()
-            async with node_server(program, tmp_path / "server", port=port, change_ms=200) as second:
+            async with node_server(program, keys, port=port, change_ms=200) as second:
                 await until(lambda: len(sink.points) == VARIABLES, deadline_s=10.0)
                 assert await second.counts() == (1, 1)
                 assert sink.codes() == ["opcua.unreachable", "opcua.back"]
+
+
+async def test_after_kill_9_of_a_collector_its_session_goes_on_and_else_its_subscription(
+        program: Path, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another process, secured: all that the server queued arrives, from the last value that was told on."""
+    async with node_server(program, keys, change_ms=200) as server:
+        trust(server, tmp_path)
+        wished: dict[str, Any] = {"url": f"opc.tcp://127.0.0.1:{server.port}/live", "queue_size": 200,
+                                  "publishing_interval_ms": 50}
+        for way, sessions, security in (("session", 1, SECURED), ("transfer", 2, {})):
+            told = await killed(URI, V, port=server.port, folder=tmp_path, values=4, **wished, **security)
+            assert await server.counts() == (1, 1), "it had no time to delete anything"
+            if way == "transfer":
+                monkeypatch.setattr(OpcUaDriver, "_activated_again", session_is_gone)
+            sink = Recorder()
+            after = endpoint(server.port, tmp_path, takeover_file=tmp_path / "left.json", **wished, **security)
+            async with running(OpcUaDriver(after, at(V), sink)):
+                await until(lambda sink=sink: len(sink.values(100)) > 8)
+                assert await server.counts() == (sessions, 1), "where it moved, the old session ends by its time-out"
+                assert sink.codes() == ["opcua.taken_over"]
+            got = sorted({*sink.values(100)})
+            assert got[0] <= told[-1] + 1, "begins where the other ended"
+            assert got == [got[0] + place for place in range(len(got))], "a tick of 200 ms is one sample, none lost"
+            assert {len(sink.values(100 + place)) > 8 for place in range(0, VARIABLES, 5)} == {True}
+            await until_counts(server, (sessions - 1, 0))
+
+
+async def session_is_gone(*_args: object) -> tuple[None, str]:
+    """Stand for a server that gives no session to another connection."""
+    return None, "BadSessionIdInvalid"
+
+
+async def test_kill_9_of_a_gateway_leaves_one_session_and_an_outage_on_record(
+        program: Path, keys: Path, tmp_path: Path) -> None:
+    async with node_server(program, keys, change_ms=200) as server:
+        connection = (f'[[connections]]\nname = "node"\nprotocol = "opc_ua"\n'
+                      f'endpoint = "opc.tcp://127.0.0.1:{server.port}/live"\npublishing_interval_ms = 100\n'
+                      "queue_size = 1000\n")
+        files = write_gateway(tmp_path / "plant", devices=[device("m1", "node")], connections=connection,
+                              points=[point("m1", name, f"nsu={URI};s={name}") for name in V[:5]])
+        trust(server, files.config.parent, "trust")
+        await asyncio.to_thread(warm().run, ["enrol", files.config, "--self"])
+        loop = asyncio.get_running_loop()
+        for round_ in range(2):
+            gateway = await loop.run_in_executor(None, GatewayProcess, files)
+            try:
+                if round_:
+                    await asyncio.to_thread(
+                        gateway.until, lambda s: "opcua.taken_over" in [e["code"] for e in s["events"]], "taken over")
+                await asyncio.to_thread(gateway.windows, 1)
+                await asyncio.to_thread(gateway.until, lambda s: s["devices"]["counted"] == 1, "the machine counts")
+                assert await server.counts() == (1, 1), "one session, however often it was killed"
+                if round_:
+                    assert await asyncio.to_thread(gateway.end) == 0
+            finally:
+                gateway.kill()
+        await until_counts(server, (0, 0))
+        entries = entries_of(await asyncio.to_thread(export, files, tmp_path / "x.tally"))
+        covered_once(entries)
+
+
+def trust(server: NodeServer, folder: Path, name: str = "trusted") -> None:
+    """Approve the server's certificate."""
+    (folder / name).mkdir(exist_ok=True)
+    (folder / name / "node.der").write_bytes(leaf_of(server.certificate))

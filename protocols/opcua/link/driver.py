@@ -22,10 +22,12 @@ from asyncua.client.ua_session import UaSession
 from asyncua.common.shortcuts import Shortcuts
 from asyncua.common.utils import Buffer
 from asyncua.crypto import security_policies
+from asyncua.ua.ua_binary import nodeid_from_binary, nodeid_to_binary
 
 from protocols.opcua import codec, profiles, session
 from protocols.opcua.collector import Collector, Subscription
 from protocols.opcua.discovery import Reference
+from protocols.opcua.takeover import Left
 from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint
 
 ua: Any = _ua
@@ -41,7 +43,7 @@ REFERENCES_MAX = 1000
 READ_ONLY_REQUESTS: tuple[type, ...] = (
     ua.CreateSessionRequest, ua.ActivateSessionRequest, ua.CloseSessionRequest, ua.ReadRequest, ua.BrowseRequest,
     ua.CreateSubscriptionRequest, ua.DeleteSubscriptionsRequest, ua.CreateMonitoredItemsRequest, ua.PublishRequest,
-    ua.RepublishRequest, ua.BrowseNextRequest,
+    ua.RepublishRequest, ua.BrowseNextRequest, ua.TransferSubscriptionsRequest,
 )
 
 POLICY_CLASSES: dict[str, Any] = {
@@ -140,6 +142,8 @@ class Link:
     namespaces: dict[str, int] = field(default_factory=dict)
     created: Subscription | None = None
     sampling_ms: float = 0.0
+    revised: tuple[float, int] = (0.0, 0)
+    server_started: str = ""
     queue_size: int = 1
     lost_s: float | None = None
 
@@ -217,8 +221,57 @@ class Link:
             session.keep_alive_counts(interval_ms))
         self.queue_size, self.sampling_ms = endpoint.queue_size, interval_ms
         result = await self.client.our_session.create_subscription(parameters, callback=_unused_callback)
+        self.revised = (float(result.RevisedPublishingInterval), int(result.RevisedMaxKeepAliveCount))
         self.created = collector.subscribed(int(result.SubscriptionId), interval_ms=result.RevisedPublishingInterval,
                                             keep_alive_count=result.RevisedMaxKeepAliveCount)
+
+    async def started(self) -> str:
+        """Return when the server says that it was started, empty when it does not."""
+        value, = await self.client.uaclient.session.read_attributes(
+            [ua.NodeId(ua.ObjectIds.Server_ServerStatus_StartTime)], ua.AttributeIds.Value)
+        told = value.Value.Value if value.Value is not None else None
+        return told.isoformat() if isinstance(told, datetime) else ""
+
+    def leaves(self) -> Left | None:
+        """Return what a gateway after us needs in order to take this session over; None when it cannot."""
+        client = self.client
+        if self.created is None or not self.server_started:
+            return None
+        interval_ms, keep_alive_count = self.revised
+        return Left(
+            token=bytes(nodeid_to_binary(client.our_session.authentication_token)), nonce=client._server_nonce or b"",
+            subscription=self.created.id, interval_ms=interval_ms, keep_alive_count=keep_alive_count,
+            started=self.server_started,
+            refused=tuple(place for place, is_there in enumerate(self.created.monitored) if not is_there))
+
+    def adopt(self, left: Left, beside: Link) -> None:
+        """Make this channel, still without a session, ready to activate an earlier session of ours.
+
+        beside: another link to the same server, which knows what CreateSession told.
+        """
+        client = self.client
+        client.security_policy.peer_certificate = beside.client.security_policy.peer_certificate
+        client._policy_ids = beside.client._policy_ids
+        client._server_nonce = left.nonce or None  # type: ignore[assignment]  # asyncua infers None
+        client.our_session.restore_authentication_token(nodeid_from_binary(Buffer(left.token)))
+
+    async def transfer(self, left: Left) -> bool:
+        """Move the subscription of an earlier session of ours into this one; False when the server does not."""
+        parameters = ua.TransferSubscriptionsParameters(SubscriptionIds=[left.subscription], SendInitialValues=True)
+        try:
+            result, = await self.client.our_session.transfer_subscriptions(parameters)
+        except ua.UaStatusCodeError:
+            return False
+        return bool(result.StatusCode.is_good())
+
+    def follow(self, left: Left, endpoint: OpcUaEndpoint, collector: Collector) -> None:
+        """Go on with a subscription that is now this session's, where an earlier run of ours left it."""
+        self.queue_size, self.sampling_ms = endpoint.queue_size, float(endpoint.publishing_interval_ms)
+        self.revised, self.server_started = (left.interval_ms, left.keep_alive_count), left.started
+        self.created = collector.subscribed(left.subscription, interval_ms=left.interval_ms,
+                                            keep_alive_count=left.keep_alive_count)
+        self.created.sequence.taken_over()
+        self.created.monitored = [place not in left.refused for place in range(len(self.created.monitored))]
 
     async def publish(self, acks: Sequence[int]) -> bytes | None:
         """Wait for a PublishResponse; None when the server wants fewer requests outstanding."""

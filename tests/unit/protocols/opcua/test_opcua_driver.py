@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from asyncua import ua
+from asyncua.client.client import Client
 from asyncua.client.ua_client import UASocketProtocol
 from asyncua.client.ua_session import UaSession
 
@@ -219,7 +220,7 @@ async def test_nothing_but_reading_requests_leaves(plant: Plant, tmp_path: Path)
             ua.ObjectIds.DeleteSubscriptionsRequest_Encoding_DefaultBinary,
             ua.ObjectIds.CloseSessionRequest_Encoding_DefaultBinary} <= seen
     assert not any(word in kind.__name__ for kind in READ_ONLY_REQUESTS
-                   for word in ("Write", "Call", "Add", "Update", "Set", "Modify", "Transfer"))
+                   for word in ("Write", "Call", "Add", "Update", "Set", "Modify"))
 
 
 async def test_a_writing_request_is_refused_before_the_socket(plant: Plant, tmp_path: Path) -> None:
@@ -469,6 +470,8 @@ async def test_asyncua_is_the_one_that_was_read() -> None:
                 if inspect.iscoroutinefunction(member) and "_send_request" in member.__code__.co_names]
     assert {"read", "write", "call", "browse", "publish", "create_session", "activate_session", "add_nodes",
             "history_update", "create_monitored_items"} <= set(services), "every service passes _send_request"
+    assert {"_server_nonce", "_policy_ids"} <= {*Client.activate_session.__code__.co_names,
+                                                *Client.server_policy.__code__.co_names}, "what a takeover sets"
     assert "_process_received_data" in UASocketProtocol.data_received.__code__.co_names
 
 
