@@ -77,7 +77,12 @@ def validate(raw: dict[str, Any], model: type[Model], where: str) -> tuple[Model
     try:
         return model.model_validate(raw), []
     except ValidationError as error:
-        return None, [_problem(where, item, model, raw) for item in error.errors(include_url=False)]
+        # Of a value that may be of several types each says so for itself: the last, which takes most, is enough.
+        told: dict[object, Problem] = {}
+        for at, item in enumerate(error.errors(include_url=False)):
+            problem = _problem(where, item, model, raw)
+            told[problem.where if problem.code == "config.wrong_type" else at] = problem
+        return None, list(told.values())
 
 
 def without_faults(raw: dict[str, Any], model: type[Model]) -> Model | None:
@@ -140,6 +145,8 @@ def _place(loc: tuple[int | str, ...], raw: object) -> list[int | str]:
     """Return the way to a value as it stands in the file: pydantic adds the tag of a union, which no file has."""
     place: list[int | str] = []
     for position, step in enumerate(loc):
+        if position and not isinstance(raw, list | dict):
+            break
         held = range(len(raw)) if isinstance(raw, list) else raw if isinstance(raw, dict) else ()
         if step in held:
             raw = cast(Any, raw)[step]

@@ -135,7 +135,10 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A claim as it is used. `metrics`: key -> value, only what is claimed. industry: key of the division."""
+    """A claim as it is used. `metrics`: key -> value, only what is claimed. industry: key of the division.
+
+    cells: of a fill-in sheet, where each figure that it asks for stands (verifier.audit.claim_cells).
+    """
 
     table: ClaimTable
     metrics: Mapping[str, Value]
@@ -146,6 +149,7 @@ class Claim:
     documents: tuple[Document, ...] = ()
     ledger: LedgerTable | None = None
     explanations: Mapping[str, str] | None = None
+    cells: Mapping[str, str] | None = None
 
     @property
     def at_s(self) -> int:
@@ -155,6 +159,11 @@ class Claim:
     def split(self, metric: str, by: str) -> ClaimedSplit | None:
         """Return the claimed split of a metric in a division."""
         return next((item for item in self.splits if (item.metric, item.by) == (metric, by)), None)
+
+    def cell(self, field: FormField) -> str | None:
+        """Return the cell of a fill-in sheet that asks for a field; None where the claim is none, or lost that row."""
+        return (self.cells or {}).get(
+            f"metrics.{field.metric}" if field.by is None else f"splits.{field.metric}.{field.by}")
 
     def explained(self, rule: str) -> str | None:
         """Return why the claim says that the figures of a consistency rule differ."""

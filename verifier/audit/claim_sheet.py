@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from typing import Any
 from config.programme import Programme
 from config.spreadsheet import Cell, Row, Value, read_sheets
 from protocols.errors import ConfigError, Problem
-from verifier.audit.claim import Claim, claim_from_fields
+from verifier.audit.claim import DIVISIONS, Claim, claim_from_fields, field_name
+from verifier.audit.claim_cells import Cells, cell_named, cell_of
 from verifier.commands import SHOWN_ZONE
 
 KEY, PART, NAME, UNIT, VALUE, REQUIRED, CLASS, PROVEN, FILE, SHA256 = range(10)
@@ -48,14 +49,16 @@ def load_claim_sheet(path: Path, programme: Programme) -> Claim:
     if not reading.taken:
         raise ConfigError(Problem.of(str(path), "sheet_claim.not_ours"))
     problems = reading.problems
+    raw = reading.raw()
     try:
-        claim = claim_from_fields(reading.raw(), where=str(path), sha256=sha256, folder=path.parent,
-                                  programme=programme)
+        claim = claim_from_fields(raw, where=str(path), sha256=sha256, folder=path.parent, programme=programme)
     except ConfigError as error:
-        raise ConfigError([*problems, *error.problems]) from error
+        told = [one for problem in error.problems for one in reading.cells.told(problem, str(path), programme)]
+        named = {cell_named(problem) for problem in problems}  # that a formula is no value need not be said twice
+        raise ConfigError([*problems, *(one for one in told if cell_named(one) not in named)]) from error
     if problems:
         raise ConfigError(problems)
-    return claim
+    return replace(claim, cells=reading.cells.places)
 
 
 @dataclass(slots=True)
@@ -72,6 +75,7 @@ class _Reading:
     groups: list[dict[str, Any]] = field(default_factory=list)
     documents: list[dict[str, Any]] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
+    cells: Cells = field(default_factory=Cells)
 
     def raw(self) -> dict[str, Any]:
         """Return the tables as a claim file has them; what nobody filled in is not there."""
@@ -79,6 +83,8 @@ class _Reading:
         if self.tables["enterprise"]:
             claim["enterprise"] = self.tables["enterprise"]
         filled = [one for one in self.splits.values() if one["parts"]]
+        for number, one in enumerate(filled):
+            self.cells.number_split(number, one["metric"], one["by"], one["parts"])
         rest = {"ledger": self.tables["ledger"], "explanations": self.tables["explanations"], "splits": filled,
                 "groups": self.groups, "documents": self.documents}
         return {"claim": claim, "metrics": self.tables["metrics"],
@@ -94,6 +100,9 @@ class _Reading:
             return
         self.taken += 1
         self._refuse_formulas(row)
+        if kind in ("claim", "ledger", "metrics", "explanations"):
+            known = kind != "metrics" or rest in self.programme.metrics
+            self.cells.note(key, row, VALUE if known else KEY)
         if kind == "claim":
             self._claim(rest, row)
         elif kind == "ledger":
@@ -113,16 +122,17 @@ class _Reading:
             self._split(kind, rest, row)
 
     def _refuse_formulas(self, row: Row) -> None:
-        self.problems += [Problem.of(f"{self.path}, {cell.place}", "sheet_claim.formula", place=cell.place)
+        metric = str(row.value(KEY)).removeprefix("metrics.")
+        fields = (f for f in self.programme.data.fields if f.metric == metric and f.by is None)
+        named = next((f"{field_name(f)}, " for f in fields), "")
+        self.problems += [Problem.of(f"{self.path}, {named}{cell.place}", "sheet_claim.formula")
                           for cell in row.cells if isinstance(cell, Cell) and cell.formula]
 
     def _put(self, table: str, key: str, value: Any, row: Row) -> None:
         if value is None:
             return
         if key in self.tables[table]:
-            place = row.cell(VALUE)
-            told = place.place if place is not None else key
-            self.problems.append(Problem.of(f"{self.path}, {told}", "sheet_claim.twice", key=key))
+            self.problems.append(Problem.of(f"{self.path}, {cell_of(row, VALUE)}", "sheet_claim.twice", key=key))
         self.tables[table][key] = value
 
     def _claim(self, key: str, row: Row) -> None:
@@ -157,6 +167,9 @@ class _Reading:
             table["file"] = name
         if digest is not None:
             table["sha256"] = re.sub(r"[\s:]", "", digest).lower()
+        for name, column in (("metric", PART if row.value(KEY) == "documents" else KEY), ("file", FILE),
+                             ("sha256", SHA256)):
+            self.cells.note(f"documents[{len(self.documents)}].{name}", row, column)
         self.documents.append(table)
 
     def _group(self, row: Row) -> None:
@@ -166,8 +179,13 @@ class _Reading:
         if name is None and not values:
             return
         group: dict[str, Any] = {"metrics": values}
+        place = f"groups[{len(self.groups)}]"
+        self.cells.note(place, row, PART)
+        for at, key in enumerate(self.heads):
+            self.cells.note(f"{place}.metrics.{key}", row, GROUP_FIRST + at)
         if by is not None:
             group[by.split()[0]] = name or ""
+            self.cells.note(f"{place}.{by.split()[0]}", row, NAME if by.split()[0] in DIVISIONS else PART)
         self.groups.append(group)
 
     def _split(self, kind: str, rest: str, row: Row) -> None:
@@ -175,19 +193,21 @@ class _Reading:
         split = self.splits.setdefault((metric, by), {"metric": metric, "by": by, "parts": {}})
         value = row.value(VALUE)
         if kind == "explanation":
+            self.cells.note(f"splits.{rest}.explanation", row, VALUE)
             if (text := _text(value)) is not None:
                 split["explanation"] = text
             return
+        self.cells.note(f"splits.{rest}", row, VALUE)
         part = _text(row.value(PART)) or _text(row.value(NAME))
         if value is None:
             return
         if part is None or part in split["parts"]:
-            place = row.cell(VALUE)
-            self.problems.append(Problem.of(f"{self.path}, {place.place if place else rest}",
+            self.problems.append(Problem.of(f"{self.path}, {cell_of(row, VALUE)}",
                                             "sheet_claim.no_part" if part is None else "sheet_claim.twice",
                                             key=part or rest))
             return
         split["parts"][part] = _number(value)
+        self.cells.note(f"splits.{rest}.parts.{part}", row, VALUE)
 
 
 def _text(value: Value) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from config.programme import Metric, PlatformType, Programme
+from config.programme_forms import FormField
 from protocols.terms.say import Say
 from verifier.audit.claim import LEDGER, Claim, field_name, missing_fields
 from verifier.audit.divisions import OTHER, division
@@ -164,13 +165,20 @@ def _claim_findings(claim: Claim, programme: Programme, platform_type: PlatformT
 def _field_findings(facts: Facts, say: Say) -> Iterable[Finding]:
     """Look for fields of the form that must be filled in and are not, and for others that this type leaves empty."""
     for field in missing_fields(facts.claim, facts.programme):
-        yield noted("fault", "audit.field_missing", field_name(field), say, field=field_name(field),
-                    metric=field.metric)
+        where = _where(facts.claim, field)
+        yield noted("fault", "audit.field_missing", where, say, field=where, metric=field.metric)
     kind = facts.claim.table.type
     asked = {field.metric for field in facts.programme.data.fields if kind in (*field.required, *field.optional)}
     for field in facts.programme.data.fields:
         if field.metric not in asked and field.metric in facts.claim.metrics:
-            yield noted("remark", "audit.field_unasked", field_name(field), say, field=field_name(field))
+            where = _where(facts.claim, field)
+            yield noted("remark", "audit.field_unasked", where, say, field=where)
+
+
+def _where(claim: Claim, field: FormField) -> str:
+    """Return number and name of a field of the form, and its cell where the claim is a sheet."""
+    cell = claim.cell(field)
+    return field_name(field) if cell is None else f"{field_name(field)}, {cell}"
 
 
 def _nothing_to_hold(claim: Claim, table: Iterable[MetricResult], rules: Iterable[RuleResult],

@@ -19,6 +19,7 @@ from tallystick.words.lookup import Words
 from tests.support.domain import domain
 from tests.support.plant_fixture import Plant
 from verifier.audit.claim import field_name, load_claim
+from verifier.audit.claim_cells import cell_named
 from verifier.audit.claim_sheet import FILE, KEY, NAME, PART, PROVEN, REQUIRED, SHA256, VALUE, load_claim_sheet
 from verifier.audit.divisions import division
 from verifier.conformance.world import USCC
@@ -214,11 +215,85 @@ def test_all_that_is_wrong_is_told_at_once_by_its_number_in_the_form(plant: Plan
     for metric in ("device_connected_count", "protocol_count", "point_count", "solution_count", "covered_domain_count",
                    "industrial_app_count", "mechanism_model_count", "served_area_count"):
         assert known[metric] in told, metric
-    assert SAY("sheet_claim.formula", place=f"{SAY('forms.fill.sheet.metrics')}!E10") in told
+    assert f"{SAY('forms.fill.sheet.metrics')}!E10: {SAY('sheet_claim.formula')}" in told
+    assert told.count("!E10") == 1 and "[metrics]" not in told and "tallystick init" not in told
     with pytest.raises(ConfigError) as caught:
         load_claim_sheet(sheet, load_programme("jiangxi_2024"))
-    assert {"audit.bad_uscc", "audit.no_zone", "sheet_claim.formula", "audit.field_missing"} <= {
+    assert {"audit.bad_uscc", "audit.no_zone", "sheet_claim.formula", "sheet_claim.field_missing"} <= {
         problem.code for problem in caught.value.problems}
+
+
+def _cells(sheet: Path, programme: str) -> dict[str, str]:
+    """Return cell -> code of all that is wrong with a sheet."""
+    with pytest.raises(ConfigError) as caught:
+        load_claim_sheet(sheet, load_programme(programme))
+    told = {cell_named(problem): problem.code for problem in caught.value.problems}
+    assert len(told) == len(caught.value.problems), "a cell is told once"
+    for problem in caught.value.problems:
+        hint = SAY.tell(problem.code, **dict(problem.args)).fix
+        assert hint and "{" not in hint and "[[" not in hint and "TOML" not in hint, problem
+    return told
+
+
+def test_each_kind_of_mistake_is_named_by_its_cell(plant: Plant, tmp_path: Path) -> None:
+    sheet = _form(plant, tmp_path, "jiangxi_2024", "comprehensive")
+    figures, split = SAY("forms.fill.sheet.metrics"), SAY("forms.fill.sheet.split", number=1)
+    _fill(sheet, {
+        "claim.enterprise.name": " ", "metrics.device_connected_count": "很多", "metrics.point_count": 12.5,
+        "metrics.protocol_count": -1, "metrics.industrial_app_count": {VALUE: 3, FILE: "清单.pdf"},
+        "metrics.mechanism_model_count": {VALUE: 3, SHA256: "ab"},
+        "metrics.served_area_count": {KEY: "metrics.served_area", VALUE: 3},
+    }, {("splits.device_connected_count.class", "machine_tools"): "三"})
+    told = _cells(sheet, "jiangxi_2024")
+    assert {cell: code for cell, code in told.items() if code != "sheet_claim.field_missing"} == {
+        f"{SAY('forms.fill.sheet.claim')}!E6": "sheet_claim.empty", f"{figures}!E3": "sheet_claim.not_whole",
+        f"{figures}!E4": "sheet_claim.not_whole", f"{figures}!E8": "config.out_of_range",
+        f"{figures}!J5": "sheet_claim.no_sha256", f"{figures}!J9": "sheet_claim.bad_sha256",
+        f"{figures}!I9": "sheet_claim.empty", f"{figures}!A13": "sheet_claim.key",
+        f"{split}!E11": "sheet_claim.not_number", "(11) 服务区域数": "sheet_claim.row_missing"}
+    assert told[f"{figures}!E6"] == "sheet_claim.field_missing"
+
+
+def test_what_the_programme_does_not_know_is_named_by_its_cell(plant: Plant, tmp_path: Path) -> None:
+    sheet = _form(plant, tmp_path, "jiangxi_2024", "enterprise")
+    _fill(sheet, {**FILLED, "metrics.industrial_app_count": {VALUE: 3, FILE: "../x.pdf", SHA256: "1" * 64}})
+    book = load_workbook(sheet)
+    rows = {(row[KEY].value, row[PART].value): row for page in book.worksheets for row in page.iter_rows()}
+    row = rows["splits.device_connected_count.city", "nanchang"]
+    row[PART].value, row[VALUE].value = "atlantis", 3
+    row = rows["documents", None]
+    row[PART].value, row[FILE].value, row[SHA256].value = "no_such_figure", "a.pdf", "2" * 64
+    book.save(sheet)
+    told = _cells(sheet, "jiangxi_2024")
+    assert sorted(told.values()) == ["audit.claim_bad_file", "audit.claim_no_part", "sheet_claim.no_figure"]
+    assert all("!" in cell for cell in told)
+
+
+def test_mistakes_in_groups_are_named_by_their_cells(plant: Plant, tmp_path: Path) -> None:
+    sheet, groups = _form(plant, tmp_path, "jiangsu_2019", "comprehensive"), SAY("forms.fill.sheet.groups")
+    _fill(sheet, {"claim.enterprise.name": "示范", "claim.branch": "mixed", "metrics.graphical_development": "maybe"})
+    book = load_workbook(sheet)
+    rows = [row for row in book[groups].iter_rows() if row[KEY].value == "group"]
+    for row, (by, name, value) in zip(rows, [
+            (None, None, 5), ("industry", "机械", "x"), ("region", "南京", 3), ("industry", None, 3)], strict=False):
+        row[PART].value, row[NAME].value, row[3].value = by, name, value
+    book.save(sheet)
+    first = rows[0][KEY].row
+    assert {cell: code for cell, code in _cells(sheet, "jiangsu_2019").items()
+            if code != "sheet_claim.field_missing"} == {
+        f"{SAY('forms.fill.sheet.claim')}!E8": "config.not_one_of",
+        f"{SAY('forms.fill.sheet.metrics')}!E30": "sheet_claim.not_yes_no",
+        f"{groups}!B{first}": "sheet_claim.unnamed_group", f"{groups}!D{first + 1}": "sheet_claim.not_whole",
+        f"{groups}!B{first + 2}": "sheet_claim.no_division", f"{groups}!C{first + 3}": "sheet_claim.empty"}
+
+
+def test_a_field_left_empty_is_a_fault_with_its_cell(plant: Plant, tmp_path: Path) -> None:
+    sheet = _form(plant, tmp_path, "jiangxi_2024", "enterprise")
+    _fill(sheet, {"claim.enterprise.name": "示范", "metrics.device_connected_count": 6, "metrics.point_count": 12})
+    status, printed, _ = _run("audit", sheet, plant.folder / "X.tally", "--programme", "jiangxi_2024", "--type",
+                              "enterprise", "--policy", plant.folder / "policy.json", "--json")
+    where = [f["where"] for f in json.loads(printed)["findings"] if f["code"] == "audit.field_missing"]
+    assert status == 1 and where[0] == f"(3) 工业APP数, {SAY('forms.fill.sheet.metrics')}!E5"
 
 
 def test_a_sheet_that_is_not_ours_and_one_that_is_no_sheet(plant: Plant, tmp_path: Path) -> None:
