@@ -37,7 +37,7 @@ def log_line(facts: Facts, say: Say) -> str:
         return ""
     log = facts.status["log"]
     if log["submitted"] is None:
-        return say("commissioning.log_alone", size=log["size"])
+        return say("commissioning.log_alone" if facts.config.platform else "web.evidence.log_alone", size=log["size"])
     return say("commissioning.log", size=log["size"], submitted=log["submitted"], proven=log["proven"] or 0)
 
 
@@ -87,6 +87,8 @@ def probing_lines(facts: Facts, say: Say) -> list[str]:
     """Return what the last challenges and reads gave."""
     if facts.status is None:
         return []
+    if facts.config.platform is None:
+        return [say("web.evidence.no_probes")]
     probing = facts.status["probing"]
     lines = [say("web.evidence.challenge", server=str(server["server"])[:16],
                  connections=", ".join(server["connections"]), asked=local_time(server["asked_s"]),

@@ -1,7 +1,7 @@
 """Last values and last answers: one cell for each slot, held in memory for the page and nowhere else.
 
-Fed from the loop thread beside the counting. A batch costs five scatters, whatever its rows; nothing grows but with
-the roster, and texts are bounded twice.
+Fed from the loop thread beside the counting. A batch costs a few scatters; nothing grows but with the roster, and texts
+are bounded twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.samples import GOOD, PollBatch, SampleBatch
+from protocols.samples import GOOD, NOT_LIVE, PollBatch, SampleBatch
 
 TEXT_CHARS_MAX = 200
 TEXTS_MAX = 20_000
@@ -40,12 +40,14 @@ class Cell:
 class Live:
     """The present of one gateway. `samples`, `answered`, `online`, `offline` as in `protocols.samples.Sink`."""
 
-    def __init__(self, devices: int, points: int, *, values: bool = True) -> None:
-        """`values`: whether last values are kept; without them times and qualities are."""
+    def __init__(self, devices: int, owner: NDArray[np.int64], *, values: bool = True) -> None:
+        """`owner`: device of each point. `values`: whether last values are kept; times and qualities always are."""
+        points = owner.size
         self._keeps = values
+        self._owner = owner
         self._texts: dict[int, tuple[int, str]] = {}
         self.heard_ns = np.zeros(devices, dtype=np.int64)
-        """Shape (devices,): when each device last answered, 0 for not since the start."""
+        """Shape (devices,): when each device last answered or sent something live, 0 for not since the start."""
         self.is_online = np.zeros(devices, dtype=np.bool_)
         """Shape (devices,): born and not dead (Sparkplug): connected, also while silent."""
         self._received_ns = np.zeros(points, dtype=np.int64)
@@ -53,8 +55,16 @@ class Live:
         self._value = np.zeros(points if values else 0, dtype=np.float64)
         self._quality = np.zeros(points, dtype=np.uint8)
 
-    def grow(self, devices: int, points: int) -> None:
-        """Make room for a roster with more slots; slots never go."""
+    @property
+    def points(self) -> int:
+        """How many points there is room for."""
+        return self._owner.size
+
+    def grow(self, devices: int, owner: NDArray[np.int64]) -> None:
+        """Make room for a roster with more slots; slots never go, and a point never changes its device."""
+        points = owner.size
+        if points > self.points:
+            self._owner = owner
         self.heard_ns = _grown(self.heard_ns, devices)
         self.is_online = _grown(self.is_online, devices)
         self._received_ns, self._source_ns = _grown(self._received_ns, points), _grown(self._source_ns, points)
@@ -67,7 +77,7 @@ class Live:
             slots, value = batch.block.point_index, batch.value
             if batch.missing.size:
                 slots, value = np.delete(slots, batch.missing), np.delete(value, batch.missing)
-            if slots.size and int(slots.max()) >= self._received_ns.size:
+            if not slots.size or int(slots.max()) >= self._received_ns.size:
                 return  # the driver of a newer roster: `grow` follows
             self._received_ns[slots] = batch.received_ns
             self._source_ns[slots] = 0
@@ -86,6 +96,8 @@ class Live:
         self._received_ns[slots] = batch.received_ns[known]
         self._source_ns[slots] = batch.source_ns[known]
         self._quality[slots] = batch.quality[known]
+        live = batch.quality[known] < NOT_LIVE  # what a broker retained says nothing of the device now
+        self.heard_ns[self._owner[slots[live]]] = batch.received_ns[known][live]
         if self._keeps:
             self._value[slots] = batch.value[known]
             for row, text in batch.texts:

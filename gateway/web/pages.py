@@ -120,6 +120,8 @@ def plan(facts: Facts, asked: Asked, planned: Sequence[Mapping[str, Any]], probl
             tables.append((asked.say(title),
                            {"columns": columns, "paged": cut(rows, page_number(asked.query), PLAN_ROWS)}))
     return _render("plan", facts, asked, refresh_s=0, problem=None, plan=chosen, tables=tables, names=names,
+                   heading=lambda column: asked.say(f"web.plan.{column}") if asked.say.explain(f"web.plan.{column}")
+                   else column,
                    endpoint=address_of(facts.config.endpoints[chosen["connection"]]))
 
 
