@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -23,15 +24,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from config.gateway import GatewayConfig
-from gateway.commissioning import roster as slots
-from gateway.commissioning.connect import Driver, build_drivers
+from config.gateway import GatewayConfig, load_gateway
+from gateway import reload
+from gateway.commissioning.connect import build_drivers
+from gateway.commissioning.roster import Roster
 from gateway.commissioning.state import State, write_json
 from gateway.counting.figures import LocalFigures, Recent
 from gateway.counting.kernel import Columns
-from gateway.counting.registry import Ledger, Registry
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap, WindowClock, Windows
+from gateway.crew import STOP_S, Crew
 from gateway.keeping.retention import Limits, Retention, use_of
 from gateway.probing import transcripts
 from gateway.probing.probing import Probing
@@ -41,8 +43,10 @@ from gateway.sealing.link import Address
 from gateway.sealing.receipts import RECEIPTS_BYTES_MAX
 from gateway.sealing.sealer import Sealer, Software
 from gateway.sealing.submitter import Submitter
+from gateway.standing import Exchange, Standing
 from gateway.web.facts import Facts
 from gateway.web.live import Live
+from protocols import system
 from protocols.errors import ConfigError, EvidenceError, Problem
 from protocols.evidence import column
 from protocols.evidence.encoding import from_base64
@@ -55,7 +59,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-STOP_S = 3.0
+RELOAD_LOOK_S = 1.0
 REMEMBERED_S = 86_400
 """How much of the journal the local figures look back on: the freshness of the default basis."""
 
@@ -125,11 +129,12 @@ class Agent:
         Raises: ConfigError when not enrolled, or not at the platform that is configured; EvidenceError when the
         journal is broken.
         """
-        self.config = config
         self._say = say
         self._events: list[dict[str, Any]] = []
         self._over_budget = False
         self._begun = False
+        self.crew = Crew()
+        self._reload_wanted = asyncio.Event()
         self._untold: ClosedWindow | None = None  # sealed, and not in status.json yet
         self.state = State(config.state_dir)
         enrolment = self.state.enrolment()
@@ -143,13 +148,12 @@ class Agent:
         self.journal = Journal(RealDisk(self.state.journal_dir), where=str(self.state.journal_dir))
         self.sealer = Sealer(self.journal, self.state.gateway_keys(), self.tell, clock_source=clock_source)
         self.sealer.enrol(enrolment["certificate"])
-        self._server_keys = self.state.server_keys()
-        self.roster = self._evolved()
+        self.standing = Standing(config, self.state, self._on_disk)
         self.clock = WindowClock()
         self.rule = Rule(
             len_s=config.len_s, grace_ms=config.window.grace_ms, max_source_age_s=config.window.max_source_age_s,
             usable=tuple(config.window.usable), queued_samples=config.limits.queued_samples)
-        self.windows = Windows(self._registry(), self.rule, self.clock)
+        self.windows = Windows(self.standing.registry(), self.rule, self.clock)
         self.intake = Intake(self.windows, self.clock, self.tell)
         self.recent = Recent()
         self.figures: LocalFigures | None = None  # and below, what was last written to status.json
@@ -157,7 +161,7 @@ class Agent:
         self.software = Software(version=version("tallystick"), sha256="")
         self._begun_s = int(time.time())
         if config.web is not None:
-            self.intake.live = Live(self.windows.registry.devices, self.windows.registry.points,
+            self.intake.live = Live(self.windows.registry.devices, self.windows.registry.owner,
                                     values=config.web.values)
         self.submitter: Submitter | None = None
         if config.platform is not None:
@@ -187,6 +191,16 @@ class Agent:
             config, self.state, self.sealer, self.windows, self.clock, self.tell, self._on_disk,
             seen=None if self.submitter is None else self._seen, tap=self._set_tap)
 
+    @property
+    def config(self) -> GatewayConfig:
+        """The configuration in force."""
+        return self.standing.config
+
+    @property
+    def roster(self) -> Roster:
+        """The roster of that configuration, possibly not in force before the next window."""
+        return self.standing.roster
+
     def tell(self, code: str, where: str, **args: object) -> None:
         """Log an event and keep it for the status page."""
         log.warning("%s: %s", where, self._say(code, where=where, **args))
@@ -207,15 +221,16 @@ class Agent:
                 if self.config.web is not None and self.intake.live is not None:
                     from gateway.web.server import Page  # templates and a server: only for who wants the page
 
-                    page = Page(self.config.web, self._say, lambda: self._facts(drivers), self.intake.live, self.tell)
+                    page = Page(self.config.web, self._say, self._facts, self.intake.live, self.tell)
                     tasks.append(asyncio.create_task(page.run(), name="page"))
                 if self.submitter is not None:
                     tasks.append(asyncio.create_task(self.submitter.run(), name="submitter"))
                 await self._until_open()
                 ready()
-                tasks += [asyncio.create_task(driver.run(), name=name) for name, driver in drivers.items()]
-                tasks.append(asyncio.create_task(self._tick(drivers), name="tick"))
-                tasks += self.probing.start(drivers)
+                self.crew.start(drivers)
+                tasks += [asyncio.create_task(work, name=name) for name, work in (
+                    ("drivers", self.crew.watch()), ("tick", self._tick()), ("reload", self._reloads()))]
+                tasks += self.probing.start(self.crew.drivers)
                 if self.keeping is not None:
                     tasks.append(asyncio.create_task(self.keeping.run(), name="keeping"))
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -227,6 +242,7 @@ class Agent:
         finally:
             for task in tasks:
                 task.cancel()
+            await self.crew.stop(list(self.crew.drivers))
             if tasks:
                 await asyncio.wait(tasks, timeout=STOP_S)
             if self.submitter is not None:  # its task may not have begun: the size is asked before
@@ -286,7 +302,7 @@ class Agent:
         """Wait for the first window: what arrives before it would only be counted as late."""
         await asyncio.sleep(max(0.0, self.windows.opens_s - self.clock.now_ns() / 1e9))
 
-    async def _tick(self, drivers: dict[str, Driver]) -> None:
+    async def _tick(self) -> None:
         while True:
             items = self.windows.tick()
             for item in items:
@@ -294,7 +310,7 @@ class Agent:
             if await self.probing.seal_answers() or items:
                 if self.submitter is not None:
                     self.submitter.grew()
-                await self._follow_server_keys(drivers)
+                await self.standing.follow_server_keys(self.crew.drivers, self.windows.adopt)
             await asyncio.sleep(TICK_S)
 
     async def _seal(self, item: ClosedWindow | Gap) -> None:
@@ -328,38 +344,65 @@ class Agent:
     def _set_tap(self, tap: Callable[[SampleBatch | PollBatch], None] | None) -> None:
         self.intake.tap = tap
 
-    async def _follow_server_keys(self, drivers: dict[str, Driver]) -> None:
-        """A server that showed another key changes the rows of the devices behind it, from the next window on."""
-        shown = dict(self._server_keys)
-        for name, driver in drivers.items():
-            digest = getattr(driver, "server_spki_sha256", lambda: None)()
-            if digest is not None:
-                shown[name] = digest
-        if shown == self._server_keys:
-            return
-        before, self._server_keys = self._server_keys, shown
-        if not await self._beside_the_log(self._adopt_server_keys, shown):
-            self._server_keys = before
-            return
-        # A roster of 100 000 points takes seconds to build: not on the loop.
-        self.windows.adopt(await self._on_disk(self._registry))
+    def request_reload(self) -> None:
+        """Read the configuration anew, soon. Call it on the loop."""
+        self._reload_wanted.set()
 
-    def _adopt_server_keys(self, shown: dict[str, str]) -> None:
-        self.state.save_server_keys(shown)
-        self.roster = self._evolved()
+    async def _reloads(self) -> None:
+        """Take over a changed configuration whenever somebody asks for it, by signal or through the state folder."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reload_wanted.wait(), RELOAD_LOOK_S)
+            number = await asyncio.to_thread(reload.asked, self.state.dir)
+            if number is None and not self._reload_wanted.is_set():
+                continue
+            self._reload_wanted.clear()
+            result, exchange = await self._reload()
+            for problem in result.problems[:reload.PROBLEMS_MAX]:
+                log.warning("%s: %s", problem.where, self._say(problem.code, where=problem.where, **dict(problem.args)))
+            self.tell(result.code, self.config.file.name, **result.args)
+            if number is not None:
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(reload.answer, self.state.dir, number, result)
+            if exchange is not None:
+                await self._exchange_drivers(exchange)
 
-    def _evolved(self) -> slots.Roster:
-        held = slots.evolve(
-            slots.load(self.state.roster_file), self.config, gateway=self.state.gateway_id(),
-            key=self.state.enterprise_key(), server_keys=self._server_keys)
-        # Written before it is sealed: a crash in between must not give a sealed slot to another device.
-        slots.save(held, self.state.roster_file)
-        return held
+    async def _reload(self) -> tuple[reload.Result, Exchange | None]:
+        """Read the files, and take over what they say: all of it, or nothing and the reason."""
+        try:
+            config = await asyncio.to_thread(load_gateway, self.config.file)
+            keys = reload.needs_restart(self.config, config)
+            if keys:
+                return reload.Result(ok=False, code="reload.needs_restart", args={"keys": ", ".join(keys)}), None
+            exchange = await self.standing.exchange(config, self.intake, self.clock.now_ns, self.windows.adopt)
+        except ConfigError as error:
+            return reload.Result(ok=False, code="reload.refused", args={"problems": len(error.problems)},
+                                 problems=error.problems), None
+        except OSError as error:
+            return reload.Result(ok=False, code="reload.not_written", args={"reason": error.strerror or error}), None
+        changes = exchange.changes
+        if not changes.touched and not exchange.is_new_roster:
+            return reload.Result(ok=True, code="reload.nothing", args={}), exchange
+        return reload.Result(ok=True, code="reload.done", args={
+            "devices": len(config.devices), "points": len(config.points), "kept": len(changes.kept),
+            "touched": ", ".join(changes.touched) or "-",
+            "since": datetime.fromtimestamp(exchange.at_s).astimezone().isoformat(sep=" ")}), exchange
 
-    def _registry(self) -> Registry:
-        ledger = Ledger(sha256=self.config.ledger_sha256, date=self.config.ledger_date,
-                        rows=len(self.config.devices))
-        return Registry.of(self.roster.device_rows(), self.roster.point_rows(), ledger)
+    async def _exchange_drivers(self, exchange: Exchange) -> None:
+        """At the window from which the roster is in force, end the connections that changed and begin the new ones."""
+        registry, changes = self.windows.registry, exchange.changes
+        self.retention.grows(registry.devices, registry.points, self.config.len_s)
+        if self.intake.live is not None:
+            self.intake.live.grow(registry.devices, registry.owner)
+        if changes.touched:
+            left_s = exchange.at_s - self.clock.now_ns() / 1e9
+            while 0 < left_s <= 2 * self.config.len_s:  # further away: the clock was set, and nobody waits for that
+                await asyncio.sleep(min(left_s, RELOAD_LOOK_S))
+                left_s = exchange.at_s - self.clock.now_ns() / 1e9
+            await self.crew.stop(changes.stop)
+            self.intake.offline(exchange.devices, self.clock.now_ns())
+            self.crew.start(exchange.drivers)
+        self.probing.follow(self.config)
 
     def _start_exporter(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self.config.influx
@@ -399,16 +442,18 @@ class Agent:
         self.figures, self.status = figures, status
         write_json(self.state.status_file, status)
 
-    def _facts(self, drivers: Mapping[str, Driver]) -> Facts:
+    def _facts(self) -> Facts:
         """Return the present for the local page. On the loop thread; copies what goes on changing."""
         live, roster = self.intake.live, self.roster
         assert live is not None, "there is a page"
-        live.grow(len(roster.devices), len(roster.points))
-        offsets = {name: getattr(driver, "clock_offset_s", lambda: None)() for name, driver in drivers.items()}
+        if len(roster.devices) > live.heard_ns.size or len(roster.points) > live.points:
+            live.grow(len(roster.devices), np.array([point.row["device"] for point in roster.points], dtype=np.int64))
+        offsets = {name: getattr(driver, "clock_offset_s", lambda: None)()
+                   for name, driver in self.crew.drivers.items()}
         return Facts(
             config=self.config, roster=roster, status=self.status, figures=self.figures, events=tuple(self._events),
             now_ns=self.clock.now_ns(), begun_s=self._begun_s, opens_s=self.windows.opens_s,
-            heard_ns=live.heard_ns.copy(), is_online=live.is_online.copy(), servers=dict(self._server_keys),
+            heard_ns=live.heard_ns.copy(), is_online=live.is_online.copy(), servers=dict(self.standing.server_keys),
             offsets={name: offset for name, offset in offsets.items() if offset is not None},
             gateway=self.sealer.gateway, keys=self.journal.history.keys, enrolment=self._enrolment, seen=self._seen(),
             version=self.software.version, software_sha256=self.software.sha256, clock_source=clock_source())
@@ -474,4 +519,6 @@ def software_digest() -> str:
 
 async def run_gateway(config: GatewayConfig, say: Say, ready: Callable[[], None] = lambda: None) -> None:
     """Run a gateway until cancelled."""
-    await Agent(config, say).run(ready)
+    agent = Agent(config, say)
+    with system.hanging_up(agent.request_reload):
+        await agent.run(ready)

@@ -297,3 +297,37 @@ async def _run(config: GatewayConfig, say: Say) -> int:
                 raise
     note(say("commissioning.stopped"))
     return 0
+
+
+# reload
+
+
+def reload_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
+    """Arguments of `tallystick reload`."""
+    config_argument(parser, say)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = say("reload.help_example")
+
+
+def reload_command(args: argparse.Namespace, say: Say) -> int:
+    """Check the files, have the running gateway take them over, and print what it did. 0 taken over, 1 not."""
+    import time
+
+    from gateway import reload
+    from gateway.commissioning.state import State
+
+    config = load(args)
+    if not reload.is_running(State(config.state_dir).journal_dir):
+        note(say("reload.not_running"))
+        return 1
+    number = reload.ask(config.state_dir)
+    until_s = time.monotonic() + reload.ANSWER_S
+    while (found := reload.answered(config.state_dir, number)) is None and time.monotonic() < until_s:
+        time.sleep(0.1)
+    if found is None:
+        note(say("reload.no_answer", seconds=reload.ANSWER_S))
+        return 1
+    for problem in found["problems"]:
+        note(f"{problem['where']}: {say(problem['code'], where=problem['where'], **problem['args'])}")
+    print(say(found["code"], **found["args"]))
+    return 0 if found["ok"] else 1

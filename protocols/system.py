@@ -6,6 +6,7 @@
 | `flock` | `msvcrt.locking` of one byte |
 | a folder is synced like a file | nothing: names are journalled by NTFS |
 | modes 0600 and 0700 | the access list that the folder inherits |
+| SIGHUP reads the configuration anew | `tallystick reload` alone does |
 | sd_notify | nobody to tell |
 | CLOCK_BOOTTIME, which runs on while the machine sleeps | a clock that never steps |
 """
@@ -82,6 +83,30 @@ def stopping(act: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         if ticker is not None:
             ticker.cancel()
+
+
+@contextlib.contextmanager
+def hanging_up(act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` in the running loop at each SIGHUP, the usual word for reading a configuration anew.
+
+    Not in a terminal, where it says that the window was closed, nor under nohup, nor where there is no such signal.
+    """
+    if sys.platform == "win32":
+        yield
+    else:
+        in_terminal = sys.stdin is not None and sys.stdin.isatty()
+        if in_terminal or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            yield
+            return
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, act)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def boottime_ns() -> int:

@@ -63,6 +63,7 @@ COMMANDS: dict[str, Room] = {
     "plan": COMMISSIONING,
     "status": GATEWAY,
     "run": GATEWAY,
+    "reload": GATEWAY,
     "bundle": GATEWAY,
     "open": Room("gateway.keeping.commands", "gateway"),
     "rotate": GATEWAY,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from config.gateway import Endpoint, GatewayConfig
@@ -29,22 +29,34 @@ class Driver(Protocol):
         """Return the requests that would be sent, as rows of text. No network."""
 
 
-def build_drivers(config: GatewayConfig, roster: Roster, sink: Sink,
-                  clock_ns: Callable[[], int] = time.time_ns) -> dict[str, Driver]:
-    """Return connection name -> driver, in the order of the file. A connection without a point has no driver.
+Aims = dict[str, list[tuple[int, int, Point]]]
+"""Connection name -> its points as (point slot, device slot, point), in the order of the ledger."""
 
-    Only the libraries of the protocols in use are loaded. The roster must hold every device and point of `config`
-    (gateway/commissioning/roster.py, `evolve`).
-    Raises: ConfigError with what the first connection that cannot be collected says.
+
+def aims(config: GatewayConfig, roster: Roster) -> Aims:
+    """Return which slots each connection collects; an empty list for one that no device uses.
+
+    The roster must hold every device and point of `config` (gateway/commissioning/roster.py, `evolve`).
     """
     devices, slots = roster.device_slots(), roster.point_slots()
     connection_of = {device.id: device.connection for device in config.devices}
-    aimed: dict[str, list[tuple[int, int, Point]]] = {name: [] for name in config.endpoints}
+    aimed: Aims = {name: [] for name in config.endpoints}
     for point in config.points:
         device = devices[point.device]
         slot = slots[device, point.address.canonical]
         aimed[connection_of[point.device]].append((slot, device, point))
-    return {name: _driver(config.endpoints[name], points, sink, clock_ns) for name, points in aimed.items() if points}
+    return aimed
+
+
+def build_drivers(config: GatewayConfig, roster: Roster, sink: Sink, clock_ns: Callable[[], int] = time.time_ns, *,
+                  only: Collection[str] | None = None) -> dict[str, Driver]:
+    """Return connection name -> driver, in the order of the file. A connection without a point has no driver.
+
+    Only the libraries of the protocols in use are loaded. roster: see `aims`. only: these connections, None for all.
+    Raises: ConfigError with what the first connection that cannot be collected says.
+    """
+    return {name: _driver(config.endpoints[name], points, sink, clock_ns)
+            for name, points in aims(config, roster).items() if points and (only is None or name in only)}
 
 
 def _driver(endpoint: Endpoint, aimed: list[tuple[int, int, Point]], sink: Sink,

@@ -42,6 +42,8 @@ class Probing:
         self._seen = seen
         self._tap = tap
         self._prober: Prober | None = None
+        self._drivers: Mapping[str, Any] = {}
+        self._has_server = asyncio.Event()
         self._reads: Reads | None = None
         self._keeping = asyncio.Lock()
         self._sealed_s: int | None = None  # start of the newest window in the log that this process sealed
@@ -50,30 +52,55 @@ class Probing:
         self._keys: frozenset[str] = frozenset()
 
     def start(self, drivers: Mapping[str, Any]) -> list[asyncio.Task[None]]:
-        """Begin to ask. `drivers` by connection: what reads on demand, and what knows its server's certificate."""
+        """Begin to ask. `drivers` by connection: what reads on demand, and what knows its server's certificate.
+
+        It is looked up each time: whoever exchanges drivers in it calls `follow` afterwards.
+        """
+        self._drivers = drivers
         settings, seen = self._config.probing, self._seen
         if seen is None:
             return []
-        readers: list[Reader] = [driver for driver in drivers.values() if hasattr(driver, "read_once")]
         self._reads = Reads(
             gateway=self._sealer.gateway, len_s=self._config.len_s, per_window=settings.reads_per_window,
             every_s=settings.reads_every_s, now_ns=self._clock.now_ns, seen=seen,
-            registry_at=self._windows.registry_at, readers=readers, tap=self._tap)
+            registry_at=self._windows.registry_at, readers=self._readers(), tap=self._tap)
         tasks = [asyncio.create_task(self._reads.run(), name="reads")]
-        secured = {name: end for name, end in self._config.endpoints.items()
-                   if isinstance(end, OpcUaEndpoint) and end.is_secured and name in drivers}
-        if settings.opcua and secured:
-            self._prober = self._prober_for(secured, drivers, seen)
-            tasks.append(asyncio.create_task(self._prober.run(), name="prober"))
+        if settings.opcua:
+            if self._secured():
+                self._prober = self._new_prober(seen)
+                self._has_server.set()
+            tasks.append(asyncio.create_task(self._challenge(seen), name="prober"))
         return tasks
 
-    def _prober_for(self, secured: Mapping[str, OpcUaEndpoint], drivers: Mapping[str, Any],
-                    seen: Callable[[], Mapping[str, Any] | None]) -> Prober:
+    def follow(self, config: GatewayConfig) -> None:
+        """Go on with another configuration, whose drivers are in place. Its [probing] is the same."""
+        self._config = config
+        if self._reads is not None:
+            self._reads.follow(self._readers())
+        if self._secured():
+            self._has_server.set()
+
+    async def _challenge(self, seen: Callable[[], Mapping[str, Any] | None]) -> None:
+        """Challenge servers for ever, from the first one on that has a key."""
+        await self._has_server.wait()
+        if self._prober is None:
+            self._prober = self._new_prober(seen)
+        await self._prober.run()
+
+    def _readers(self) -> list[Reader]:
+        return [driver for driver in self._drivers.values() if hasattr(driver, "read_once")]
+
+    def _secured(self) -> dict[str, OpcUaEndpoint]:
+        """Return the endpoints whose servers have a key, of connections that are collected."""
+        return {name: end for name, end in self._config.endpoints.items()
+                if isinstance(end, OpcUaEndpoint) and end.is_secured and name in self._drivers}
+
+    def _new_prober(self, seen: Callable[[], Mapping[str, Any] | None]) -> Prober:
         from gateway.probing.driver import ask  # a library that only OPC UA needs
 
         def targets() -> list[Target]:
-            shown = ((end, getattr(drivers[name], "server_certificate", lambda: None)())
-                     for name, end in secured.items())
+            shown = ((end, getattr(self._drivers[name], "server_certificate", lambda: None)())
+                     for name, end in self._secured().items())
             known = self._keys_in_force()
             found = [Target(endpoint=end, certificate=certificate) for end, certificate in shown if certificate]
             return [target for target in found if target.key in known]

@@ -160,11 +160,16 @@ class Reads:
         self._now_ns = now_ns
         self._seen = seen
         self._registry_at = registry_at
-        self._reader_of = {point: reader for reader in readers for point in reader.readable}
+        self._reader_of: dict[int, Reader] = {}
+        self.follow(readers)
         self._tap = tap
         self._drawn_s: int | None = None
         self._rounds: list[Round] = []  # the open window's, and those whose window waits to be sealed
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def follow(self, readers: Sequence[Reader]) -> None:
+        """From now on these are asked: drivers may be exchanged while the gateway runs."""
+        self._reader_of = {point: reader for reader in readers for point in reader.readable}
 
     async def run(self) -> None:
         """Draw and read until cancelled."""

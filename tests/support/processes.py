@@ -235,11 +235,13 @@ class ModbusDevice:
 
     def __init__(self) -> None:
         self.requests = 0
+        self.connections = 0
         self.silent_units: set[int] = set()
         device = self
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
+                device.connections += 1
                 while (head := _exactly(self.request, 7)) and (pdu := _exactly(self.request, head[5] - 1)):
                     device.requests += 1
                     if head[6] in device.silent_units:
