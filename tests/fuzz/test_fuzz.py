@@ -15,7 +15,7 @@ from fuzz.running import CORPUS, TARGETS, run, run_all
 from tests.support.source import ROOT
 
 CI = os.environ.get("CI") == "true"
-SECONDS = 10 if CI else 1
+SECONDS = 3 if CI else 1
 JOBS = 4
 FILES_MAX, FILE_BYTES_MAX = 200, 20_000
 
