@@ -194,18 +194,21 @@ def serving(command: Command, *, env: Mapping[str, str] | None = None, core: int
             process.stdout.close()
 
 
-def compiled(source: str, *libraries: str) -> Path:
-    """Compile a C file of this folder with -O2, if it is newer than its program. Raises CannotMeasureError."""
+def compiled(source: str, *flags: str) -> Path:
+    """Compile a C file of this folder with -O2, if it is newer than its program. flags: `-lmodbus`, `-I/usr/include/x`.
+
+    Raises CannotMeasureError.
+    """
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise CannotMeasureError("no C compiler: install gcc")
     path, program = HERE / source, BUILD / Path(source).stem
     if not program.exists() or program.stat().st_mtime < path.stat().st_mtime:
         BUILD.mkdir(exist_ok=True)
-        done = subprocess.run([compiler, "-O2", "-Wall", "-o", program, path, *libraries], capture_output=True,
+        done = subprocess.run([compiler, "-O2", "-Wall", "-o", program, path, *flags], capture_output=True,
                               text=True)
         if done.returncode:
-            raise CannotMeasureError(f"{source} does not compile (is {' '.join(libraries) or 'libc6-dev'} installed?): "
+            raise CannotMeasureError(f"{source} does not compile (is {' '.join(flags) or 'libc6-dev'} installed?): "
                                 f"{done.stderr.strip().splitlines()[0]}")
     return program
 

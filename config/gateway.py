@@ -153,6 +153,7 @@ class ModbusUnitsTable(Section):
     max_gap: int | None = None
     pause_ms: int | None = None
     interval_ms: int | None = None
+    in_flight: int | None = None
 
 
 class ModbusTable(Section):
@@ -168,6 +169,7 @@ class ModbusTable(Section):
     max_gap: int = 8
     pause_ms: int = 0
     interval_ms: int = 0
+    in_flight: int = 1
     baudrate: int = 9600
     parity: str = "E"
     stopbits: int = 1

@@ -1,29 +1,32 @@
-"""Turns the bytes of one reply into float64 columns. Pure; numpy; no loop over points but for strings.
+"""Turns the bytes of replies into float64 columns. Pure; numpy; no loop over points but for strings.
 
-All byte and word orders become one table of byte positions when the plan is made, so that a reply costs one gather
-and one conversion for each type it holds.
+All byte and word orders become one table of byte positions when the plan is made, so that the replies of a whole poll
+cost one gather and one conversion for each type they hold: how many points or replies there are makes no difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.modbus.plan import Request
 from protocols.modbus.target import BIT_TABLES, ModbusPoint
 from protocols.samples import fingerprint
 
 EXACT_MAX = 2**53
 """Up to here a float64 holds every integer."""
 
-_BIG_ENDIAN: dict[str, tuple[str, int]] = {
-    "bool": (">u2", 2), "int8": ("i1", 1), "uint8": ("u1", 1), "int16": (">i2", 2), "uint16": (">u2", 2),
-    "int32": (">i4", 4), "uint32": (">u4", 4), "int64": (">i8", 8), "uint64": (">u8", 8),
-    "float32": (">f4", 4), "float64": (">f8", 8), "bcd16": ("bcd", 2), "bcd32": ("bcd", 4),
+_FORM: dict[str, tuple[str, int]] = {
+    "coil": ("u1", 1), "bit": ("<u2", 2), "bool": ("<u2", 2), "int8": ("i1", 1), "uint8": ("u1", 1),
+    "int16": ("<i2", 2), "uint16": ("<u2", 2), "int32": ("<i4", 4), "uint32": ("<u4", 4), "int64": ("<i8", 8),
+    "uint64": ("<u8", 8), "float32": ("<f4", 4), "float64": ("<f8", 8), "bcd16": ("u1", 2), "bcd32": ("u1", 4),
 }
-
+"""How gathered bytes are read, and how many a value has. They are gathered least significant first, as processors
+hold them; digits of BCD most significant first."""
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -51,88 +54,120 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Group:
-    """Points of one type. at: positions in the block. gather: byte positions in the reply, most significant first."""
+    """n points of one type. at: positions in the column, a slice where they follow each other.
+
+    gather: n * bytes positions in the data. bit: for coils and bits of registers, shape (n,).
+    """
 
     kind: str
-    at: NDArray[np.int64]
+    at: NDArray[np.int64] | slice
     gather: NDArray[np.int64]
+    bit: NDArray[np.uint16]
+
+    def positions(self, picked: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return the positions in the column of some of these points."""
+        if isinstance(self.at, slice):
+            found: NDArray[np.int64] = np.flatnonzero(picked) + self.at.start
+            return found
+        return self.at[picked]
 
 
 class BlockCodec:
-    """How the reply to one request becomes values: made once for each request of the plan.
+    """How the data of one reply, or of several in a row, become values: made once for each plan.
 
     numeric: int64, shape (n,), point slots in the order of `Decoded.value`. Strings and bytes are not among them.
+    size: bytes of data that `decode` takes.
     """
 
-    def __init__(self, points: Sequence[ModbusPoint], start: int) -> None:
-        """Prepare for replies that begin at protocol address `start` and hold all of `points`, of one table."""
-        numeric = [p for p in points if not p.is_text]
-        self.numeric: NDArray[np.int64] = np.array([p.point_index for p in numeric], dtype=np.int64)
-        self._texts = [(p, _text_bytes(p, start)) for p in points if p.is_text]
-        self._coils: NDArray[np.int64] | None = None
-        self._groups: list[_Group] = []
-        if points and points[0].address.table in BIT_TABLES:
-            self._coils = np.array([p.address.address - start for p in numeric], dtype=np.int64)
-            return
-        for kind in _BIG_ENDIAN:
-            for is_bit in (False, True):
-                at = [i for i, p in enumerate(numeric)
-                      if p.address.type == kind and (p.address.bit is not None) == is_bit]
-                if at:
-                    rows = np.array([_number_bytes(numeric[i], start) for i in at], dtype=np.int64)
-                    self._groups.append(_Group("bit" if is_bit else kind, np.array(at, dtype=np.int64), rows))
-        self._bit: NDArray[np.int64] = np.array([p.address.bit or 0 for p in numeric], dtype=np.int64)
-        self._scaled = np.array([i for i, p in enumerate(numeric) if p.is_scaled], dtype=np.int64)
-        self._is_scaled = np.array([p.is_scaled for p in numeric], dtype=bool)
-        self._scale = np.array([p.scale for p in numeric if p.is_scaled], dtype=np.float64)
-        self._offset = np.array([p.offset for p in numeric if p.is_scaled], dtype=np.float64)
+    def __init__(self, requests: Sequence[Request]) -> None:
+        """Prepare for the data of the replies to these reads, joined in this order."""
+        sizes = [request.data_size for request in requests]
+        *starts, self.size = accumulate(sizes, initial=0)
+        places = [(point, start, request.address)
+                  for request, start in zip(requests, starts, strict=True) for point in request.points]
+        numeric = [place for place in places if not place[0].is_text]
+        self.numeric: NDArray[np.int64] = np.array([point.point_index for point, _, _ in numeric], dtype=np.int64)
+        self._texts = [(point, start + _text_bytes(point, address))
+                       for point, start, address in places if point.is_text]
+        kinds: dict[str, list[int]] = {}
+        for i, (point, _, _) in enumerate(numeric):
+            kinds.setdefault(_kind(point), []).append(i)
+        self._groups = [_group(kind, at, [numeric[i] for i in at]) for kind, at in kinds.items()]
+        scaled = [(i, point) for i, (point, _, _) in enumerate(numeric) if point.is_scaled]
+        self._scaled = np.array([i for i, _ in scaled], dtype=np.int64)
+        self._is_scaled = np.array([point.is_scaled for point, _, _ in numeric], dtype=bool)
+        self._scale = np.array([point.scale for _, point in scaled], dtype=np.float64)
+        self._offset = np.array([point.offset for _, point in scaled], dtype=np.float64)
 
-    def decode(self, body: bytes) -> Decoded:
-        """Decode one reply. body: the data bytes of the reply, already checked to have the length asked for."""
-        raw = np.frombuffer(body, dtype=np.uint8)
-        if self._coils is not None:
-            bits = np.unpackbits(raw, bitorder="little")
-            return Decoded(bits[self._coils].astype(np.float64), _NONE, (), 0)
+    def decode(self, data: bytes) -> Decoded:
+        """Decode replies whose lengths were checked. data: their data bytes. ValueError if not `size` of them."""
+        if len(data) != self.size:
+            raise ValueError(f"{len(data)} bytes of data, {self.size} were asked for")
+        raw = np.frombuffer(data, dtype=np.uint8)
         value = np.zeros(self.numeric.size, dtype=np.float64)
         missing: list[NDArray[np.int64]] = []
         texts = [Text(p.point_index, fingerprint(held), shown)
                  for p, at in self._texts for held, shown in (_text(p.address.type, raw[at].tobytes()),)]
         undecodable = 0
         for group in self._groups:
-            gathered = np.ascontiguousarray(raw[group.gather])
+            form, size = _FORM[group.kind]
+            numbers: NDArray[np.generic] = raw.take(group.gather, mode="clip").view(form)  # all inside: `size` holds
             if group.kind in ("bcd16", "bcd32"):
-                value[group.at], bad = _bcd(gathered)
+                value[group.at], bad = _bcd(numbers.view(np.uint8).reshape(-1, size))
                 undecodable += int(bad.sum())
-                missing.append(group.at[bad])
-            elif group.kind in ("int64", "uint64"):
-                integers = gathered.view(_BIG_ENDIAN[group.kind][0])[:, 0]
-                value[group.at] = integers
-                large = (integers > EXACT_MAX) if group.kind == "uint64" else (
-                    (integers > EXACT_MAX) | (integers < -EXACT_MAX))
-                large &= ~self._is_scaled[group.at]  # a scaled value is a float by the user's own wish
-                if large.any():
-                    texts += _large(self.numeric[group.at[large]], integers[large].tolist())
-                    missing.append(group.at[large])
+                missing.append(group.positions(bad))
+            elif group.kind in ("coil", "bit"):
+                value[group.at] = (numbers.view(form) >> group.bit) & 1
+            elif group.kind == "bool":
+                value[group.at] = numbers != 0
             else:
-                value[group.at] = self._plain(group, gathered)
+                value[group.at] = numbers
+                if group.kind in ("int64", "uint64"):
+                    large = self._large(group, numbers.view(form))
+                    if large.any():
+                        at = group.positions(large)
+                        texts += _large(self.numeric[at], numbers[large].tolist())
+                        missing.append(at)
         if self._scaled.size:
             value[self._scaled] = value[self._scaled] * self._scale + self._offset
         gone = np.sort(np.concatenate(missing)) if missing else _NONE
         return Decoded(value, gone, tuple(texts), undecodable)
 
-    def _plain(self, group: _Group, gathered: NDArray[np.uint8]) -> NDArray[np.generic]:
-        dtype = "u2" if group.kind == "bit" else _BIG_ENDIAN[group.kind][0]
-        numbers: NDArray[np.generic] = gathered.view(">u2" if group.kind == "bit" else dtype)[:, 0]
-        if group.kind == "bit":
-            return (numbers.astype(np.int64) >> self._bit[group.at]) & 1
-        return numbers != 0 if group.kind == "bool" else numbers
+    def _large(self, group: _Group, integers: NDArray[np.int64] | NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return which integers no float64 holds. A scaled value is a float by the user's own wish."""
+        large: NDArray[np.bool_] = integers > EXACT_MAX
+        if group.kind == "int64":
+            large |= integers < -EXACT_MAX
+        large &= ~self._is_scaled[group.at]
+        return large
 
 
 _NONE = np.zeros(0, dtype=np.int64)
 
 
+def _kind(point: ModbusPoint) -> str:
+    if point.address.table in BIT_TABLES:
+        return "coil"
+    return point.address.type if point.address.bit is None else "bit"
+
+
+def _group(kind: str, at: Sequence[int], places: Sequence[tuple[ModbusPoint, int, int]]) -> _Group:
+    """Return the points of one kind; a place is a point, where its reply begins in the data, and at which address."""
+    if kind == "coil":
+        offsets = [point.address.address - address for point, _, address in places]
+        rows = [[start + offset // 8] for (_, start, _), offset in zip(places, offsets, strict=True)]
+        bits = [offset % 8 for offset in offsets]
+    else:
+        order = 1 if kind.startswith("bcd") else -1
+        rows = [[start + byte for byte in _number_bytes(point, address)[::order]] for point, start, address in places]
+        bits = [point.address.bit or 0 for point, _, _ in places]
+    is_run = list(at) == list(range(at[0], at[0] + len(at)))
+    return _Group(kind, slice(at[0], at[0] + len(at)) if is_run else np.array(at, dtype=np.int64),
+                  np.array(rows, dtype=np.int64).ravel(), np.array(bits, dtype=np.uint16))
+
+
 def _number_bytes(point: ModbusPoint, start: int) -> list[int]:
-    """Return where the bytes of this value lie in the reply, most significant first."""
+    """Return where the bytes of this value lie in the reply to a read from `start`, most significant first."""
     address = point.address
     words = list(range(address.size))
     if point.order in ("CDAB", "DCBA"):
@@ -140,7 +175,7 @@ def _number_bytes(point: ModbusPoint, start: int) -> list[int]:
     first, second = (1, 0) if point.order in ("BADC", "DCBA") else (0, 1)
     byte = 2 * (address.address - start)
     places = [byte + 2 * word + half for word in words for half in (first, second)]
-    return places[-_BIG_ENDIAN[address.type][1]:]  # an 8-bit value is the low byte of its register
+    return places[-_FORM[address.type][1]:]  # an 8-bit value is the low byte of its register
 
 
 def _text_bytes(point: ModbusPoint, start: int) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 pymodbus connects, numbers and frames the requests. Every byte in both directions passes `Link._packet`, pymodbus's
 own hook: it lets nothing out that is not a read, and it keeps what comes in from pymodbus's parser. Replies are matched
 here, strictly (`frames.match`); after a timeout or anything unexpected the connection is closed and opened again.
+Over TCP and TLS the reads of a whole poll pass by its framer and parser, on the same connection (`burst`, `cycle`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pymodbus import FramerType
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient, AsyncModbusTlsClient
@@ -23,6 +24,8 @@ from pymodbus.pdu import ModbusPDU
 
 from protocols.errors import ConfigError, DeviceError, Problem
 from protocols.modbus import commission, frames, tls
+from protocols.modbus.burst import BufferedTap, Burst, Tap, tapped
+from protocols.modbus.cycle import Cycle
 from protocols.modbus.plan import Request, describe, make_requests
 from protocols.modbus.poll import Poller
 from protocols.modbus.schedule import Pace
@@ -36,6 +39,9 @@ logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 DRAIN_MAX = 4
 """After a reply that did not come, an RTU line is listened to for a timeout of silence, at most so many times."""
 
+SWIFT = frozenset({"modbus_tcp", "modbus_tls"})
+"""Protocols whose polls go as bursts. RTU frames have no transaction id, and a serial line is never short of CPU."""
+
 Client = AsyncModbusTcpClient | AsyncModbusSerialClient
 T = TypeVar("T")
 
@@ -46,10 +52,11 @@ class _Turn:
     Nobody holds the line while he waits for the interval of a unit: the others are asked meanwhile.
     """
 
-    __slots__ = ("_limits", "_lock", "_now_s", "_pace", "_unit")
+    __slots__ = ("_limits", "_link", "_lock", "_now_s", "_pace", "_unit")
 
-    def __init__(self, lock: asyncio.Lock, pace: Pace, unit: int, limits: UnitLimits) -> None:
-        self._lock = lock
+    def __init__(self, link: Link, pace: Pace, unit: int, limits: UnitLimits) -> None:
+        self._link = link
+        self._lock = link.lock
         self._pace = pace
         self._unit = unit
         self._limits = limits
@@ -60,6 +67,7 @@ class _Turn:
             wait_s = self._pace.unit_ready_s(self._unit) - self._now_s()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
+            self._link.make_way()
             await self._lock.acquire()
             if self._pace.unit_ready_s(self._unit) <= self._now_s():
                 break
@@ -90,6 +98,7 @@ class Link:
         self._pace = Pace()
         self._clock_ns = clock_ns
         self._client: Client | None = None
+        self._tap: Tap | BufferedTap | None = None
         self._waiting: asyncio.Future[tuple[frames.Reply, int]] | None = None
         self._expected: frames.Expected | None = None
         self._spoilt = False
@@ -104,7 +113,17 @@ class Link:
 
     def turn(self, unit: int) -> _Turn:
         """Wait until this unit may be asked, then hold the line: pauses and intervals are kept, whoever asks."""
-        return _Turn(self.lock, self._pace, unit, self._limits[unit])
+        return _Turn(self, self._pace, unit, self._limits[unit])
+
+    def make_way(self) -> None:
+        """Let a burst that is under way end early: somebody else wants his turn, which he gets next."""
+        if self._tap is not None and self._tap.burst is not None:
+            self._tap.burst.stop()
+
+    def is_swift(self, unit: int) -> bool:
+        """Return whether the reads of a poll may go as a burst: nobody asked for pauses between them."""
+        limits = self._limits[unit]
+        return self._endpoint.protocol in SWIFT and not limits.pause_ms and not limits.interval_ms
 
     def ready_s(self, unit: int) -> float:
         """Return the moment (loop time) from which `turn` would not wait for this unit's own interval."""
@@ -140,6 +159,8 @@ class Link:
         self._is_owed = self._spoilt = False
         if self._endpoint.protocol == "modbus_tls":
             self._look_at_server(client)
+        if self._endpoint.protocol in SWIFT and client.ctx.transport is not None:
+            self._tap = tapped(client.ctx.transport, client.ctx)
 
     async def _drain(self) -> None:
         """Listen until the line was silent for a timeout.
@@ -158,7 +179,33 @@ class Link:
         """Close the connection; safe at any time."""
         if self._client is not None:
             self._client.close()
-            self._client = None
+            self._client = self._tap = None
+
+    async def read_all(self, cycle: Cycle, times: list[int]) -> None:
+        """Ask the reads of a cycle that are left. times: grows with `cycle.replies`, the time each of them arrived.
+
+        Returns when all are answered, after an exception reply, or when somebody else wants his turn; call it again
+        for the rest. Raises: DeviceError (no reply, not this reply, connection gone), the connection then closed.
+        """
+        client, tap, unit = self._up(), self._tap, cycle.requests[0].unit
+        if tap is None:
+            raise DeviceError(self._problem("modbus.closed"))
+        if not cycle.is_numbered:  # one row of numbers with pymodbus's own requests: none comes twice within a cycle
+            client.ctx.next_tid = cycle.number(client.ctx.getNextTID())
+        limits = self._limits[unit]
+        transport: Any = client.ctx.transport
+        burst = Burst(cycle, times, transport.write, in_flight=limits.in_flight, timeout_s=limits.timeout_s,
+                      clock_ns=self._clock_ns, problem=self._problem)
+        tap.burst = burst
+        try:
+            await burst.ended
+        except BaseException:  # a timeout, a mismatch, a lost connection or a cancellation: a reply may be on its way
+            self.close()
+            raise
+        finally:
+            tap.burst = None
+            burst.close()
+            self._has_answered |= bool(times)
 
     async def read(self, request: Request) -> tuple[frames.Reply, int]:
         """Send one read of the plan. Return its reply and the time it arrived; see `_exchange`."""
@@ -230,11 +277,15 @@ class Link:
         return b""
 
     def _connected(self, is_up: bool) -> None:
-        if not is_up and self._waiting is not None and not self._waiting.done():
-            # TLS 1.3: a server that does not accept our certificate or role says so after the handshake only.
-            is_unwelcome = self._endpoint.protocol == "modbus_tls" and not self._has_answered
-            self._waiting.set_exception(DeviceError(
-                self._problem("modbus.tls_unwelcome" if is_unwelcome else "modbus.closed")))
+        if is_up:
+            return
+        # TLS 1.3: a server that does not accept our certificate or role says so after the handshake only.
+        is_unwelcome = self._endpoint.protocol == "modbus_tls" and not self._has_answered
+        gone = DeviceError(self._problem("modbus.tls_unwelcome" if is_unwelcome else "modbus.closed"))
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(gone)
+        if self._tap is not None and self._tap.burst is not None:
+            self._tap.burst.fail(gone)
 
     async def _make_client(self) -> Client:
         """Make a client of its own for every connection, so that no state of the last one is left.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from protocols.modbus.cycle import Cycle
 from protocols.modbus.frames import Reply
 from protocols.modbus.plan import Request
 
@@ -30,6 +31,15 @@ class Line(Protocol):
 
     def ready_s(self, unit: int) -> float:
         """Return the moment (loop time) from which `turn` would not wait for this unit's own interval."""
+
+    def is_swift(self, unit: int) -> bool:
+        """Return whether `read_all` may be used for this unit."""
+
+    async def read_all(self, cycle: Cycle, times: list[int]) -> None:
+        """Ask what is left of a cycle; times: when each of `cycle.replies` arrived (UTC ns). Raises DeviceError.
+
+        It may return early, after an exception reply or because somebody else wants his turn.
+        """
 
     async def read(self, request: Request) -> tuple[Reply, int]:
         """Send one read of the plan. Return its reply and when it arrived (UTC ns). Raises DeviceError."""

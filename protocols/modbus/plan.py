@@ -57,6 +57,11 @@ class Request:
         """Function code: 1 coils, 2 discrete inputs, 3 holding registers, 4 input registers."""
         return READ_FUNCTION[self.table]
 
+    @property
+    def data_size(self) -> int:
+        """Bytes of data in a good reply: 16 bits a register, 8 coils a byte."""
+        return (self.count + 7) // 8 if self.table in BIT_TABLES else 2 * self.count
+
     def row(self) -> dict[str, str]:
         """Return this read as text by column, for `plan`."""
         return {"unit": str(self.unit), "function": str(self.function), "table": self.table,
@@ -175,6 +180,11 @@ class ReadPlan:
         if not self.active and self._refused:
             return [self._refused[-1].request]
         return list(self.active)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether every read is answered: then `answered` has nothing to take note of."""
+        return not self._refused and not self._mute
 
     def probe(self, now_s: float) -> Request:
         """Return what a silent unit is asked: one point of the read whose turn it is, another one each time.

@@ -11,28 +11,30 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-import numpy as np
-
 from protocols.errors import DeviceError, Problem
 from protocols.modbus import frames
 from protocols.modbus.codec import BlockCodec
+from protocols.modbus.cycle import REQUESTS_MAX, Cycle
+from protocols.modbus.delivery import Delivery
 from protocols.modbus.line import Line
 from protocols.modbus.plan import GATEWAY_EXCEPTIONS, NO_REPLY, ReadPlan, Request, make_requests
 from protocols.modbus.schedule import SILENT_MAX_S, UnitState, reconnect_s
-from protocols.modbus.target import ModbusEndpoint, ModbusPoint, UnitLimits
-from protocols.samples import GOOD, NO_SOURCE_TIME, Block, PollBatch, Reading, SampleBatch, Sink
+from protocols.modbus.target import ModbusEndpoint, UnitLimits
+from protocols.samples import Reading, Sink
 
 MISMATCH_EVENT_S = 60.0
 """At most one event about mismatched replies of one unit in this time."""
+
+TAKE_S = 0.25
+"""Replies of a poll that takes longer are delivered in pieces of this length: no window closes before them."""
 
 
 @dataclass(slots=True)
 class _Unit:
     """One unit while it is polled.
 
-    ready_s: when it may be asked next, by the loop's clock.
-    todo: reads that are left of the poll that is under way. troubled: reads whose last answer was an exception, told
-    once each.
+    ready_s: when it may be asked next, by the loop's clock. todo: reads that are left of the poll that is under way.
+    troubled: reads whose last answer was an exception, told once each. cycle: the reads that were last asked as one.
     """
 
     unit: int
@@ -43,6 +45,7 @@ class _Unit:
     todo: list[Request] = field(default_factory=list)
     replies: int = 0
     troubled: set[Request] = field(default_factory=set)
+    cycle: Cycle | None = None
     mismatch_told_s: float = float("-inf")
     has_overrun: bool = False
 
@@ -50,16 +53,32 @@ class _Unit:
 _READY = attrgetter("ready_s")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Compiled:
-    """How the reply to one read is decoded and delivered. block: None if it holds strings only.
+class _Takes:
+    """Calls `take(begin)` with the number of the first reply that was not taken: every TAKE_S, and at the end."""
 
-    labelled: position in the block, slot, and known numbers of each point with labels.
-    """
+    def __init__(self, take: Callable[[int], None], times: Sequence[int]) -> None:
+        self._take = take
+        self._times = times
+        self._taken = 0
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(TAKE_S, self._look)
 
-    codec: BlockCodec
-    block: Block | None
-    labelled: tuple[tuple[int, int, frozenset[float]], ...]
+    def now(self) -> None:
+        """Take what is there."""
+        begin, self._taken = self._taken, len(self._times)
+        if begin < self._taken:
+            self._take(begin)
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(TAKE_S, self._look)
+        self.now()
+
+    def __enter__(self) -> _Takes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self.now()
 
 
 class Poller:
@@ -74,8 +93,7 @@ class Poller:
         self._sink = sink
         self._clock_ns = clock_ns
         self._units: list[_Unit] = []
-        self._compiled: dict[Request, _Compiled] = {}
-        self._unlabelled: set[int] = set()
+        self._delivery = Delivery(self._points, sink, endpoint.name)
         self._attempt = 0  # connections opened since the last valid reply
         self._is_lost = False
         self.is_running = False
@@ -127,7 +145,7 @@ class Poller:
                 return Reading(asked_ns=asked_ns)
         if reply.exception:
             return Reading(asked_ns=asked_ns)
-        decoded = BlockCodec(request.points, request.address).decode(reply.body)
+        decoded = BlockCodec([request]).decode(reply.body)
         value: float | str | None = None
         if decoded.texts:
             value = decoded.texts[0].text
@@ -176,6 +194,8 @@ class Poller:
         if not unit.todo:
             now_s = self._now_s()
             unit.todo = [unit.plan.probe(now_s)] if unit.state.is_silent else unit.plan.due(now_s)
+        if self._line.is_swift(unit.unit) and len(unit.todo) <= REQUESTS_MAX:
+            return await self._sweep(unit)
         while unit.todo:
             request = unit.todo.pop(0)
             try:
@@ -191,11 +211,58 @@ class Poller:
             self._answered(unit, request, reply, received_ns)
             if unit.todo and unit.limits.interval_ms:
                 return None
+        return self._polled(unit)
+
+    async def _sweep(self, unit: _Unit) -> None:
+        """Do the same as `_poll` with all reads as one piece: no task, no lock and no object for each of them."""
+        cycle = unit.cycle
+        if cycle is None or cycle.requests != tuple(unit.todo):
+            cycle = unit.cycle = Cycle(unit.todo)
+        cycle.begin()
+        unit.todo = []
+        times: list[int] = []
+        with _Takes(lambda begin: self._taken(unit, cycle, begin, times), times) as takes:
+            try:
+                while not cycle.is_done:
+                    async with self._line.turn(unit.unit):
+                        if not self._line.is_open:
+                            await self._line.open()
+                        await self._line.read_all(cycle, times)
+                    last = cycle.replies[-1] if times else b""
+                    if last in GATEWAY_EXCEPTIONS:
+                        takes.now()
+                        return self._failed(unit, cycle.requests[len(times) - 1], Problem.of(
+                            self._endpoint.name, "modbus.gateway_exception", unit=unit.unit, exception=last))
+            except DeviceError as error:
+                takes.now()
+                return self._failed(unit, cycle.requests[len(times)], error.problems[0])
+        return self._polled(unit)
+
+    def _taken(self, unit: _Unit, cycle: Cycle, begin: int, times: Sequence[int]) -> None:
+        """Deliver the replies of a cycle from `begin` on; all of them at once if there is nothing else to say."""
+        replies = cycle.replies
+        data = [reply for reply in replies if isinstance(reply, bytes)]
+        if len(data) < cycle.size or cycle.size == 1 or begin or not unit.plan.is_calm or unit.troubled:
+            for request, reply, received_ns in zip(cycle.requests[begin:], replies[begin:], times[begin:],
+                                                   strict=False):
+                if isinstance(reply, bytes):
+                    self._answered(unit, request, frames.Reply(reply), received_ns)
+                elif reply not in GATEWAY_EXCEPTIONS:
+                    self._answered(unit, request, frames.Reply(b"", exception=reply), received_ns)
+            return
+        self._heard(unit)
+        unit.replies += cycle.size - 1
+        first, last = times[0], times[-1]
+        devices = list(dict.fromkeys(request.device_index for request in cycle.requests))
+        self._sink.answered(devices, first)
+        self._sink.answered(devices, last)
+        self._delivery.all(cycle.requests, data, times)
+
+    def _polled(self, unit: _Unit) -> None:
         self._watch_pace(unit)
         unit.state = unit.state.answered(now_s=self._now_s(), poll_s=unit.limits.poll_s)
-        return None
 
-    def _answered(self, unit: _Unit, request: Request, reply: frames.Reply, received_ns: int) -> None:
+    def _heard(self, unit: _Unit) -> None:
         self._attempt = 0
         if self._is_lost:
             self._is_lost = False
@@ -205,15 +272,18 @@ class Poller:
             self._event("modbus.unit_back", unit=unit.unit)
         if unit.state.failures:
             unit.state = UnitState(unit.state.due_s)
+
+    def _answered(self, unit: _Unit, request: Request, reply: frames.Reply, received_ns: int) -> None:
+        self._heard(unit)
         self._sink.answered([request.device_index], received_ns)
         if reply.exception:
             self._excepted(unit, request, reply.exception)
             return
         unit.troubled.discard(request)
         if unit.plan.answered(request):
-            self._compiled.clear()
+            self._delivery.forget()
             self._event("modbus.points_back", unit=unit.unit, points=len(request.points))
-        self._deliver(request, reply.body, received_ns)
+        self._delivery.one(request, reply.body, received_ns)
 
     def _excepted(self, unit: _Unit, request: Request, exception: int) -> None:
         given_up = unit.plan.refused(request, exception, self._now_s())
@@ -224,31 +294,6 @@ class Poller:
             unit.troubled.add(request)
             self._event("modbus.exception", unit=unit.unit, exception=exception, table=request.table,
                         address=request.address, count=request.count)
-
-    def _deliver(self, request: Request, body: bytes, received_ns: int) -> None:
-        compiled = self._compiled.get(request)
-        if compiled is None:
-            compiled = self._compiled[request] = _compile(request)
-        decoded = compiled.codec.decode(body)
-        if compiled.block is not None:
-            for position, slot, known in compiled.labelled:
-                if slot not in self._unlabelled and decoded.value[position] not in known \
-                        and position not in decoded.missing:
-                    self._unlabelled.add(slot)
-                    self._event("modbus.label_unknown", address=self._points[slot].address.canonical)
-            self._sink.samples(PollBatch(
-                block=compiled.block, received_ns=received_ns, value=decoded.value, missing=decoded.missing))
-        if decoded.texts:
-            n = len(decoded.texts)
-            self._sink.samples(SampleBatch(
-                point_index=np.array([t.point_index for t in decoded.texts], dtype=np.int64),
-                received_ns=np.full(n, received_ns, dtype=np.int64),
-                source_ns=np.full(n, NO_SOURCE_TIME, dtype=np.int64),
-                value=np.array([t.value for t in decoded.texts], dtype=np.float64),
-                quality=np.full(n, GOOD, dtype=np.uint8),
-                texts=tuple((row, t.text) for row, t in enumerate(decoded.texts))))
-        if decoded.undecodable:
-            self._sink.discarded("undecodable", decoded.undecodable)
 
     def _failed(self, unit: _Unit, request: Request, problem: Problem) -> None:
         unit.todo.clear()
@@ -282,12 +327,3 @@ class Poller:
 
     def _tell(self, problem: Problem) -> None:
         self._sink.event(problem.code, problem.where, **dict(problem.args))
-
-
-def _compile(request: Request) -> _Compiled:
-    codec = BlockCodec(request.points, request.address)
-    known: dict[int, ModbusPoint] = {p.point_index: p for p in request.points if p.labels}
-    return _Compiled(
-        codec, Block(codec.numeric, request.device_index) if codec.numeric.size else None,
-        tuple((position, slot, frozenset(float(number) for number, _ in known[slot].labels))
-              for position, slot in enumerate(codec.numeric.tolist()) if slot in known))

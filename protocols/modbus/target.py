@@ -215,10 +215,13 @@ def parse_labels(text: str, *, where: str = "") -> tuple[tuple[int, str], ...]:
     return tuple(labels.items())
 
 
+IN_FLIGHT_MAX = 16
+"""MODBUS Messaging on TCP/IP, 4.4.1.3: a server says how many transactions it takes at once, 1 to 16 as a rule."""
+
 LIMITS: dict[str, tuple[float, float]] = {
     "poll_s": (0.01, 86_400), "timeout_s": (0.01, 60), "max_registers": (1, REGISTERS_PER_READ_MAX),
     "max_bits": (1, BITS_PER_READ_MAX), "max_gap": (0, BITS_PER_READ_MAX), "pause_ms": (0, 60_000),
-    "interval_ms": (0, 60_000), "baudrate": (300, 4_000_000), "stopbits": (1, 2)}
+    "interval_ms": (0, 60_000), "in_flight": (1, IN_FLIGHT_MAX), "baudrate": (300, 4_000_000), "stopbits": (1, 2)}
 """Least and greatest value of every number of a connection or of its units."""
 
 
@@ -226,7 +229,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 class UnitLimits:
     """How one unit is asked. interval_ms: least time between two requests to it, counted from their starts.
 
-    The others are as in `ModbusEndpoint`.
+    in_flight: requests that may be outstanding at once. The others are as in `ModbusEndpoint`.
     """
 
     poll_s: float
@@ -236,6 +239,7 @@ class UnitLimits:
     max_gap: int
     pause_ms: int
     interval_ms: int
+    in_flight: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,16 +254,18 @@ class UnitSettings:
     max_gap: int | None = None
     pause_ms: int | None = None
     interval_ms: int | None = None
+    in_flight: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModbusEndpoint:
-    """One connection: one socket or serial line, shared by its units, with one request outstanding.
+    """One connection: one socket or serial line, shared by its units, with one request outstanding as a rule.
 
     endpoint: `tcp://HOST:PORT` for modbus_tcp and modbus_rtu_over_tcp, `tls://HOST:PORT` for modbus_tls,
     `serial:///dev/ttyS0` for modbus_rtu.
     timeout_s: for connecting, and for each reply. max_gap: addresses nobody asked for that one read may include.
-    pause_ms: silence kept on the line after each reply. interval_ms: see UnitLimits.
+    pause_ms: silence kept on the line after each reply. interval_ms: see UnitLimits. in_flight: more than 1 for devices
+    that are known to take more requests before they have answered, in order; neither over RTU nor with pauses.
     units: exceptions for single units; `of` resolves them.
     ca_file, certificate_file, key_file (PEM): modbus_tls only, and all needed there: whom this gateway believes, and
     who it says it is. server_name: the name in the server's certificate where it is not the host of the endpoint.
@@ -276,6 +282,7 @@ class ModbusEndpoint:
     max_gap: int = 8
     pause_ms: int = 0
     interval_ms: int = 0
+    in_flight: int = 1
     units: tuple[UnitSettings, ...] = ()
     baudrate: int = 9600
     parity: str = "E"
@@ -308,6 +315,13 @@ class ModbusEndpoint:
         if self.parity not in PARITIES:
             yield Problem.of(at, "modbus.bad_parity", parity=self.parity)
         yield from self._unit_problems(at)
+        for settings in (None, *self.units):
+            in_flight, pause_ms, interval_ms = (
+                _first(getattr(settings, key, None), getattr(self, key))
+                for key in ("in_flight", "pause_ms", "interval_ms"))
+            if in_flight > 1 and (self.is_rtu or pause_ms or interval_ms):
+                yield Problem.of(at, "modbus.in_flight_alone", in_flight=in_flight)
+                break
         for key in TLS_FILES:
             if self.protocol == "modbus_tls" and getattr(self, key) is None:
                 yield Problem.of(f"{at}.{key}", "modbus.tls_file_missing", key=key)

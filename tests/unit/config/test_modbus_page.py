@@ -27,7 +27,7 @@ def blocks(kind: str, part: str) -> list[str]:
 
 def test_the_examples_are_one_configuration_that_loads(tmp_path: Path) -> None:
     examples = blocks("toml", "[[connections]]")
-    assert len(examples) == 3
+    assert len(examples) == 4
     head = '[gateway]\nsite = "S"\nuscc = "91320594MAEXAMPLEB"\nledger_date = 2026-11-01\n'
     (tmp_path / "gateway.toml").write_text(head + "\n".join(examples), encoding="utf-8")
     (tmp_path / "devices.csv").write_text(
@@ -44,6 +44,8 @@ def test_the_examples_are_one_configuration_that_loads(tmp_path: Path) -> None:
     assert [p.address.canonical for p in config.points if isinstance(p.address, ModbusAddress)] == [
         "1/holding/100/float32", "1/holding/110/uint16", "1/holding/111/bool/3", "1/input/7/int16",
         "1/holding/200/string", "2/input/0/uint32", "2/discrete/12/bool"]
+    plc = config.endpoints["press-plc"]
+    assert isinstance(plc, ModbusEndpoint) and plc.of(1).in_flight == 8
     assert config.points[1].labels == ((0, "stopped"), (1, "running"), (2, "fault"))
 
 

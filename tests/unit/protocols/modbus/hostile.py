@@ -36,7 +36,11 @@ def content(unit: int, address: int) -> int:
 
 
 class Hostile:
-    """A Modbus server with a will of its own, of one seed. latest: number, unit and address of the last request."""
+    """A Modbus server with a will of its own, of one seed.
+
+    asked: unit and block of each request, by its number. current: number of the last request on the newest connection;
+    what a connection that the driver has left still holds is read later, and answered to nobody.
+    """
 
     def __init__(self, seed: int, *, is_rtu: bool, timeout_s: float = 0.06, good_weight: int = 60) -> None:
         self.rng = random.Random(seed)
@@ -47,7 +51,8 @@ class Hostile:
         self.weights = list(accumulate(tricks.values()))
         self.newest: asyncio.StreamWriter | None = None
         self.number = 0
-        self.latest = (0, 0, 0)
+        self.asked = [(0, 0)]
+        self.current = 0
         self.played: Counter[str] = Counter()
         self.functions: set[int] = set()
         self.last_transaction = 0
@@ -79,7 +84,9 @@ class Hostile:
                 self.functions.add(pdu[0])
                 self.number += 1
                 address, count = int.from_bytes(pdu[1:3], "big"), int.from_bytes(pdu[3:5], "big")
-                self.latest = (self.number, unit, address)
+                self.asked.append((unit, address // BLOCK * BLOCK))
+                if writer is self.newest:
+                    self.current = self.number
                 trick = self.rng.choices(self.tricks, cum_weights=self.weights)[0]
                 self.played[trick] += 1
                 await self.play(trick, writer, transaction, unit, address, count)
@@ -146,6 +153,7 @@ class Hostile:
             await asyncio.sleep(self.rng.uniform(0, 0.01))
             writer.write(good if trick == "twice_later" else b"\x07\x03")
             await writer.drain()
+            await asyncio.sleep(0.002)  # so that it is seen alone, not in front of the next answer
 
     async def hand_over(self, frame: bytes) -> None:
         await asyncio.sleep(1.5 * self.timeout_s)
@@ -174,8 +182,13 @@ class Outcome:
 
 
 async def attack(protocol: str, hostile: Hostile, *, requests: int, units: tuple[int, ...], poll_s: float = 0.01,
-                 deadline_s: float = 60) -> Outcome:
-    """Run the driver against `hostile` until it was asked `requests` times. The caller shortens schedule's waits."""
+                 deadline_s: float = 60, in_flight: int = 1) -> Outcome:
+    """Run the driver against `hostile` until it was asked `requests` times. The caller shortens schedule's waits.
+
+    The driver's clock is the number of the last request that the server had from it when a reply arrived. So with one request
+    in flight, the time of a sample is the number of the request that its reply must answer; with more of them, it is
+    the number of one that is at most so many behind.
+    """
     points: list[ModbusPoint] = []
     meant: dict[int, tuple[int, int, int]] = {}  # meant: point slot -> (unit, block, register)
     for unit in units:
@@ -185,23 +198,34 @@ async def attack(protocol: str, hostile: Hostile, *, requests: int, units: tuple
                 points.append(point(len(points), f"{unit}/holding/{block + register}",
                                     "uint32" if register == 0 else "uint16", device=unit))
     sink, checked = Recording(), [0]
+    answered: set[int] = set()
     wrong: list[object] = []
 
     def compare(rows: SampleBatch) -> None:
-        number, asked_unit, asked = hostile.latest
-        for slot, value in zip(rows.point_index.tolist(), rows.value.tolist(), strict=True):
+        numbers: dict[tuple[int, int, int], int] = {}  # (time, unit, block) -> number that came with it
+        for slot, at, value in zip(rows.point_index.tolist(), rows.received_ns.tolist(), rows.value.tolist(),
+                                   strict=True):
             unit, block, register = meant[slot]
-            expected = number if register == 0 else content(unit, block + register)
+            if register == 0:
+                numbers[at, unit, block] = int(value)
+                expected = at if in_flight == 1 else next(
+                    (n for n in range(at, max(0, at - in_flight), -1) if n == value and n not in answered), at)
+                answered.add(int(value))
+            else:
+                expected = content(unit, block + register)
             checked[0] += 1
-            if value != expected or (unit, block) != (asked_unit, asked // BLOCK * BLOCK):
-                wrong.append((hostile.latest, meant[slot], value, expected))
+            if value != expected:
+                wrong.append((at, meant[slot], value, expected))
+        wrong.extend((at, unit, block, number) for (at, unit, block), number in numbers.items()
+                     if hostile.asked[min(number, hostile.number)] != (unit, block))
 
     sink.on_samples = compare
     loop_errors: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: loop_errors.append(context))
     async with hostile.serving() as port:
-        at = endpoint(port, protocol=protocol, poll_s=poll_s, timeout_s=hostile.timeout_s, max_gap=0)
-        driver = Driver(at, points, sink)
+        at = endpoint(port, protocol=protocol, poll_s=poll_s, timeout_s=hostile.timeout_s, max_gap=0,
+                      in_flight=in_flight)
+        driver = Driver(at, points, sink, clock_ns=lambda: hostile.current)
         assert len(driver.plan()) == len(units) * len(BLOCKS)
         async with running(driver):
             await until(lambda: hostile.number >= requests, deadline_s=deadline_s, what=f"{requests} requests")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.modbus.codec import EXACT_MAX, BlockCodec, Decoded
-from protocols.modbus.target import ORDERS, ModbusPoint, parse_address
+from protocols.modbus.plan import Request
+from protocols.modbus.target import BIT_TABLES, ORDERS, ModbusPoint, parse_address
 from protocols.samples import fingerprint
 
 STRUCT = {"int16": ">h", "uint16": ">H", "int32": ">i", "uint32": ">I", "int64": ">q", "uint64": ">Q",
@@ -23,8 +24,15 @@ def point(text: str, type_: str = "", index: int = 0, **more: object) -> ModbusP
     return ModbusPoint(point_index=index, device_index=0, address=address, **more)  # type: ignore[arg-type] # by name
 
 
+def codec_of(points: list[ModbusPoint], count: int, start: int = 0) -> BlockCodec:
+    address = points[0].address
+    return BlockCodec([Request(unit=1, table=address.table, address=start, count=count, device_index=0,
+                               points=tuple(points))])
+
+
 def decode(points: list[ModbusPoint], body: bytes, start: int = 0) -> Decoded:
-    return BlockCodec(points, start).decode(body)
+    is_bits = points[0].address.table in BIT_TABLES
+    return codec_of(points, len(body) * 8 if is_bits else len(body) // 2, start).decode(body)
 
 
 # 123456.789 as IEEE 754 single is 0x47F12065; the other bytes were written down by hand from it.
@@ -113,7 +121,7 @@ def test_strings(raw: bytes, text: str) -> None:
 
 
 def test_garbage_behind_the_end_of_a_string_is_no_change() -> None:
-    codec = BlockCodec([point("1/holding/0:4", "string")], 0)
+    codec = codec_of([point("1/holding/0:4", "string")], 4)
     raws = (b"AB\0\x01\x02\x03\x04\x05", b"AB\0xxxxx", b"AC\0xxxxx")
     one, two, other = (codec.decode(raw).texts[0].value for raw in raws)
     assert one == two != other
@@ -148,7 +156,7 @@ def test_a_mixed_block_keeps_every_point_in_its_place() -> None:
     body[6:10] = b"OK\0\0"
     body[20:28] = struct.pack(">q", -5)
     body[28:30] = b"\x99\x99"
-    codec = BlockCodec(points, 10)
+    codec = codec_of(points, 15, 10)
     found = codec.decode(bytes(body))
     assert dict(zip(codec.numeric.tolist(), found.value.tolist(), strict=True)) == {
         50: 1.5, 51: 264.0, 52: 1.0, 54: -5.0, 55: 9999.0}
@@ -188,7 +196,7 @@ def test_round_trip_of_any_block_in_any_order_of_points(
         body += to_wire(type_, order, value)
         at += points[-1].address.size
     rng.shuffle(points)  # type: ignore[attr-defined] # hypothesis' Random
-    codec = BlockCodec(points, start)
+    codec = codec_of(points, len(body) // 2, start)
     found = codec.decode(body)
     texts = {t.point_index: t.text for t in found.texts}
     for position, index in enumerate(codec.numeric.tolist()):

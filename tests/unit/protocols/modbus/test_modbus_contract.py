@@ -18,6 +18,7 @@ from pymodbus.pdu import DecodePDU
 
 import protocols.modbus.driver as driver_module
 from protocols.errors import DeviceError
+from protocols.modbus.cycle import TRANSACTION_MAX
 from protocols.modbus.driver import Link
 from tests.unit.protocols.modbus.recording import endpoint, until
 
@@ -139,6 +140,38 @@ async def test_the_hook_keeps_all_bytes_from_pymodbus_parser(caplog: pytest.LogC
                     (False, bytes.fromhex("0001 0000 0003 01 ff 00"))]
     assert on_wire == seen[0][1]
     assert caplog.records == []
+
+
+async def test_a_tap_on_the_transport_gets_every_byte_and_pymodbus_still_hears_of_the_end() -> None:
+    """What bursts rely on: `ctx` is the protocol of `ctx.transport`, and numbers requests by `next_tid`."""
+    on_wire, states, seen = bytearray(), list[bool](), list[bytes]()
+
+    class Ear(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            seen.append(data)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            client.ctx.connection_lost(exc)
+
+    server = await started(on_wire, answer=b"answer")
+    async with server:
+        client = AsyncModbusTcpClient("127.0.0.1", port=server.sockets[0].getsockname()[1], retries=0,
+                                      reconnect_delay=0, trace_connect=states.append)
+        assert await client.connect()
+        transport = client.ctx.transport
+        assert isinstance(transport, asyncio.Transport)
+        assert transport.get_protocol() is client.ctx
+        transport.set_protocol(Ear())
+        client.ctx.next_tid = 41
+        await client.read_coils(5, count=9, device_id=3, no_response_expected=True)
+        await until(lambda: seen == [b"answer"])
+        assert on_wire[:2] == (42).to_bytes(2, "big")
+        assert client.ctx.getNextTID() == 43
+        client.ctx.next_tid = TRANSACTION_MAX
+        assert client.ctx.getNextTID() == 1
+        transport.abort()
+        await until(lambda: states == [True, False])
+        assert not client.connected
 
 
 async def test_pymodbus_neither_reconnects_nor_tells_but_through_the_hook() -> None:

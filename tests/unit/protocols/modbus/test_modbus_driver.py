@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+import numpy as np
 import pytest
 from pymodbus import FramerType
 from pymodbus.client import AsyncModbusTcpClient
@@ -86,11 +87,15 @@ async def test_values_of_all_tables_arrive(protocol: str, framer: FramerType) ->
     assert set(sink.texts[5]) == {"PUMP 7"}
     assert sink.events == []
     assert set(sink.replies) == {0, 1}
-    polls = [b for b in sink.batches if isinstance(b, PollBatch)]
-    assert {p.block.device_index for p in polls} == {0, 1}
-    assert all(not p.value.flags.writeable for p in polls)
-    assert {p.received_ns for p in polls} <= set(sink.times)
+    assert all(not batch.value.flags.writeable for batch in sink.batches)
     assert min(sink.times) >= 10**18
+    times: dict[tuple[int, ...], set[int]] = {}  # slots that were received together -> when
+    for batch in sink.batches:
+        rows = batch.samples() if isinstance(batch, PollBatch) else batch
+        for at in np.unique(rows.received_ns).tolist():
+            times.setdefault(tuple(sorted(rows.point_index[rows.received_ns == at].tolist())), set()).add(at)
+    assert set(times) == {(0, 1, 2, 4, 9), (3,), (6, 7), (8,), (10,), (5,)}, "one time for each reply"
+    assert times[(5,)] <= times[(0, 1, 2, 4, 9)], "a text has the time of the reply it came in"
 
 
 async def test_blocks_are_made_once_and_shared() -> None:

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.errors import ConfigError
-from protocols.modbus.target import REGISTERS_OF, ModbusAddress, ModbusEndpoint, ModbusPoint, parse_address
+from protocols.modbus.target import (
+    REGISTERS_OF,
+    ModbusAddress,
+    ModbusEndpoint,
+    ModbusPoint,
+    UnitSettings,
+    parse_address,
+)
 
 
 @pytest.mark.parametrize(("text", "type_", "canonical", "base"), [
@@ -123,6 +130,16 @@ def test_a_bad_connection_names_all_its_problems() -> None:
         "poll_s", "timeout_s", "max_registers", "max_bits", "max_gap", "pause_ms"}
     assert {p.code for p in problems} == {"modbus.bad_protocol", "modbus.out_of_range", "modbus.bad_parity"}
     assert {p.where for p in problems} == {"gateway.toml"}
+
+
+@pytest.mark.parametrize("more", [
+    {"protocol": "modbus_rtu_over_tcp"}, {"pause_ms": 5}, {"interval_ms": 5},
+    {"in_flight": 1, "units": (UnitSettings(ids=(3,), in_flight=2, pause_ms=1),)}], ids=str)
+def test_several_requests_in_flight_go_with_neither_pauses_nor_rtu(more: dict[str, object]) -> None:
+    settings: dict[str, object] = {"protocol": "modbus_tcp", "in_flight": 8}
+    with pytest.raises(ConfigError) as caught:
+        ModbusEndpoint(name="line", endpoint="tcp://h", **settings | more)  # type: ignore[arg-type] # by name
+    assert [p.code for p in caught.value.problems] == ["modbus.in_flight_alone"]
 
 
 @pytest.mark.parametrize(("type_", "more", "code"), [

@@ -1,0 +1,85 @@
+/* A Modbus TCP server that is never the limit: function 3 only, any number of requests in flight, one epoll loop.
+ * Register r of every unit holds r. Prints the port it listens on. modbus_server [PORT] */
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { FDS = 4096, IN = 12 * 256, OUT = 259 * 256, REGISTERS = 65536 };
+
+struct peer { size_t have; uint8_t in[IN]; };
+
+static struct peer *peers[FDS];
+static uint8_t memory[2 * (REGISTERS + 256)];
+static uint8_t out[OUT];
+
+static int send_all(int fd, const uint8_t *data, size_t size) {
+    while (size) {
+        ssize_t n = send(fd, data, size, MSG_NOSIGNAL);
+        if (n <= 0) return 0;
+        data += n;
+        size -= n;
+    }
+    return 1;
+}
+
+/* Answer every whole request that has arrived. Returns 0 when the peer is to be dropped. */
+static int serve(int fd, struct peer *p) {
+    ssize_t n = recv(fd, p->in + p->have, IN - p->have, 0);
+    if (n <= 0) return 0;
+    p->have += n;
+    size_t at = 0, filled = 0;
+    for (; p->have - at >= 12; at += 12) {
+        const uint8_t *q = p->in + at;
+        unsigned address = q[8] << 8 | q[9], count = q[10] << 8 | q[11];
+        if (q[5] != 6 || q[7] != 3 || count < 1 || count > 125) return 0;
+        uint8_t *r = out + filled;
+        memcpy(r, q, 4);
+        r[4] = 0, r[5] = 3 + 2 * count, r[6] = q[6], r[7] = 3, r[8] = 2 * count;
+        memcpy(r + 9, memory + 2 * address, 2 * count);
+        filled += 9 + 2 * count;
+    }
+    memmove(p->in, p->in + at, p->have - at);
+    p->have -= at;
+    return send_all(fd, out, filled);
+}
+
+int main(int argc, char **argv) {
+    for (int i = 0; i < REGISTERS; i++) memory[2 * i] = i >> 8, memory[2 * i + 1] = i;
+    int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(argc > 1 ? atoi(argv[1]) : 0),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (void *)&at, size) || listen(listener, 512) || getsockname(listener, (void *)&at, &size)) {
+        perror("modbus_server");
+        return 1;
+    }
+    printf("%d\n", ntohs(at.sin_port));
+    fflush(stdout);
+    int poll = epoll_create1(0);
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, ready[64];
+    epoll_ctl(poll, EPOLL_CTL_ADD, listener, &event);
+    for (;;) {
+        int n = epoll_wait(poll, ready, 64, -1);
+        for (int k = 0; k < n; k++) {
+            int fd = ready[k].data.fd;
+            if (fd != listener) {
+                if (!serve(fd, peers[fd])) close(fd);
+                continue;
+            }
+            int peer = accept(listener, NULL, NULL);
+            if (peer < 0 || peer >= FDS) continue;
+            setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+            if (!peers[peer]) peers[peer] = malloc(sizeof(struct peer));
+            peers[peer]->have = 0;
+            event = (struct epoll_event){.events = EPOLLIN, .data.fd = peer};
+            epoll_ctl(poll, EPOLL_CTL_ADD, peer, &event);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+"""Turns replies into batches for a sink: one reply alone as a poll, all replies of a cycle together as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.modbus.codec import BlockCodec, Decoded
+from protocols.modbus.plan import Request
+from protocols.modbus.target import ModbusPoint
+from protocols.samples import GOOD, NO_SOURCE_TIME, Block, PollBatch, SampleBatch, Sink
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """How the data of some replies, joined, are decoded and delivered; what every batch of it shares.
+
+    block: for a single reply; None if it holds strings only. reply_of: point slot -> number of its reply.
+    replies: shape (n,), number of the reply that each numeric point comes from. source, quality: shape (n,).
+    labelled: position in the column, slot, and known numbers of each point with labels.
+    """
+
+    codec: BlockCodec
+    block: Block | None
+    reply_of: Mapping[int, int]
+    replies: NDArray[np.int64]
+    source: NDArray[np.int64]
+    quality: NDArray[np.uint8]
+    labelled: tuple[tuple[int, int, frozenset[float]], ...]
+
+
+class Delivery:
+    """Everything that one line reads goes through here to `sink`."""
+
+    def __init__(self, points: Mapping[int, ModbusPoint], sink: Sink, name: str) -> None:
+        self._points = points
+        self._sink = sink
+        self._name = name
+        self._plans: dict[Request, _Plan] = {}
+        self._cycle: tuple[Sequence[Request], _Plan] | None = None
+        self._unlabelled: set[int] = set()
+
+    def forget(self) -> None:
+        """Let go of how replies are decoded: the plan has changed."""
+        self._plans.clear()
+        self._cycle = None
+
+    def one(self, request: Request, data: bytes, received_ns: int) -> None:
+        """Deliver a good reply."""
+        plan = self._plans.get(request)
+        if plan is None:
+            plan = self._plans[request] = _plan([request])
+        decoded = plan.codec.decode(data)
+        if plan.block is not None:
+            self._look_at_labels(plan, decoded)
+            self._sink.samples(PollBatch(block=plan.block, received_ns=received_ns, value=decoded.value,
+                                         missing=decoded.missing))
+        self._rest(plan, decoded, (received_ns,))
+
+    def all(self, requests: Sequence[Request], data: Iterable[bytes], times: Sequence[int]) -> None:
+        """Deliver the good replies to all reads of a cycle, each sample with the time that its own reply arrived."""
+        if self._cycle is None or self._cycle[0] is not requests:
+            self._cycle = (requests, _plan(requests))
+        plan = self._cycle[1]
+        decoded = plan.codec.decode(b"".join(data))
+        if decoded.value.size:
+            self._look_at_labels(plan, decoded)
+            received = np.array(times, dtype=np.int64)[plan.replies]
+            point, source, value, quality = plan.codec.numeric, plan.source, decoded.value, plan.quality
+            if decoded.missing.size:
+                keep = np.ones(value.size, dtype=np.bool_)
+                keep[decoded.missing] = False
+                point, received, source, value, quality = (
+                    point[keep], received[keep], source[keep], value[keep], quality[keep])
+            self._sink.samples(SampleBatch(point_index=point, received_ns=received, source_ns=source, value=value,
+                                           quality=quality))
+        self._rest(plan, decoded, times)
+
+    def _rest(self, plan: _Plan, decoded: Decoded, times: Sequence[int]) -> None:
+        """Deliver what is no number, and count what is no value."""
+        if decoded.texts:
+            n = len(decoded.texts)
+            self._sink.samples(SampleBatch(
+                point_index=np.array([t.point_index for t in decoded.texts], dtype=np.int64),
+                received_ns=np.array([times[plan.reply_of[t.point_index]] for t in decoded.texts], dtype=np.int64),
+                source_ns=np.full(n, NO_SOURCE_TIME, dtype=np.int64),
+                value=np.array([t.value for t in decoded.texts], dtype=np.float64),
+                quality=np.full(n, GOOD, dtype=np.uint8),
+                texts=tuple((row, t.text) for row, t in enumerate(decoded.texts))))
+        if decoded.undecodable:
+            self._sink.discarded("undecodable", decoded.undecodable)
+
+    def _look_at_labels(self, plan: _Plan, decoded: Decoded) -> None:
+        """Tell once of each point whose number its labels do not know."""
+        for position, slot, known in plan.labelled:
+            if slot not in self._unlabelled and decoded.value[position] not in known \
+                    and position not in decoded.missing:
+                self._unlabelled.add(slot)
+                self._sink.event("modbus.label_unknown", self._name, address=self._points[slot].address.canonical)
+
+
+def _plan(requests: Sequence[Request]) -> _Plan:
+    codec = BlockCodec(requests)
+    reply_of = {point.point_index: number for number, request in enumerate(requests) for point in request.points}
+    known = {point.point_index: point for request in requests for point in request.points if point.labels}
+    slots = codec.numeric.tolist()
+    return _Plan(
+        codec, Block(codec.numeric, requests[0].device_index) if slots else None, reply_of,
+        np.array([reply_of[slot] for slot in slots], dtype=np.int64),
+        np.full(len(slots), NO_SOURCE_TIME, dtype=np.int64), np.full(len(slots), GOOD, dtype=np.uint8),
+        tuple((position, slot, frozenset(float(number) for number, _ in known[slot].labels))
+              for position, slot in enumerate(slots) if slot in known))
