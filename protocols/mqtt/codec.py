@@ -4,21 +4,23 @@ Compressed payloads are no part of the standard, but of its first implementation
 whose `uuid` says so and whose `body` is the payload itself, zlib or gzip.
 
 Source: Eclipse Sparkplug Specification 3.0.0, chapter 6; the envelope: "Sparkplug B Payload Compression" in the
-documentation of Cirrus Link. Units: timestamps of the wire are milliseconds of UTC.
+documentation of Cirrus Link. Members of templates are metrics like others, `INSTANCE/MEMBER`. Units: timestamps of the
+wire are milliseconds of UTC.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
 from protocols.errors import DeviceError, Problem
-from protocols.mqtt.columns import Columns, Decoded, of_bytes, of_integer, of_text
+from protocols.mqtt.columns import Columns
 from protocols.mqtt.sparkplug_pb2 import Payload
-from protocols.samples import BAD, GOOD, NOT_LIVE, UNCERTAIN
+from protocols.mqtt.values import BOOLEAN, TEMPLATE, decode, quality_of
+from protocols.samples import NOT_LIVE
 
 MAX_PAYLOAD_BYTES = 1024 * 1024
 """Larger payloads are not looked into, packed or unpacked. A birth of 10 000 metrics with names of 60 characters stays
@@ -37,29 +39,13 @@ ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 
 _OWN_PREFIXES = ("Node Control/", "Device Control/")
 
-INTEGER_BITS = {1: 8, 2: 16, 3: 32, 4: 64}
-UNSIGNED_BITS = {5: 8, 6: 16, 7: 32, 8: 64, 13: 64}
-"""13 is DateTime, in milliseconds."""
-FLOAT, DOUBLE, BOOLEAN, STRING, TEXT, UUID, BYTES, FILE = 9, 10, 11, 12, 14, 15, 17, 18
-ARRAYS = range(22, 35)
-"""Arrays travel packed into bytes; like every value no float64 can hold they are compared, not read."""
-
-POINT_TYPE = {1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "uint8", 6: "uint16", 7: "uint32", 8: "uint64",
-              9: "float32", 10: "float64", 11: "bool", 12: "string", 13: "datetime", 14: "string", 15: "string",
-              17: "bytes", 18: "bytes"}
-"""Data type of a birth -> the name that points use for it."""
-
-QUALITY_STALE = 500
-"""Property `Quality`: 192 good, 0 bad, 500 stale, that is the last value of something no longer connected."""
-
-
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One payload, parsed. names: of the metrics, one each, empty if absent.
 
     seq: None if absent, else as sent. bd_seq: of a birth or death of a node, None if absent.
 
-    samples: metrics that are values, that is without the protocol's own (bdSeq, node and device control).
+    samples: metrics and members of templates that are values, without the protocol's own (bdSeq, control switches).
     """
 
     metrics: tuple[Payload.Metric, ...]
@@ -121,7 +107,9 @@ def parse(payload: bytes, *, where: str) -> Frame:
         if name == BD_SEQ:
             bd_seq = metric.int_value if metric.WhichOneof("value") == "int_value" else metric.long_value
     # Most metrics of data have an alias and no name.
-    samples = sum(not name or not is_own(name) for name in names)
+    samples = sum(map(samples_of, metrics, names))
+    if samples > METRICS_MAX:
+        raise DeviceError(Problem.of(where, "mqtt.too_many_metrics", count=samples, max=METRICS_MAX))
     return Frame(metrics=metrics, names=names, sent_ms=message.timestamp, bd_seq=bd_seq, samples=samples,
                  seq=message.seq if message.HasField("seq") else None)
 
@@ -165,12 +153,24 @@ def alias_table(frame: Frame, points: Mapping[str, int]) -> AliasTable:
     """Read a birth certificate. points: metric name -> point slot, for this node or device."""
     by_alias: dict[int, Binding] = {}
     by_name: dict[str, Binding] = {}
-    for metric, name in zip(frame.metrics, frame.names, strict=True):
-        index = points.get(name)
-        binding = Binding(name, metric.datatype, index, index is None and is_own(name))
-        by_name[name] = binding
-        if metric.HasField("alias"):
-            by_alias[metric.alias] = binding
+
+    def read(metrics: Iterable[Payload.Metric], names: Iterable[str], above: str) -> None:
+        for metric, name in zip(metrics, names, strict=True):
+            whole = above + name
+            if metric.HasField("template_value"):
+                if metric.HasField("alias"):
+                    by_alias[metric.alias] = Binding(whole, TEMPLATE, None)
+                if not metric.template_value.is_definition:
+                    members = metric.template_value.metrics
+                    read(members, map(_name, members), whole + "/")
+                continue
+            index = points.get(whole)
+            binding = Binding(whole, metric.datatype, index, index is None and is_own(whole))
+            by_name[whole] = binding
+            if metric.HasField("alias"):
+                by_alias[metric.alias] = binding
+
+    read(frame.metrics, frame.names, "")
     return AliasTable(by_alias, by_name)
 
 
@@ -183,87 +183,58 @@ def add_metrics(
     """
     before = len(columns)
     unknown = undecodable = strangers = 0
-    for metric, name in zip(frame.metrics, frame.names, strict=True):
-        # A birth carries both, name and alias; data carries one of them.
-        if name:
-            binding = table.by_name.get(name) or Binding(name, 0, points.get(name), is_own(name))
-        elif metric.HasField("alias") and metric.alias in table.by_alias:
-            binding = table.by_alias[metric.alias]
-        else:
-            undecodable += 1
-            strangers += 1
-            continue
-        if binding.point_index is None:
-            unknown += not binding.is_own
-            continue
-        sent_ms = metric.timestamp or frame.sent_ms
-        try:
-            value = None if metric.is_null else decode(metric, metric.datatype or binding.datatype)
-        except ValueError:
-            undecodable += 1
-            continue
-        if sent_ms > TIMESTAMP_MS_MAX:
-            undecodable += 1
-            continue
-        columns.add(binding.point_index, received_ns, sent_ms * NS_PER_MS, value, _quality(metric))
+
+    def add(metrics: Iterable[Payload.Metric], names: Iterable[str], above: str, sent_ms: int, marks: int) -> None:
+        nonlocal unknown, undecodable, strangers
+        for metric, name in zip(metrics, names, strict=True):
+            # A birth carries both, name and alias; data carries one of them.
+            if name:
+                whole = above + name
+                binding = table.by_name.get(whole) or Binding(whole, 0, points.get(whole), is_own(whole))
+            elif metric.HasField("alias") and metric.alias in table.by_alias:
+                binding = table.by_alias[metric.alias]
+            else:
+                lost = samples_of(metric, name)
+                undecodable += lost
+                strangers += lost
+                continue
+            at_ms = metric.timestamp or sent_ms
+            if metric.HasField("template_value"):
+                if not metric.template_value.is_definition:
+                    members = metric.template_value.metrics
+                    below = marks | (NOT_LIVE if metric.is_historical else 0)
+                    add(members, map(_name, members), binding.name + "/", at_ms, below)
+                continue
+            if binding.point_index is None:
+                unknown += not (binding.is_own and name)
+                continue
+            try:
+                value = None if metric.is_null else decode(metric, metric.datatype or binding.datatype)
+            except ValueError:
+                undecodable += 1
+                continue
+            if at_ms > TIMESTAMP_MS_MAX:
+                undecodable += 1
+                continue
+            columns.add(binding.point_index, received_ns, at_ms * NS_PER_MS, value, quality_of(metric) | marks)
+
+    add(frame.metrics, frame.names, "", frame.sent_ms, 0)
     return Tally(len(columns) - before, unknown, undecodable, strangers)
 
 
-def decode(metric: Payload.Metric, datatype: int) -> Decoded:
-    """Return the value of a metric that is not null. Raises ValueError if it has none of this type."""
-    kind = metric.WhichOneof("value")
-    if kind in ("int_value", "long_value"):
-        number = metric.int_value if kind == "int_value" else metric.long_value
-        if datatype in INTEGER_BITS:
-            return of_integer(_signed(number, INTEGER_BITS[datatype]))
-        if datatype in UNSIGNED_BITS and number >> UNSIGNED_BITS[datatype] == 0:
-            return of_integer(number)
-    elif kind in ("float_value", "double_value"):
-        if datatype in (FLOAT, DOUBLE):
-            return Decoded(metric.float_value if kind == "float_value" else metric.double_value)
-    elif kind == "boolean_value" and datatype == BOOLEAN:
-        return Decoded(float(metric.boolean_value))
-    elif kind == "string_value" and datatype in (STRING, TEXT, UUID):
-        # Edge nodes of an older code page send texts that are no UTF-8; protobuf hands those over as bytes.
-        text: str | bytes = metric.string_value
-        return of_text(text) if isinstance(text, str) else of_bytes(text)
-    elif kind == "bytes_value" and (datatype in (BYTES, FILE) or datatype in ARRAYS):
-        return of_bytes(metric.bytes_value)
-    raise ValueError(f"data type {datatype} cannot be in {kind}")
+def samples_of(metric: Payload.Metric, name: str) -> int:
+    """Return how many samples a metric is: its members if it is a template's instance, none if it is the protocol's."""
+    if not metric.HasField("template_value"):
+        return 0 if name and is_own(name) else 1
+    if metric.template_value.is_definition:
+        return 0
+    return sum(samples_of(member, "") for member in metric.template_value.metrics)
 
 
 def _name(metric: Payload.Metric) -> str:
     """Return the name. protobuf hands over bytes where it is no UTF-8; such a name is none of the roster."""
     name: str | bytes = metric.name
     return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
-
-
-def _signed(number: int, bits: int) -> int:
-    """Read two's complement. Edge nodes send a small negative number cut to its type, or widened to 32 or 64 bits."""
-    for width in (width for width in (bits, 32, 64) if width >= bits):
-        if number >> width == 0 and number >= (1 << width) - (1 << (bits - 1)):
-            return number - (1 << width)
-    if number >= 1 << (bits - 1):
-        raise ValueError(f"{number} does not fit {bits} bits")
-    return number
-
-
-def _quality(metric: Payload.Metric) -> int:
-    if not metric.HasField("properties"):
-        return GOOD | NOT_LIVE if metric.is_historical else GOOD
-    quality = GOOD
-    for key, value in zip(metric.properties.keys, metric.properties.values, strict=False):  # cut lists are possible
-        if key == "Quality" and not value.is_null:
-            code = value.int_value if value.WhichOneof("value") == "int_value" else value.long_value
-            quality = _of_code(code)
-    return quality | NOT_LIVE if metric.is_historical else quality
-
-
-def _of_code(code: int) -> int:
-    """Return the quality of a code: its upper two bits of eight, as in OPC DA, from which 0 and 192 are taken."""
-    if code >= QUALITY_STALE:
-        return BAD
-    return {0xC0: GOOD, 0x40: UNCERTAIN}.get(code & 0xC0, BAD)
 
 
 def rebirth_request(now_ms: int) -> bytes:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from protocols.errors import DeviceError, Problem
 from protocols.mqtt import codec, documents
-from protocols.mqtt.codec import POINT_TYPE
 from protocols.mqtt.columns import Columns
 from protocols.mqtt.documents import Topic
 from protocols.mqtt.inbox import Chunk, Dropped, Incoming
@@ -32,6 +31,7 @@ from protocols.mqtt.session import (
     Unexplained,
 )
 from protocols.mqtt.target import SPARKPLUG_NAMESPACE, MqttEndpoint, MqttPoint, Point, SparkplugPoint
+from protocols.mqtt.values import POINT_TYPE
 from protocols.samples import Sink
 
 TELL_PAUSE_NS = 600 * NS_PER_S

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotocols/mqtt/sparkplug.proto\x12\x14tallystick.sparkplug\"\xaf\x05\n\x07Payload\x12\x11\n\ttimestamp\x18\x01 \x01(\x04\x12\x35\n\x07metrics\x18\x02 \x03(\x0b\x32$.tallystick.sparkplug.Payload.Metric\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x0c\n\x04uuid\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x1a\x62\n\rPropertyValue\x12\x0c\n\x04type\x18\x01 \x01(\r\x12\x0f\n\x07is_null\x18\x02 \x01(\x08\x12\x13\n\tint_value\x18\x03 \x01(\rH\x00\x12\x14\n\nlong_value\x18\x04 \x01(\x04H\x00\x42\x07\n\x05value\x1aX\n\x0bPropertySet\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12;\n\x06values\x18\x02 \x03(\x0b\x32+.tallystick.sparkplug.Payload.PropertyValue\x1a\xf2\x02\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\x04\x12\x11\n\ttimestamp\x18\x03 \x01(\x04\x12\x10\n\x08\x64\x61tatype\x18\x04 \x01(\r\x12\x15\n\ris_historical\x18\x05 \x01(\x08\x12\x14\n\x0cis_transient\x18\x06 \x01(\x08\x12\x0f\n\x07is_null\x18\x07 \x01(\x08\x12=\n\nproperties\x18\t \x01(\x0b\x32).tallystick.sparkplug.Payload.PropertySet\x12\x13\n\tint_value\x18\n \x01(\rH\x00\x12\x14\n\nlong_value\x18\x0b \x01(\x04H\x00\x12\x15\n\x0b\x66loat_value\x18\x0c \x01(\x02H\x00\x12\x16\n\x0c\x64ouble_value\x18\r \x01(\x01H\x00\x12\x17\n\rboolean_value\x18\x0e \x01(\x08H\x00\x12\x16\n\x0cstring_value\x18\x0f \x01(\tH\x00\x12\x15\n\x0b\x62ytes_value\x18\x10 \x01(\x0cH\x00\x42\x07\n\x05value')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eprotocols/mqtt/sparkplug.proto\x12\x14tallystick.sparkplug\"\x82\n\n\x07Payload\x12\x11\n\ttimestamp\x18\x01 \x01(\x04\x12\x35\n\x07metrics\x18\x02 \x03(\x0b\x32$.tallystick.sparkplug.Payload.Metric\x12\x0b\n\x03seq\x18\x03 \x01(\x04\x12\x0c\n\x04uuid\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x05 \x01(\x0c\x1a\x62\n\rPropertyValue\x12\x0c\n\x04type\x18\x01 \x01(\r\x12\x0f\n\x07is_null\x18\x02 \x01(\x08\x12\x13\n\tint_value\x18\x03 \x01(\rH\x00\x12\x14\n\nlong_value\x18\x04 \x01(\x04H\x00\x42\x07\n\x05value\x1aX\n\x0bPropertySet\x12\x0c\n\x04keys\x18\x01 \x03(\t\x12;\n\x06values\x18\x02 \x03(\x0b\x32+.tallystick.sparkplug.Payload.PropertyValue\x1a\xde\x02\n\x07\x44\x61taSet\x12\x16\n\x0enum_of_columns\x18\x01 \x01(\x04\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\x12\r\n\x05types\x18\x03 \x03(\r\x12\x37\n\x04rows\x18\x04 \x03(\x0b\x32).tallystick.sparkplug.Payload.DataSet.Row\x1a\x9b\x01\n\x05Value\x12\x13\n\tint_value\x18\x01 \x01(\rH\x00\x12\x14\n\nlong_value\x18\x02 \x01(\x04H\x00\x12\x15\n\x0b\x66loat_value\x18\x03 \x01(\x02H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x17\n\rboolean_value\x18\x05 \x01(\x08H\x00\x12\x16\n\x0cstring_value\x18\x06 \x01(\tH\x00\x42\x07\n\x05value\x1a\x44\n\x03Row\x12=\n\x08\x65lements\x18\x01 \x03(\x0b\x32+.tallystick.sparkplug.Payload.DataSet.Value\x1an\n\x08Template\x12\x35\n\x07metrics\x18\x02 \x03(\x0b\x32$.tallystick.sparkplug.Payload.Metric\x12\x14\n\x0ctemplate_ref\x18\x04 \x01(\t\x12\x15\n\ris_definition\x18\x05 \x01(\x08\x1a\xf4\x03\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\x04\x12\x11\n\ttimestamp\x18\x03 \x01(\x04\x12\x10\n\x08\x64\x61tatype\x18\x04 \x01(\r\x12\x15\n\ris_historical\x18\x05 \x01(\x08\x12\x14\n\x0cis_transient\x18\x06 \x01(\x08\x12\x0f\n\x07is_null\x18\x07 \x01(\x08\x12=\n\nproperties\x18\t \x01(\x0b\x32).tallystick.sparkplug.Payload.PropertySet\x12\x13\n\tint_value\x18\n \x01(\rH\x00\x12\x14\n\nlong_value\x18\x0b \x01(\x04H\x00\x12\x15\n\x0b\x66loat_value\x18\x0c \x01(\x02H\x00\x12\x16\n\x0c\x64ouble_value\x18\r \x01(\x01H\x00\x12\x17\n\rboolean_value\x18\x0e \x01(\x08H\x00\x12\x16\n\x0cstring_value\x18\x0f \x01(\tH\x00\x12\x15\n\x0b\x62ytes_value\x18\x10 \x01(\x0cH\x00\x12>\n\rdataset_value\x18\x11 \x01(\x0b\x32%.tallystick.sparkplug.Payload.DataSetH\x00\x12@\n\x0etemplate_value\x18\x12 \x01(\x0b\x32&.tallystick.sparkplug.Payload.TemplateH\x00\x42\x07\n\x05value')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,11 +32,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protocols.mqtt.sparkplug_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PAYLOAD']._serialized_start=57
-  _globals['_PAYLOAD']._serialized_end=744
+  _globals['_PAYLOAD']._serialized_end=1339
   _globals['_PAYLOAD_PROPERTYVALUE']._serialized_start=183
   _globals['_PAYLOAD_PROPERTYVALUE']._serialized_end=281
   _globals['_PAYLOAD_PROPERTYSET']._serialized_start=283
   _globals['_PAYLOAD_PROPERTYSET']._serialized_end=371
-  _globals['_PAYLOAD_METRIC']._serialized_start=374
-  _globals['_PAYLOAD_METRIC']._serialized_end=744
+  _globals['_PAYLOAD_DATASET']._serialized_start=374
+  _globals['_PAYLOAD_DATASET']._serialized_end=724
+  _globals['_PAYLOAD_DATASET_VALUE']._serialized_start=499
+  _globals['_PAYLOAD_DATASET_VALUE']._serialized_end=654
+  _globals['_PAYLOAD_DATASET_ROW']._serialized_start=656
+  _globals['_PAYLOAD_DATASET_ROW']._serialized_end=724
+  _globals['_PAYLOAD_TEMPLATE']._serialized_start=726
+  _globals['_PAYLOAD_TEMPLATE']._serialized_end=836
+  _globals['_PAYLOAD_METRIC']._serialized_start=839
+  _globals['_PAYLOAD_METRIC']._serialized_end=1339
 # @@protoc_insertion_point(module_scope)

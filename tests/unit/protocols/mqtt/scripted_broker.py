@@ -36,9 +36,10 @@ def publish(topic: str | bytes, payload: bytes, *, qos: int = 0, packet_id: int 
 class Peer:
     """One client's connection, as the script sees it."""
 
-    def __init__(self, connection: socket.socket, seen: list[tuple[int, bytes]]) -> None:
+    def __init__(self, connection: socket.socket, seen: list[tuple[int, bytes]], heads: list[int]) -> None:
         self._connection = connection
         self._seen = seen
+        self._heads = heads
 
     def send(self, data: bytes) -> None:
         self._connection.sendall(data)
@@ -54,6 +55,7 @@ class Peer:
             if byte < 128:
                 break
         body = self._exactly(length)
+        self._heads.append(first)
         self._seen.append((first >> 4, body))
         return first >> 4, body
 
@@ -93,11 +95,15 @@ class Peer:
 
 
 class ScriptedBroker:
-    """Runs `script` for every connection. seen: every packet of every client; connections: how many there were."""
+    """Runs `script` for every connection. seen: every packet of every client; heads: its first bytes.
+
+    connections: how many there were.
+    """
 
     def __init__(self, script: Callable[[Peer], None]) -> None:
         self._script = script
         self.seen: list[tuple[int, bytes]] = []
+        self.heads: list[int] = []
         self.failures: list[BaseException] = []
         self.connections = 0
         self._open: list[socket.socket] = []
@@ -116,7 +122,7 @@ class ScriptedBroker:
             self._open.append(connection)
             with connection:
                 try:
-                    self._script(Peer(connection, self.seen))
+                    self._script(Peer(connection, self.seen, self.heads))
                 except (ConnectionError, OSError):
                     continue  # the client went, or the test is over
                 except BaseException as error:  # an assertion of the script, which the test must see

@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from protocols.errors import ConfigError
 from protocols.mqtt import driver as driver_module
 from protocols.mqtt.driver import Driver
+from protocols.mqtt.link.driver import PACKET_MAX
 from protocols.mqtt.target import Point
 from protocols.samples import GOOD, NOT_LIVE
 from protocols.terms.vocabulary import DISCARD_REASONS
@@ -31,7 +33,17 @@ from tests.unit.protocols.mqtt.mqtt_recording import (
     running,
     sparkplug_endpoint,
 )
-from tests.unit.protocols.mqtt.scripted_broker import CONNECT, DISCONNECT, PUBACK, PUBLISH, Peer, broker, publish, text
+from tests.unit.protocols.mqtt.scripted_broker import (
+    CONNECT,
+    DISCONNECT,
+    PUBACK,
+    PUBLISH,
+    SUBSCRIBE,
+    Peer,
+    broker,
+    publish,
+    text,
+)
 
 JSON: list[Point] = [json_point(0, "a#/x"), json_point(1, "b#/x")]
 NODE: list[Point] = [metric_point(0, "G/N/#Uptime", device=0), metric_point(1, "G/N/D#Temp", device=1)]
@@ -81,6 +93,23 @@ async def test_what_connect_says(tmp_path: Path) -> None:
     flags = 0b1100_0010  # user name, password, clean session; no will
     assert body == text("MQTT") + bytes([4, flags]) + struct.pack(">H", 33) + text("line-7") + text("gate") + text(
         "hunter2")
+
+
+async def test_what_connect_says_in_mqtt_5() -> None:
+    """Clean, without a session and bounded, for a Sparkplug host; a kept session where it was asked for."""
+    kept = {"client_id": "line-7", "session_expiry_s": 600}
+    for endpoint, points, flags, expiry in (
+            (sparkplug_endpoint(mqtt_version="5"), NODE, 2, b""), (json_endpoint(mqtt_version="5"), JSON, 2, b""),
+            (json_endpoint(mqtt_version="5", **kept), JSON, 0, b"\x11" + struct.pack(">I", 600))):
+        with broker(lambda peer: peer.accept()) as server:
+            async with running(Driver(replace(endpoint, endpoint=f"mqtt://127.0.0.1:{server.port}"), points,
+                                      Recording())):
+                await eventually(lambda server=server: server.seen)
+        kind, body = server.seen[0]
+        properties = body[11:11 + body[10]]
+        assert (kind, body[:8]) == (CONNECT, text("MQTT") + bytes([5, flags]))
+        limit = b"\x27" + struct.pack(">I", PACKET_MAX)
+        assert properties in (expiry + limit, limit + expiry)
 
 
 async def test_made_up_client_ids_differ() -> None:
@@ -294,6 +323,7 @@ async def test_a_node_is_asked_for_its_births_and_lives_and_dies() -> None:
     assert sink.calls == [("online", (0,)), ("online", (1,)), ("offline", (0, 1))]
     assert sink.values(1) == [20.0, 21.0] and sink.values(0) == [5.0]
     assert server.published() == [NCMD]
+    assert {head for head in server.heads if head >> 4 == PUBLISH} == {0x30}, "QoS 0, not retained"
     assert sink.events == [("mqtt.rebirth_asked", "G/N", {})]
 
 
@@ -365,8 +395,16 @@ async def test_a_host_announces_itself_and_says_goodbye(monkeypatch: pytest.Monk
     flags = connect[7]
     assert flags & 0b0011_1100 == 0b0010_1100  # a will, retained, QoS 1
     will = connect[connect.index(text(STATE)) + len(text(STATE)) + 2:]
-    assert json.loads(will)["online"] is False
     assert "mqtt.state_published" in sink.codes()
+    bodies = [body[body.index(b"{"):] for kind, body in server.seen if kind == PUBLISH]
+    birth, *_, death = [json.loads(body) for body in bodies]
+    assert [set(body) for body in (birth, death, json.loads(will))] == [{"online", "timestamp"}] * 3
+    assert json.loads(will) == {"online": False, "timestamp": birth["timestamp"]}, "a birth has the time of its will"
+    assert all(json.loads(body) == birth for body in bodies[:-1]), "what is said again is the same"
+    assert death["timestamp"] > birth["timestamp"], "a death has the time at which it is said"
+    order = [kind for kind, _ in server.seen]
+    assert order[:3] == [CONNECT, SUBSCRIBE, PUBLISH] and order[-2:] == [PUBLISH, DISCONNECT]
+    assert {head for head in server.heads if head >> 4 == PUBLISH} == {0x33}, "QoS 1 and retained"
 
 
 def test_nothing_is_sent_from_any_other_place() -> None:

@@ -204,6 +204,26 @@ def test_a_gap_that_stays_ends_the_session() -> None:
     assert node.wait(ASK_PAUSE_MAX_NS) == []
 
 
+def test_how_long_early_messages_wait_can_be_set() -> None:
+    node = Node(hold_ns=5 * HOLD_NS).born()
+    node.do(message(Kind.DDATA, 3))
+    assert node.wait(5 * HOLD_NS - 1) == []
+    assert node.do(message(Kind.DDATA, 2)) == ["deliver DDATA 2", "deliver DDATA 3"]
+    assert node.wait(1) == [], "the wait is over with what was missing"
+    node.do(message(Kind.DDATA, 5))
+    assert node.wait(5 * HOLD_NS)[-1] == "ask gap"
+
+
+def test_after_a_death_nothing_counts_until_the_next_birth() -> None:
+    node = Node().born()
+    assert node.do(message(Kind.DDEATH, 2)) == ["offline D death"]
+    assert node.do(message(Kind.DDATA, 3)) == ["discard 1 undecodable before_birth", "ask before_birth"]
+    assert node.do(message(Kind.NDATA, 4)) == ["deliver NDATA 4"], "the node itself lives"
+    assert node.do(message(Kind.NDEATH, None, bd=1)) == ["offline - death"]
+    assert node.do(message(Kind.NDATA, 5), message(Kind.DDATA, 6)) == []
+    assert "discard 2 undecodable before_birth" in node.wait(HOLD_NS)
+
+
 def test_each_held_message_waits_for_its_own_time_only() -> None:
     node = Node().born()
     node.do(message(Kind.DDATA, 3))
