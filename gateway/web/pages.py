@@ -139,12 +139,13 @@ def evidence(facts: Facts, index: Index, asked: Asked) -> str:
 
 def commissioning_record(facts: Facts, index: Index, asked: Asked) -> str:
     """One sheet of A4."""
-    rows = connection_rows(facts, index)
+    rows = worst_first(connection_rows(facts, index))
+    shown = rows[:record.CONNECTIONS_MAX]
     problems = record.problem_rows(facts, index)
+    most = record.LINES_MAX - len(shown)
     return _render("record", facts, asked, refresh_s=0, pairs=record.pairs(facts, asked.say),
-                   connections=worst_first(rows)[:record.CONNECTIONS_MAX],
-                   more_connections=max(0, len(rows) - record.CONNECTIONS_MAX),
-                   problems=problems[:record.PROBLEMS_MAX], more_problems=max(0, len(problems) - record.PROBLEMS_MAX))
+                   connections=shown, more_connections=len(rows) - len(shown), problems=problems[:most],
+                   more_problems=max(0, len(problems) - most))
 
 
 def error(status: int, text: Told, asked: Asked) -> str:

@@ -9,9 +9,9 @@ from gateway.web.index import Index
 from gateway.web.words import grouped
 from protocols.terms.say import Say
 
-CONNECTIONS_MAX = 8
-PROBLEMS_MAX = 9
-"""What still fits the sheet; the rest is a number, and the page has it."""
+CONNECTIONS_MAX = 6
+LINES_MAX = 11
+"""Connections, and connections and problems together, that fit the sheet; the rest is a number, and the page has it."""
 
 
 def pairs(facts: Facts, say: Say) -> list[Labelled]:
@@ -30,7 +30,7 @@ def pairs(facts: Facts, say: Say) -> list[Labelled]:
         ("ledger", f"{facts.config.ledger_date}  {facts.config.ledger_sha256}", True),
         ("rule", say("web.record.rule_told", len_s=facts.config.len_s, grace_ms=rule.grace_ms,
                      usable=", ".join(rule.usable)), False),
-        ("own_clock", say(f"web.record.clock_{facts.clock_source}",
+        ("own_clock", say("web.record.clock_ntp" if facts.clock_source == "ntp" else "web.record.clock_system",
                           offset_ms="—" if offset_ms is None else f"{offset_ms:+d}"), False),
         ("log", log_line(facts, say) or "—", False)]
 

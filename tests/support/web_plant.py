@@ -46,7 +46,8 @@ class WebPlant:
         self.agent.journal.close()
         self.agent._disk.shutdown()
 
-    def window(self, producing: Iterable[str] = (), connected: Iterable[str] = (), changing: Iterable[str] = ()) -> None:
+    def window(self, producing: Iterable[str] = (), connected: Iterable[str] = (),
+               changing: Iterable[str] = ()) -> None:
         """Seal a window, as far as the page can see, in which these devices did so; with all of their points."""
         bits = {name: self._points(ids) for name, ids in (("producing", producing), ("changing", changing))}
         devices = sum(1 << self.slots[id_] for id_ in {*connected, *producing, *changing})
