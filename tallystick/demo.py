@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import socket
-import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,21 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from protocols.terms.say import Say
+from tallystick.stage import Stage, StageError, ended_cleanly, free_port, indented, listens, wait_for
 
 WINDOW_S = 5
 WINDOWS_MIN = 6
 WINDOWS_CUT = 2
-STEP_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 5.0
-ENDINGS = [signal.SIGINT, signal.SIGTERM]
-if sys.platform != "win32":
-    ENDINGS.append(signal.SIGHUP)
-WITNESS = "witness.demo.example"
-REGISTER = "register.demo.example/tallystick"
-
-
-class DemoError(Exception):
-    """A step did not do what it must; the text says which, and where its log is."""
 
 
 def demo_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
@@ -52,45 +38,28 @@ def demo_command(args: argparse.Namespace, say: Say) -> int:
         print(say("demo.not_empty", out=out), file=sys.stderr)
         return 2
     demo = Demo(out, say)
-    # The end of a terminal, of a service manager or of `timeout` is as clean as Ctrl-C.
-    for number in ENDINGS[1:]:
-        signal.signal(number, _interrupt)
-    try:
-        return demo.run(seed=args.seed, broker=args.broker)
-    except DemoError as error:
-        print(say("demo.failed", reason=error, logs=out / "logs"), file=sys.stderr)
-        return 1
-    finally:
-        for number in ENDINGS:  # who is impatient must not cut the clearing up
-            signal.signal(number, signal.SIG_IGN)
-        demo.stop_all()
+    with ended_cleanly(demo):
+        try:
+            return demo.run(seed=args.seed, broker=args.broker)
+        except StageError as error:
+            print(say("demo.failed", reason=error, logs=demo.logs), file=sys.stderr)
+            return 1
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-class Demo:
+class Demo(Stage):
     """One run below one folder."""
 
     def __init__(self, out: Path, say: Say) -> None:
-        self.out = out
-        self.say = say
-        self.work = out / "work"
-        self.logs = out / "logs"
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._started = time.monotonic()
+        super().__init__(out, say)
         for old in ("demo.tally", "policy.json", "anchor", "report.html", "plant.json"):
             (out / old).unlink(missing_ok=True)
-        _empty(self.work)
-        _empty(self.logs)
 
     def run(self, *, seed: int, broker: str) -> int:
         """All steps in order."""
         self.tell("demo.plant", seed=seed)
         self._plant(seed, broker)
         self.tell("demo.services")
-        self._services()
+        self.services()
         self.tell("demo.gateway")
         gateway = self._gateway()
         self._collect(gateway)
@@ -101,7 +70,7 @@ class Demo:
         wrong = self._compare(bundle)
         self._report(bundle)
         caught = self._tamper(bundle)
-        self.tell("demo.done", seconds=round(time.monotonic() - self._started), report=self.out / "report.html",
+        self.tell("demo.done", seconds=round(self.seconds), report=self.out / "report.html",
                   bundle=bundle)
         return 0 if verdict and caught and not wrong else 1
 
@@ -111,11 +80,11 @@ class Demo:
         plant = self.work / "plant"
         options: list[str | Path] = ["--seed", str(seed)]
         if broker == "mosquitto":
-            port = _free_port()
+            port = free_port()
             config = self.work / "mosquitto.conf"
             config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
             self.start("mosquitto", ["mosquitto", "-c", str(config)])
-            _wait_for("mosquitto", lambda: _listens(port))
+            wait_for("mosquitto", lambda: listens(port))
             options += ["--broker", f"mqtt://127.0.0.1:{port}"]
         (self.work / "plant.toml").write_text("")
         self.tallystick("plant", "simulate", self.work / "plant.toml", "--out", plant, *options)
@@ -123,34 +92,6 @@ class Demo:
         (self.out / "plant.json").write_bytes((plant / "plant.json").read_bytes())
         truth = self.truth()["devices"]
         self.tell("demo.plant_ready", devices=truth["configured"], protocols=len(truth["by_protocol"]))
-
-    def _services(self) -> None:
-        witness, self.platform = self.work / "witness.toml", self.work / "platform" / "platform.toml"
-        ports = _free_port(), _free_port()
-        self.platform_url = f"http://127.0.0.1:{ports[1]}"
-
-        def write_witness(logs: str) -> None:
-            witness.write_text(f'logs = [{logs}]\n[witness]\nname = "{WITNESS}"\nstate_dir = "witness"\n'
-                               f'[listen]\nhost = "127.0.0.1"\nport = {ports[0]}\n')
-
-        write_witness("")
-        vkey = self.command("witness-key", "witness", "key", witness).strip()
-        register = self.command("platform-init", "platform", "init", self.platform.parent, "--origin", REGISTER,
-                                "--listen", f"127.0.0.1:{ports[1]}",
-                                "--witness", vkey, f"http://127.0.0.1:{ports[0]}").strip()
-        # A real register asks its witnesses every ten seconds; the demo's windows are twelve times shorter.
-        text = self.platform.read_text(encoding="utf-8")
-        self.platform.write_text(text.replace("register_interval_s = 10.0", "register_interval_s = 1.0"),
-                                 encoding="utf-8")
-        write_witness(f'"{register}"')
-        self.tallystick("witness", "witness", witness)
-        self._start_platform()
-        self.ready("witness", lambda: _listens(ports[0]))
-        self.command("policy", "platform", "policy", self.platform, "-o", self.out / "policy.json")
-
-    def _start_platform(self) -> None:
-        self.tallystick("platform", "platform", self.platform)
-        self.ready("platform", lambda: _listens(int(self.platform_url.rpartition(":")[2])))
 
     def _gateway(self) -> Path:
         """Commission the gateway as an engineer would; return its state folder."""
@@ -205,7 +146,7 @@ class Demo:
         for count in range(cut_from + 1, cut_from + WINDOWS_CUT + 1):
             self.ready("gateway", passed(count))
             self._show(count, status)
-        self._start_platform()
+        self.start_platform()
         self.tell("demo.restored")
         last = max(WINDOWS_MIN, cut_from + WINDOWS_CUT + 1)
         for count in range(cut_from + WINDOWS_CUT + 1, last + 1):
@@ -231,7 +172,7 @@ class Demo:
         self.tell("demo.verify")
         trust: list[str | Path] = ["--policy", self.out / "policy.json", "--anchor", self.out / "anchor"]
         text = self.command("verify", "verify", bundle, *trust, may_fail=True)
-        print(_indented(text))
+        print(indented(text))
         verdict = json.loads(self.command("verify-json", "verify", bundle, *trust, "--json", may_fail=True))
         return bool(verdict["verdict"] == "valid" and verdict["summary"]["trust"] == "independent")
 
@@ -239,7 +180,7 @@ class Demo:
         """Count the bundle and hold every figure against what the plant knows. Returns what differs."""
         self.tell("demo.count")
         trust: list[str | Path] = ["--policy", self.out / "policy.json", "--anchor", self.out / "anchor"]
-        print(_indented(self.command("count", "count", bundle, "--at", "last", *trust)))
+        print(indented(self.command("count", "count", bundle, "--at", "last", *trust)))
         counted = json.loads(self.command("count-json", "count", bundle, "--at", "last", *trust, "--json"))
         wrong = differences(counted, self.truth(), self.work / "plant" / "devices.csv")
         for line in wrong:
@@ -264,7 +205,7 @@ class Demo:
                      "--policy", self.out / "policy.json", "--anchor", self.out / "anchor",
                      "--report", self.out / "report.html", may_fail=True)
         if not (self.out / "report.html").exists():
-            raise DemoError("audit")
+            raise StageError("audit")
 
     def _tamper(self, bundle: Path) -> bool:
         from simulators.cheats import CHEATS, write_cheat
@@ -283,67 +224,10 @@ class Demo:
             all_caught &= caught
         return all_caught
 
-    # Processes
-
     def truth(self) -> dict[str, Any]:
         """Return the plant's true counts."""
         result: dict[str, Any] = json.loads((self.out / "plant.json").read_text(encoding="utf-8"))
         return result
-
-    def tell(self, code: str, **args: object) -> None:
-        """Print one line of progress."""
-        print(f"[{time.monotonic() - self._started:5.1f} s] {self.say(code, **args)}", flush=True)
-
-    def command(self, name: str, *words: str | Path, may_fail: bool = False) -> str:
-        """Run a command of ours to its end and return what it printed."""
-        with (self.logs / f"{name}.log").open("wb") as errors:
-            done = subprocess.run(self._line(words), stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL,
-                                  timeout=STEP_TIMEOUT_S, check=False)
-        text = done.stdout.decode()
-        (self.logs / f"{name}.out").write_text(text, encoding="utf-8")
-        if done.returncode not in ((0, 1) if may_fail else (0,)):
-            raise DemoError(f"tallystick {name}: {(self.logs / f'{name}.log').read_text(encoding='utf-8').strip()}")
-        return text
-
-    def tallystick(self, name: str, *words: str | Path) -> None:
-        """Start a service of ours."""
-        self.start(name, self._line(words))
-
-    def start(self, name: str, line: list[str]) -> None:
-        """Start a process whose output goes to the logs. A session of its own: Ctrl-C reaches it through us only."""
-        with (self.logs / f"{name}.out").open("ab") as out, (self.logs / f"{name}.log").open("ab") as errors:
-            try:
-                self._running[name] = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
-                                                       start_new_session=True)
-            except FileNotFoundError:
-                raise DemoError(f"{line[0]} is not installed") from None
-
-    def ready(self, name: str, look: Callable[[], bool]) -> None:
-        """Wait until `look` is true, as long as the process lives."""
-        _wait_for(name, look, lambda: self._running[name].poll() is None)
-
-    def stop(self, name: str) -> None:
-        """End one process, by its id."""
-        process = self._running.pop(name, None)
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def stop_all(self) -> None:
-        """End everything that is left, the newest first, all in the time of one."""
-        for process in reversed(self._running.values()):
-            process.terminate()
-        for name in reversed(list(self._running)):
-            self.stop(name)
-
-    def _line(self, words: tuple[str | Path, ...]) -> list[str]:
-        return [sys.executable, "-m", "tallystick", "--lang", self.say.lang, *map(str, words)]
-
 
 def differences(counted: Mapping[str, Any], truth: Mapping[str, Any], devices_csv: Path) -> list[str]:
     """Return every figure of `count --json` that is not what the plant knows, as text; empty when all agree."""
@@ -368,38 +252,3 @@ def differences(counted: Mapping[str, Any], truth: Mapping[str, Any], devices_cs
 
 def _proof_index(proof: str) -> int:
     return int(next(line for line in proof.splitlines() if line.startswith("index ")).removeprefix("index "))
-
-
-def _empty(folder: Path) -> None:
-    """Make a folder, empty: what an earlier run left in it goes."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"          {line}" for line in text.splitlines())
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.5):
-        return True
-    return False
-
-
-def _wait_for(name: str, look: Callable[[], bool], alive: Callable[[], bool] = lambda: True) -> None:
-    deadline = time.monotonic() + STEP_TIMEOUT_S
-    while not look():
-        if not alive():
-            raise DemoError(f"{name} ended")
-        if time.monotonic() > deadline:
-            raise DemoError(f"{name} took longer than {STEP_TIMEOUT_S:.0f} s")
-        time.sleep(0.1)
-
-

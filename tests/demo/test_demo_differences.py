@@ -96,7 +96,7 @@ def test_two_devices_that_change_places_are_named(counted: dict[str, Any], truth
     (True, [], True, 0), (False, [], True, 1), (True, ["devices.counted: 36 / 37"], True, 1), (True, [], False, 1)])
 def test_the_exit_tells_of_each_failure(verdict: bool, wrong: list[str], caught: bool, status: int, tmp_path: Path,
                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_plant", "_services", "_gateway", "_collect", "_report", "command"):
+    for name in ("_plant", "services", "_gateway", "_collect", "_report", "command"):
         monkeypatch.setattr(Demo, name, lambda *args, **kwargs: None)
     monkeypatch.setattr(Demo, "_verify", lambda *args: verdict)
     monkeypatch.setattr(Demo, "_compare", lambda *args: wrong)
