@@ -75,6 +75,8 @@ class OpcUaDriver:
         self._disk: ThreadPoolExecutor | None = None
         self._spki: str | None = None
         self._server_certificate: bytes | None = None
+        self._serving: Link | None = None
+        self._is_running = False
         self._told: Problem | None = None
         self._told_s = 0.0
 
@@ -99,6 +101,7 @@ class OpcUaDriver:
     async def run(self) -> None:
         """Collect until cancelled. Reconnects for ever; on cancel deletes what it made on the server."""
         self._disk = ThreadPoolExecutor(1, "opcua")
+        self._is_running = True
         link: Link | None = None
         attempt = -1
         loop = asyncio.get_running_loop()
@@ -134,6 +137,7 @@ class OpcUaDriver:
                 if link is not None:
                     await self._close(link)
             finally:
+                self._is_running = False
                 self._disk.shutdown(wait=False)
 
     async def _resumed(self, link: Link) -> bool:
@@ -156,6 +160,7 @@ class OpcUaDriver:
 
     async def _serve(self, link: Link) -> None:
         """Collect, and renew the channel, until something ends it."""
+        self._serving = link
         renewing = asyncio.create_task(link.renew())
         collecting = asyncio.create_task(self._collector.collect(link))
         try:
@@ -163,6 +168,7 @@ class OpcUaDriver:
             for task in done:
                 task.result()
         finally:
+            self._serving = None
             renewing.cancel()
             collecting.cancel()
             await asyncio.gather(renewing, collecting, return_exceptions=True)
@@ -463,21 +469,31 @@ class OpcUaDriver:
             machine.plate[name] = "".join(c for c in text if c.isprintable())[:TEXT_CHARS_MAX]
 
     async def identify(self) -> list[Nameplate]:
-        """Read the nameplates that the server shows near each device's points. Raises DeviceError when it cannot."""
+        """Read the nameplates that the server shows near each device's points; while `run` runs, in its session.
+
+        Raises: DeviceError when there is no connection.
+        """
         try:
+            if self._serving is not None:
+                return await self._nameplates(self._serving)
+            if self._is_running:
+                raise DeviceError(self._told or Problem.of(self._endpoint.name, "opcua.unreachable",
+                                                           endpoint=self._endpoint.url, why="-"))
             link = await self._open()
             try:
                 await link.learn()
-                collector = self._collector
-                first = {int(device): collector.points[positions[0]].address
-                         for device, positions in zip(collector.devices, collector.points_of, strict=True)}
-                start = {device: link.node_id(address) for device, address in first.items() if link.knows(address)}
-                return await read_nameplates(
-                    start, root=ua.NodeId(ua.ObjectIds.ObjectsFolder),
-                    parents=link.parents, children=link.children, read_text=link.texts)
+                return await self._nameplates(link)
             finally:
                 await link.close()
         except (AssertionError, DeviceError):
             raise
         except Exception as error:  # what asyncua raises on a hostile answer has no end
             raise DeviceError(self._problem_of(error)) from error
+
+    async def _nameplates(self, link: Link) -> list[Nameplate]:
+        collector = self._collector
+        first = {int(device): collector.points[positions[0]].address
+                 for device, positions in zip(collector.devices, collector.points_of, strict=True)}
+        start = {device: link.node_id(address) for device, address in first.items() if link.knows(address)}
+        return await read_nameplates(start, root=ua.NodeId(ua.ObjectIds.ObjectsFolder),
+                                     parents=link.parents, children=link.children, read_text=link.texts)

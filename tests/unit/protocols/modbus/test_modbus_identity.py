@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from protocols.errors import DeviceError
 from protocols.modbus.driver import Driver
-from protocols.modbus.identity import contradictions, title
+from protocols.modbus.identity import title
+from protocols.terms.nameplate import contradictions
 from tests.unit.protocols.modbus.recording import Recording, closed_port, endpoint, point, running, until
 from tests.unit.protocols.modbus.test_modbus_driver import NUMBERS, device, nameplates, serving, silence
 
