@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 LAST = "last"
 REPORT_FORMS = (".html", ".pdf", ".xlsx")
+COUNT_FORMS = (".html", ".pdf")
 UNRELATED = "also.unrelated"
 AT_S_MAX = 2**53
 
@@ -41,6 +42,7 @@ def count_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     told.add_argument("--devices", action="store_true", help=say("count.help.devices"))
     told.add_argument("--splits", action="store_true", help=say("told.help_splits"))
     told.add_argument("--compare", metavar="P", help=say("compare.help"))
+    _report_arguments(parser, "OUT.pdf|.html", say("count.help.report"), say)
 
 
 def audit_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
@@ -50,7 +52,11 @@ def audit_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     parser.add_argument("--programme", metavar="P", required=True, help=say("audit.help.programme"))
     parser.add_argument("--type", metavar="T", required=True, help=say("audit.help.type"))
     parser.add_argument("--devices", metavar="LIST", type=Path, help=say("list.help"))
-    parser.add_argument("--report", metavar="OUT.pdf|.html|.xlsx", type=Path, help=say("audit.help.report"))
+    _report_arguments(parser, "OUT.pdf|.html|.xlsx", say("audit.help.report"), say)
+
+
+def _report_arguments(parser: argparse.ArgumentParser, forms: str, told: str, say: Say) -> None:
+    parser.add_argument("--report", metavar=forms, type=Path, help=told)
     parser.add_argument("--bilingual", action="store_true", help=say("report.help.bilingual"))
     parser.add_argument("--fonts", metavar="DIR", type=Path, help=say("report.help.fonts"))
 
@@ -82,10 +88,15 @@ def count_command(args: argparse.Namespace, say: Say) -> int:
     at_s = parse_at(args.at)
     order = _own_order(args, at_s) if args.programme is None else programme_order(
         args, at_s, load_programme(args.programme), claim=None)
+    _check_report(args, COUNT_FORMS, "count.report_form")
     if args.compare is not None:
         return _compare(args, order, say)
     judged = judge_all(args, say)
     result = as_json(count(judged, _explained(order, args.explain, judged), say))
+    del judged  # as in audit: nothing of the evidence is kept while a report is written
+    if args.report is not None:
+        _write_report(args, result, say)
+        print(say("audit.report_written", path=args.report), file=sys.stderr)
     print(as_bytes(result) if args.json else "\n".join(count_lines(
         result, say, every_device=args.devices, splits=args.splits)))
     return 0 if result["verdict"] == "valid" else EXIT_FAILED
@@ -110,7 +121,7 @@ def audit_command(args: argparse.Namespace, say: Say) -> int:
     from verifier.audit.results import as_bytes
     from verifier.report.audit_text import audit_lines
 
-    _check_report(args.report, args.fonts)
+    _check_report(args, REPORT_FORMS, "audit.report_form")
     result = _audited(args, say)  # nothing of the evidence is kept while a report is written
     if args.report is not None:
         _write_report(args, result, say)
@@ -323,19 +334,22 @@ def _agree(args: argparse.Namespace, key: str, programme: str, platform_type: st
         raise ConfigError(problems)
 
 
-def _check_report(path: Path | None, fonts: Path | None) -> None:
+def _check_report(args: argparse.Namespace, forms: tuple[str, ...], code: str) -> None:
     """Refuse before the work what cannot be written after it: an unknown form, a PDF without its fonts."""
     from protocols.errors import ConfigError, Problem
 
+    path: Path | None = args.report
     if path is None:
         return
-    if path.suffix.lower() not in REPORT_FORMS:
-        raise ConfigError(Problem.of(str(path), "audit.report_form", form=path.suffix or "-"))
+    if getattr(args, "compare", None) is not None:
+        raise ConfigError(Problem.of("--report", "count.report_of_two"))
+    if path.suffix.lower() not in forms:
+        raise ConfigError(Problem.of(str(path), code, form=path.suffix or "-"))
     if path.suffix.lower() == ".pdf":
         from verifier.report.fonts import check_library, find_fonts
 
         check_library()
-        find_fonts(fonts)
+        find_fonts(args.fonts)
     if path.suffix.lower() == ".xlsx":
         from config.spreadsheet import needs
 

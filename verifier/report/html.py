@@ -1,4 +1,4 @@
-"""The report of an audit: one HTML file that needs no network and no other file, and that prints on A4.
+"""The report of an audit, or of a count: one HTML file that needs no network and no other file, and that prints on A4.
 
 A browser that runs no script shows all of it. One that does gets a search box over the rows; the page allows that one
 script by its SHA-256 and nothing else, and the script reads and hides rows of the page it stands in.
@@ -31,7 +31,7 @@ SHAPES = {Line: "line", Label: "label"}
 
 
 def render(result: Json, say: Say, *, bilingual: bool = False) -> str:
-    """Return the HTML of an audit result (docs/schemas/audit.schema.json). The same result gives the same bytes."""
+    """Return the HTML of the result of an audit or a count. The same result gives the same bytes."""
     document = report_document(result, say, rows_max=ROWS_MAX, bilingual=bilingual)
     script = _script()
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

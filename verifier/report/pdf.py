@@ -1,4 +1,4 @@
-"""The report of an audit as PDF for A4: text and lines alone, fonts embedded and cut down to what is used.
+"""The report of an audit or a count as PDF for A4: text and lines alone, fonts embedded and cut down to what is used.
 
 The same result and the same fonts give the same bytes: its date is the instant T, and no clock is read.
 """
@@ -33,7 +33,7 @@ YEAR_MAX = 9999
 
 
 def render_pdf(result: Json, say: Say, *, bilingual: bool = False, fonts: Path | None = None) -> bytes:
-    """Return the PDF of an audit result (docs/schemas/audit.schema.json).
+    """Return the PDF of the result of an audit or a count. The same result and fonts give the same bytes.
 
     Raises: ConfigError if a font, or the library of the extra `documents`, is missing.
     """
