@@ -28,7 +28,7 @@ from gateway.web.words import Told, local_time, told
 from protocols.terms.basis import NOT_COUNTED_REASONS
 from protocols.terms.say import Say
 
-REFRESH_S = 2
+REFRESH_S = 2.0
 NAV = (("overview", "/"), ("devices", "/devices"), ("connections", "/connections"), ("plan", "/plan"),
        ("evidence", "/evidence"), ("record", "/record"))
 OVERVIEW_CONNECTIONS = 12
@@ -109,7 +109,7 @@ def plan(facts: Facts, asked: Asked, planned: Sequence[Mapping[str, Any]], probl
     """What is sent on one connection. `planned`: as `tallystick plan` has it; `problem`: why there is none."""
     names = [connection["connection"] for connection in planned]
     if problem is not None or not planned:
-        return _render("plan", facts, asked, refresh_s=0, problem=problem.text if problem else asked.say("web.none"))
+        return _render("plan", facts, asked, is_live=False, problem=problem.text if problem else asked.say("web.none"))
     wanted = asked.query.get("connection", "")
     chosen = planned[names.index(wanted) if wanted in names else 0]
     tables = []
@@ -119,7 +119,7 @@ def plan(facts: Facts, asked: Asked, planned: Sequence[Mapping[str, Any]], probl
             columns = list(dict.fromkeys(name for row in rows for name in row))
             tables.append((asked.say(title),
                            {"columns": columns, "paged": cut(rows, page_number(asked.query), PLAN_ROWS)}))
-    return _render("plan", facts, asked, refresh_s=0, problem=None, plan=chosen, tables=tables, names=names,
+    return _render("plan", facts, asked, is_live=False, problem=None, plan=chosen, tables=tables, names=names,
                    heading=lambda column: asked.say(f"web.plan.{column}") if asked.say.explain(f"web.plan.{column}")
                    else column,
                    endpoint=address_of(facts.config.endpoints[chosen["connection"]]))
@@ -143,7 +143,7 @@ def commissioning_record(facts: Facts, index: Index, asked: Asked) -> str:
     shown = rows[:record.CONNECTIONS_MAX]
     problems = record.problem_rows(facts, index)
     most = record.LINES_MAX - len(shown)
-    return _render("record", facts, asked, refresh_s=0, pairs=record.pairs(facts, asked.say),
+    return _render("record", facts, asked, is_live=False, pairs=record.pairs(facts, asked.say),
                    connections=shown, more_connections=len(rows) - len(shown), problems=problems[:most],
                    more_problems=max(0, len(problems) - most))
 
@@ -153,14 +153,14 @@ def error(status: int, text: Told, asked: Asked) -> str:
     return _rendered("error", status=status, text=text.text, fix=text.fix, **_language(asked))
 
 
-def _render(name: str, facts: Facts, asked: Asked, *, page: str = "", refresh_s: int = REFRESH_S, **more: Any) -> str:
+def _render(name: str, facts: Facts, asked: Asked, *, page: str = "", is_live: bool = True, **more: Any) -> str:
     language = _language(asked)
     other = dict(asked.query)
     other.pop("lang", None)
     if asked.say.lang == "zh":
         other["lang"] = "en"
     return _rendered(
-        name, facts=facts, page=page or name, nav=NAV, refresh_s=refresh_s, is_ready=is_ready(facts),
+        name, facts=facts, page=page or name, nav=NAV, refresh_s=REFRESH_S if is_live else 0, is_ready=is_ready(facts),
         ago=lambda time_s: _ago(facts.now_s - time_s, asked.say),
         other_link=asked.path + (f"?{urlencode(other)}" if other else ""), **language, **more)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from gateway.web import pages
 from protocols.samples import GOOD, SampleBatch
 from tests.support.processes import free_port, until
 from tests.support.programs import need
@@ -95,9 +96,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     plant.heard(*(f"d{n}" for n in range(100)))
     plant.window(producing=[f"d{n}" for n in range(120) if n % 3], changing=["d1"])
     served = Served(plant)
-    served.start()
-    yield served
-    served.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pages, "REFRESH_S", 0.3)
+        served.start()
+        yield served
+        served.stop()
     plant.close()
 
 
