@@ -33,6 +33,11 @@ def fingerprint(value: bytes) -> float:
     return float(int.from_bytes(hashlib.sha256(value).digest()[:8], "big") >> 12)
 
 
+_COLUMNS = tuple((name, np.dtype(kind)) for name, kind in (
+    ("point_index", np.int64), ("received_ns", np.int64), ("source_ns", np.int64), ("value", np.float64),
+    ("quality", np.uint8)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: arrays have no single truth
 class SampleBatch:
     """Samples of one driver. Row i of every column is one sample. The batch owns its arrays.
@@ -54,14 +59,13 @@ class SampleBatch:
     texts: tuple[tuple[int, str], ...] = ()
 
     def __post_init__(self) -> None:
-        wanted = {"point_index": "int64", "received_ns": "int64", "source_ns": "int64", "value": "float64",
-                  "quality": "uint8"}
-        for name, dtype in wanted.items():
+        shape = (self.point_index.size,)
+        for name, dtype in _COLUMNS:
             column = getattr(self, name)
-            if column.shape != (self.point_index.size,) or column.dtype != dtype:
-                raise ValueError(f"SampleBatch.{name} must be {dtype} of shape ({self.point_index.size},), "
+            if column.shape != shape or column.dtype != dtype:
+                raise ValueError(f"SampleBatch.{name} must be {dtype} of shape {shape}, "
                                  f"got {column.dtype} {column.shape}")
-            column.flags.writeable = False
+            column.setflags(write=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -70,12 +70,16 @@ class Burst:
             self._progress_s = self._loop.time()
         if wrong is not None:
             self._mismatch(wrong)
-        elif cycle.is_done or (not cycle.outstanding and (self._is_stopping or cycle.has_exception)):
-            self.ended.set_result(None)
-        elif not self._is_stopping and not cycle.has_exception:
+        elif self._is_stopping or cycle.has_exception:
+            self._is_stopping = True
+            if not cycle.outstanding:
+                self.ended.set_result(None)
+        else:
             more = cycle.next_frames(self._in_flight)
             if more:
                 self._write(more)
+            elif cycle.is_done:
+                self.ended.set_result(None)
 
     def _mismatch(self, wrong: frames.Mismatch) -> None:
         unit = self._cycle.requests[0].unit

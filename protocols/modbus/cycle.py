@@ -33,6 +33,9 @@ REQUESTS_MAX = 0x4000
 class Cycle:
     """Some reads in a row, asked and answered any number of times: `begin`, `number`, then frames out and bytes in.
 
+    devices: slots of the devices that are asked. confirmed: how many are answered for certain. has_exception: whether an
+    exception reply came since the last frames.
+
     replies: data bytes of each good reply, an exception code (int) for an exception reply; as many as are confirmed.
     """
 
@@ -46,6 +49,8 @@ class Cycle:
             raise ValueError("a request that is no read")
         self._asked = _bytes(asked)
         self._heads = _bytes([_head(request) for request in requests])
+        self._steps = np.arange(len(requests), dtype=np.int64)
+        self.devices = list(dict.fromkeys(request.device_index for request in requests))
         self._sizes = [HEAD_SIZE + r.data_size for r in requests]
         self._first = 0
         self._frames = b""
@@ -54,6 +59,7 @@ class Cycle:
         self._found: list[bytes | int] = []
         self._sent = 0
         self.confirmed = 0
+        self.has_exception = False
 
     @property
     def size(self) -> int:
@@ -64,11 +70,6 @@ class Cycle:
     def is_numbered(self) -> bool:
         """Whether its requests have their transaction ids."""
         return bool(self._frames)
-
-    @property
-    def has_exception(self) -> bool:
-        """Whether the last reply is an exception reply."""
-        return bool(self._found) and isinstance(self._found[-1], int)
 
     @property
     def replies(self) -> Sequence[bytes | int]:
@@ -93,9 +94,10 @@ class Cycle:
 
     def number(self, first: int) -> int:
         """Get ready to be asked, with transaction ids from `first` on, 1 to TRANSACTION_MAX. Return the last one."""
-        ids = (np.arange(first - 1, first - 1 + self.size) % TRANSACTION_MAX + 1).astype(">u2")
-        two = ids.view(np.uint8).reshape(-1, 2)
-        self._asked[:, :2] = self._heads[:, :2] = two
+        ids = self._steps + first
+        if ids[-1] > TRANSACTION_MAX:
+            ids[ids > TRANSACTION_MAX] -= TRANSACTION_MAX
+        self._asked[:, :2] = self._heads[:, :2] = ids.astype(">u2").view(np.uint8).reshape(-1, 2)
         self._frames = self._asked.tobytes()
         heads = self._heads.tobytes()
         self._wanted = [heads[at:at + HEAD_SIZE] for at in range(0, len(heads), HEAD_SIZE)]
@@ -104,8 +106,8 @@ class Cycle:
     def next_frames(self, in_flight: int) -> bytes:
         """Return the next requests to send, so that `in_flight` are outstanding; empty if none is left."""
         sent = self._sent
-        end = min(len(self._found) + in_flight, len(self.requests))
-        self._sent = end
+        self._sent = end = min(len(self._found) + in_flight, len(self.requests))
+        self.has_exception = False
         return self._frames[REQUEST_SIZE * sent:REQUEST_SIZE * end]
 
     def received(self, data: bytes) -> frames.Mismatch | None:
@@ -133,6 +135,7 @@ class Cycle:
                     return None
                 end = at + frames.MBAP_SIZE + 2
                 found.append(reply.exception)
+                self.has_exception = True
             at = end
             i += 1
         self.confirmed = i

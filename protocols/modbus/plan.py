@@ -83,8 +83,9 @@ def make_requests(points: Iterable[ModbusPoint], endpoint: ModbusEndpoint) -> li
     limits: dict[int, UnitLimits] = {}
     problems = []
     for point in points:
-        limits.setdefault(point.address.unit, endpoint.of(point.address.unit))
         address = point.address
+        if address.unit not in limits:
+            limits[address.unit] = endpoint.of(address.unit)
         limit = _limit(address.table, limits[address.unit])
         if address.size > limit:
             problems.append(Problem.of(point.where, "modbus.value_too_long", address=address.canonical,

@@ -253,9 +253,8 @@ class Poller:
         self._heard(unit)
         unit.replies += cycle.size - 1
         first, last = times[0], times[-1]
-        devices = list(dict.fromkeys(request.device_index for request in cycle.requests))
-        self._sink.answered(devices, first)
-        self._sink.answered(devices, last)
+        self._sink.answered(cycle.devices, first)
+        self._sink.answered(cycle.devices, last)
         self._delivery.all(cycle.requests, data, times)
 
     def _polled(self, unit: _Unit) -> None:
