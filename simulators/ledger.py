@@ -32,7 +32,7 @@ class Endpoints:
     """Where a running plant is reached; `modbus` has one entry per Modbus connection, in order.
 
     mqtt: the broker itself. brokers: connection -> the address of the broker by which a gateway should reach it, as
-    what it is sent there is counted.
+    what it is sent there is counted. rtu: the Modbus connections that carry RTU frames.
     """
 
     opc_ua: str
@@ -42,6 +42,7 @@ class Endpoints:
     mqtt: str
     brokers: Mapping[str, str]
     broker: str
+    rtu: tuple[str, ...] = ()
 
 
 def devices_csv(layout: Layout) -> str:
@@ -78,7 +79,8 @@ def connections_toml(layout: Layout, endpoints: Endpoints) -> str:
         "security_mode": "SignAndEncrypt", "trust_dir": endpoints.trust_dir, "publishing_interval_ms": 500,
         "idle_read_s": 2.0, "timeout_s": 4.0}]
     tables.extend({
-        "name": name, "protocol": "modbus_tcp", "endpoint": endpoint, "poll_s": 1.0, "timeout_s": 0.5}
+        "name": name, "protocol": "modbus_rtu_over_tcp" if name in endpoints.rtu else "modbus_tcp",
+        "endpoint": endpoint, "poll_s": 1.0, "timeout_s": 0.5}
         for name, endpoint in endpoints.modbus.items())
     tables.append({"name": "edge", "protocol": "sparkplug_b", "endpoint": endpoints.brokers["edge"],
                    "rebirth": "auto"})

@@ -229,8 +229,7 @@ class _Handler(ServerRequestHandler):
         if not self.transport:  # who asked may have hung up
             return
         super().send(data, addr)
-        wire: Wire = self.server.plant.wire
-        wire.promise(self.transport.get_extra_info("peername"), len(data), lambda: wire.sent.add(points, kind))
+        self.server.plant.wire.promise(self.transport.get_extra_info("peername"), len(data), points, kind)
 
 
 class _Server(ModbusTcpServer):

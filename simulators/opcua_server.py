@@ -67,7 +67,7 @@ class OpcUaPlant:
     def _left(self, peer: Any, size: int, nodes: Iterable[ua.NodeId], kind: str) -> None:
         """Have a response counted once its bytes have passed the wire."""
         points = [self._point_of[node] for node in nodes if node in self._point_of]
-        self.wire.promise(peer, size, lambda: self.sent.add(points, kind))
+        self.wire.promise(peer, size, points, kind)
 
     async def start(self, host: str, port: int, machines: Mapping[str, list[Value]]) -> None:
         """Build the address space with the present values and listen. Port 0 takes a free one. Raises OSError."""

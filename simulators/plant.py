@@ -69,25 +69,32 @@ class Plant:
         """When the plant was ready, by the loop's clock: the scenario begins then."""
         self.floods: dict[str, int] = {}
         """Connection -> how often everything there changes in each tick."""
-        self.modbus = {name: ModbusPlant(self.layout.of(name), of_connection(faults, name), wire=self.wires[name])
-                       for name in CONNECTION_OF["modbus_tcp"]}
+        self.modbus = {name: ModbusPlant(self.layout.of(name), of_connection(faults, name), wire=self.wires[name],
+                                         is_rtu=framing == "rtu")
+                       for name, framing in zip(CONNECTION_OF["modbus_tcp"], settings.modbus.framing, strict=True)}
         self.opc_ua: OpcUaPlant | None = None
-        self.broker = EmbeddedBroker() if settings.mqtt.broker == EMBEDDED else None
+        self._has_broker = bool(self.layout.of("edge") or self.layout.of("sensors"))
+        self.broker = EmbeddedBroker() if settings.mqtt.broker == EMBEDDED and self._has_broker else None
         self.nodes: list[EdgeNode] = []
         self.sensors: JsonDevices | None = None
+        self.player = Player(self, settings.faults)
+        self.going = asyncio.Event()
+        """Cleared, the machines stand still."""
+        self.going.set()
         self._ticks: asyncio.Task[None] | None = None
 
     async def start(self) -> Endpoints:
         """Start every server, then write the files. Raises DeviceError when a port or the broker is not to be had."""
         host = self.settings.plant.host
-        if self.broker is None:
+        if self.broker is None and self._has_broker:
             await self._reach(self.settings.mqtt.broker)
         self.out.mkdir(parents=True, exist_ok=True)
         files = await asyncio.to_thread(make_server_files, self.out / "pki", name=f"{self.layout.site} machines",
                                         application_uri=self.layout.application_uri)
-        self.opc_ua = OpcUaPlant(self.layout, self.layout.of("machines"), files, self.wires["machines"])
         try:
-            await self.opc_ua.start(host, self.settings.opc_ua.port, self.machines)
+            if self.layout.of("machines"):  # a plant without them need not wait for the slowest of its servers
+                self.opc_ua = OpcUaPlant(self.layout, self.layout.of("machines"), files, self.wires["machines"])
+                await self.opc_ua.start(host, self.settings.opc_ua.port, self.machines)
             for server, port in zip(self.modbus.values(), self.settings.modbus.ports, strict=True):
                 await server.start(host, port, self.machines)
             if self.broker is not None:
@@ -95,17 +102,21 @@ class Plant:
         except OSError as error:
             await self.stop()
             raise DeviceError(Problem.of(host, "simulators.no_port", reason=error)) from error
-        broker = self.settings.mqtt.broker if self.broker is None else self.broker.endpoint
+        broker = "" if not self._has_broker else \
+            self.settings.mqtt.broker if self.broker is None else self.broker.endpoint
         try:
-            await self._start_publishers(broker)
-            for name in ("edge", "sensors"):
-                await self.wires[name].open(host, 0, broker_address(broker))
+            if self._has_broker:
+                await self._start_publishers(broker)
+                for name in ("edge", "sensors"):
+                    await self.wires[name].open(host, 0, broker_address(broker))
         except OSError as error:
             await self.stop()
             raise DeviceError(Problem.of(broker, "simulators.no_broker", reason=error)) from error
         endpoints = Endpoints(
-            opc_ua=self.opc_ua.endpoint, opc_ua_certificate=str(files.certificate), trust_dir=str(files.trust_dir),
-            modbus={name: server.endpoint for name, server in self.modbus.items()}, mqtt=broker,
+            opc_ua=self.opc_ua.endpoint if self.opc_ua is not None else "",
+            opc_ua_certificate=str(files.certificate), trust_dir=str(files.trust_dir),
+            modbus={name: server.endpoint for name, server in self.modbus.items()},
+            rtu=tuple(name for name, server in self.modbus.items() if server.is_rtu), mqtt=broker,
             brokers={name: f"mqtt://{host}:{self.wires[name].port}" for name in ("edge", "sensors")},
             broker=EMBEDDED if self.broker is not None else "external")
         self.ready_s = asyncio.get_running_loop().time()
@@ -157,7 +168,7 @@ class Plant:
         """Let time pass, play what goes wrong, and write down what was sent."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._run())
-            group.create_task(Player(self, self.settings.faults).run())
+            group.create_task(self.player.run())
             group.create_task(self._tell_sent())
 
     async def _tell_sent(self) -> None:
@@ -182,6 +193,9 @@ class Plant:
         while True:
             due += tick_s
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if not self.going.is_set():
+                await self.going.wait()
+                due = time.monotonic()
             for name, machine in self._running.items():
                 self.machines[name] = machine.step(tick_s)
             for connection in self.sent:
@@ -197,8 +211,8 @@ class Plant:
         if connection in self.modbus:
             await self.modbus[connection].update(self.machines)
         elif connection == "machines":
-            assert self.opc_ua is not None
-            await self.opc_ua.update(self.machines)
+            if self.opc_ua is not None:
+                await self.opc_ua.update(self.machines)
         elif connection == "edge":
             for node in self.nodes:
                 node.publish()

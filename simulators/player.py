@@ -65,15 +65,18 @@ class Player:
         due_s = self._plant.ready_s + fault.at_s
         while True:
             await asyncio.sleep(max(0.0, due_s - loop.time()))
-            await self._once(fault)
+            await self.play(fault)
             if fault.repeat_s is None:
                 return
             due_s += fault.repeat_s
 
-    async def _once(self, fault: FaultTable) -> None:
+    async def play(self, fault: FaultTable) -> None:
+        """Play one fault now; return when it has ended, or at once if it never does."""
         restarted = False
         undo: list[Undo] = []
         for connection, protocol in connections_of(fault, self._plant.layout):
+            if not self._plant.layout.of(connection):
+                continue
             if fault.kind == "restart":
                 if protocol in BROKER and (restarted or self._plant.broker is None):
                     continue  # two connections, one broker; and that of somebody else is not ours to end

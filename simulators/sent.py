@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 PointKey = tuple[str, str]
@@ -23,12 +23,14 @@ class Sent:
 
     points: how often each point was sent. others: values that the ledger does not have. unreadable: values that
     arrived in a message that nobody can read; one that does not even tell how many it held counts as one.
+    doubtful: values handed over to a client that then hung up on something it had not read; not among the others.
     messages: by their kind, for people. faults: kind -> how often it was played. sessions: connections taken.
     """
 
     points: Counter[PointKey] = field(default_factory=Counter)
     others: int = 0
     unreadable: int = 0
+    doubtful: int = 0
     messages: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     sessions: int = 0
@@ -44,6 +46,12 @@ class Sent:
         self.others += others
         self.messages[kind] += 1
 
+    def take_back(self, points: Sequence[PointKey], kind: str) -> None:
+        """Note that a message may not have been read."""
+        self.points.subtract(points)
+        self.doubtful += len(points)
+        self.messages[kind] -= 1
+
     def spoilt(self, samples: int, kind: str) -> None:
         """Note a message that nobody can read."""
         self.unreadable += samples
@@ -55,7 +63,7 @@ class Sent:
         for (device, point), count in self.points.items():
             points.setdefault(device, {})[point] = count
         return {"samples": self.samples, "sent": self.points.total(), "others": self.others,
-                "unreadable": self.unreadable, "sessions": self.sessions,
+                "unreadable": self.unreadable, "doubtful": self.doubtful, "sessions": self.sessions,
                 "messages": dict(sorted(self.messages.items())),
                 "faults": dict(sorted(self.faults.items())), "points": points}
 

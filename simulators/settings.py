@@ -67,9 +67,10 @@ class ModbusFaultTable(Section):
 
 
 class ModbusTable(Section):
-    """[modbus]: one port for each of the two servers, and what they do wrong."""
+    """[modbus]: one port for each of the two servers, how they frame (rtu: RTU over TCP), and what they do wrong."""
 
     ports: list[int] = Field(default=[0, 0], min_length=2, max_length=2)
+    framing: list[Literal["tcp", "rtu"]] = Field(default=["tcp", "tcp"], min_length=2, max_length=2)
     faults: list[ModbusFaultTable] = Field(default=[], max_length=1000)
 
 

@@ -7,12 +7,13 @@ the message is counted as sent when the wire has handed those bytes over, and no
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from simulators.pcap import Capture, Stream
-from simulators.sent import Sent
+from simulators.sent import PointKey, Sent
 
 NOISE = b"\xff" * 16
 """What means nothing in any of the protocols: no packet, no chunk and no frame begins so."""
@@ -20,7 +21,12 @@ NOISE = b"\xff" * 16
 FAREWELL_S = 1.0
 """A client that does not hang up when the other side has is hung up on."""
 
-Kept = Callable[[], None]
+ESTABLISHED = 1
+"""What the kernel (TCP_INFO) calls a connection that neither side has ended."""
+
+Letter = tuple[int, Sequence[PointKey], str]
+"""Where in the stream a message ends, the points in it, and its kind."""
+
 Tap = Callable[[bytes], None]
 """Is given every byte of one connection that was handed to its client, in order."""
 
@@ -43,7 +49,7 @@ class _End(asyncio.Protocol):
         self.passage.arrived(data, by_client=self.is_client)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.passage.lost(self)
+        self.passage.lost(self, was_reset=isinstance(exc, ConnectionError))
 
     def pause_writing(self) -> None:
         if self.other is not None and self.other.transport is not None:
@@ -64,7 +70,8 @@ class _Passage:
         self.client.other, self.server.other = self.server, self.client
         self.promised = 0
         self.delivered = 0
-        self.promises: deque[tuple[int, Kept]] = deque()
+        self.promises: deque[Letter] = deque()
+        self._unanswered: list[Letter] = []  # counted since the client spoke last
         self._held: deque[tuple[bytes, bool]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._stream: Stream | None = None
@@ -96,8 +103,10 @@ class _Passage:
     def arrived(self, data: bytes, *, by_client: bool) -> None:
         if self._is_ended:
             return
-        if by_client and self._stream is not None:
-            self._stream.data(data, by_client=True)
+        if by_client:
+            self._unanswered.clear()
+            if self._stream is not None:
+                self._stream.data(data, by_client=True)
         self._held.append((data, by_client))
         if self.wire.delay_s:
             loop = asyncio.get_running_loop()
@@ -135,15 +144,21 @@ class _Passage:
         self._deliver(data)
 
     def _deliver(self, data: bytes) -> None:
-        assert self.client.transport is not None
-        self.client.transport.write(data)
+        transport = self.client.transport
+        assert transport is not None
+        if _has_hung_up(transport):
+            self.end()
+            return
+        transport.write(data)
         self.delivered += len(data)
         if self._stream is not None:
             self._stream.data(data, by_client=False)
         if self._tap is not None:
             self._tap(data)
         while self.promises and self.promises[0][0] <= self.delivered:
-            self.promises.popleft()[1]()
+            letter = self.promises.popleft()
+            self.wire.sent.add(*letter[1:])
+            self._unanswered.append(letter)
 
     def noise(self) -> None:
         """Let the client hear what means nothing; what the server says after it cannot be understood any more."""
@@ -154,8 +169,12 @@ class _Passage:
                 self._stream.data(NOISE, by_client=False)
             self._is_deaf = True
 
-    def lost(self, end: _End) -> None:
+    def lost(self, end: _End, *, was_reset: bool) -> None:
         if end is self.client:
+            if was_reset:  # it hung up on something that it had not read
+                for _, points, kind in self._unanswered:
+                    self.wire.sent.take_back(points, kind)
+            self._unanswered.clear()
             self.end()
         else:  # what it had said is passed on first
             self._server_ended = True
@@ -252,19 +271,17 @@ class Wire:
             for passage in list(self.passages):
                 passage.pass_on()
 
-    def promise(self, peer: Any, size: int, kept: Kept | None = None) -> None:
-        """Note `size` bytes that the server writes to `peer`, its name of a connection; call `kept` when they passed.
+    def promise(self, peer: Any, size: int, points: Sequence[PointKey], kind: str) -> None:
+        """Note `size` bytes that the server writes to `peer`, its name of a connection, and what they complete.
 
         Every byte that a server with promises writes must be noted, before the event loop turns.
         """
         passage = self.by_port.get(peer[1]) if peer else None
-        if passage is None:
-            if kept is not None and not self.target[0]:
-                kept()  # nobody stands between: the server is on its own, as in some tests
-            return
-        passage.promised += size
-        if kept is not None:
-            passage.promises.append((passage.promised, kept))
+        if passage is not None:
+            passage.promised += size
+            passage.promises.append((passage.promised, points, kind))
+        elif not self.target[0]:
+            self.sent.add(points, kind)  # nobody stands between: the server is on its own, as in some tests
 
     def farewell(self, client: asyncio.Transport) -> None:
         """Close a client's connection when it has heard that it ended, or soon."""
@@ -276,3 +293,12 @@ class Wire:
         self.refuse()
         for client in self._leaving:
             client.close()
+
+
+def _has_hung_up(transport: asyncio.Transport) -> bool:
+    """Return whether the other side has ended the connection, although we have not heard of it yet. Linux tells."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None:
+        return False
+    info: bytes = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, option, 1)
+    return info[0] != ESTABLISHED
