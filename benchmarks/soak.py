@@ -161,7 +161,7 @@ def start_plant(out: Path, name: str, *, seed: int, at_s: float) -> subprocess.P
         f"points = {POINTS}\n{faults}", encoding="utf-8")
     with (out / "log").open("wb") as log:
         plant = subprocess.Popen(
-            ["nice", "-n", "1", sys.executable, "-m", "tallystick", "simulate", str(out / "plant.toml"), "--out",
+            [sys.executable, "-m", "tallystick", "simulate", str(out / "plant.toml"), "--out",
              str(out)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
     assert plant.stdout is not None
     line = plant.stdout.readline()

@@ -22,9 +22,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from simulators.layout import Device, Layout, Point
 from simulators.mqtt_faults import Mischief
-from simulators.sent import PointKey
+from simulators.sent import PointKey, Sent
 from simulators.signals import Value
 from simulators.sparkplug_pb2 import Payload
+from simulators.wire import Wire
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ KEEPALIVE_S = 15
 LAST_WORDS_S = 0.3
 """The embedded broker drops what it has accepted and not passed on; this long it has for the death certificates."""
 
+BROKER_END_S = 2.0
+"""amqtt waits for acknowledgements that no longer come; then it is left to itself."""
+
 SEQ_END = 256
 PORT = 1883
 
@@ -49,38 +53,64 @@ def broker_address(url: str) -> tuple[str, int]:
 
 
 class EmbeddedBroker:
-    """amqtt on a port of its own, anonymous, without its periodic $SYS messages."""
+    """amqtt, anonymous, without its periodic $SYS messages, behind a wire of its own.
+
+    The wire keeps the address while brokers come and go: amqtt may take many seconds to end, or never do.
+    """
 
     def __init__(self) -> None:
         self._broker: Any = None
+        self._wire = Wire(Sent())
+        self._leaving: set[asyncio.Task[None]] = set()
         self.endpoint = ""
 
     async def start(self, host: str, port: int) -> None:
         """Listen; port 0 takes a free one. Raises OSError."""
+        await self._wire.open(host, port, await self._make(host))
+        self.endpoint = f"mqtt://{host}:{self._wire.port}"
+
+    async def _make(self, host: str) -> tuple[str, int]:
+        """Start a broker on a port of its own."""
         self._broker = Broker({
-            "listeners": {"default": {"type": "tcp", "bind": f"{host}:{port}"}},
+            "listeners": {"default": {"type": "tcp", "bind": f"{host}:0"}},
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}})
         try:
             await self._broker.start()
         except Exception as error:  # the library wraps whatever happened
             self._broker = None
-            raise OSError(f"{host}:{port}: {error}") from error
+            raise OSError(f"{host}: {error}") from error
         # the library does not tell the port it was given; its listener does
         listener = self._broker._servers["default"].instance.sockets[0]
-        self.endpoint = f"mqtt://{host}:{listener.getsockname()[1]}"
+        return host, listener.getsockname()[1]
 
     async def restart(self, away_s: float) -> None:
         """End every connection and come back after a while at the same address: no session, nothing retained."""
-        await self.stop()
+        broker, host = self._broker, self._wire.target[0]
+        self._wire.refuse()
+        leaving = asyncio.create_task(_end_broker(broker))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
         await asyncio.sleep(away_s)
-        await self.start(*broker_address(self.endpoint))
+        self._wire.target = await self._make(host)
+        await self._wire.welcome()
 
     async def stop(self) -> None:
         """Close every session and stop listening."""
+        self._wire.shut()
         if self._broker is not None:
             await asyncio.sleep(LAST_WORDS_S)
-            await self._broker.shutdown()
-            self._broker = None
+            broker, self._broker = self._broker, None
+            try:
+                await _end_broker(broker)
+            finally:
+                for task in self._leaving:
+                    task.cancel()
+                self._wire.close()
+
+
+async def _end_broker(broker: Any) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(broker.shutdown(), BROKER_END_S)
 
 
 class _Publisher:
