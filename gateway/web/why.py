@@ -37,7 +37,7 @@ def causes(line: Line, cells: Sequence[Cell | None], facts: Facts, index: Index)
     if reason is None:
         return list(_counted(line, facts))
     if reason in ("no_valid_data", "heartbeat_only"):
-        return list(_without_data(line, cells, facts))
+        return list(_without_data(line, cells, facts, index))
     return list(_by_the_ledger(line, reason, facts, index))
 
 
@@ -48,16 +48,19 @@ def _counted(line: Line, facts: Facts) -> Iterator[Cause]:
             "time_s": heard_ns // NS_PER_S if heard_ns else facts.begun_s})
 
 
-def _without_data(line: Line, cells: Sequence[Cell | None], facts: Facts) -> Iterator[Cause]:
-    heard_ns, name = int(facts.heard_ns[line.slot]), line.device.connection
+def _without_data(line: Line, cells: Sequence[Cell | None], facts: Facts, index: Index) -> Iterator[Cause]:
+    heard_ns, answering, behind = int(facts.heard_ns[line.slot]), facts.answering(), index.slots[line.device.connection]
+    # Whether its neighbours answer tells a device that is off from a line that is cut.
+    where = {"connection": line.device.connection, "others": behind.size - 1,
+             "answering": int(answering[behind].sum()) - int(answering[line.slot])}
     if not line.points:
         yield Cause("web.why.no_points", {"device": line.device.id})
         return
     if not heard_ns and not any(cells):
-        yield Cause("web.why.never_answered", {"connection": name, "time_s": facts.begun_s})
+        yield Cause("web.why.never_answered", {**where, "time_s": facts.begun_s})
         return
-    if not facts.answering()[line.slot]:
-        yield Cause("web.why.silent", {"connection": name, "time_s": heard_ns // NS_PER_S})
+    if not answering[line.slot]:
+        yield Cause("web.why.silent", {**where, "time_s": heard_ns // NS_PER_S})
     rows = [facts.roster.points[slot].row for slot in line.points]
     if not any(row["role"] in ROLES for row in rows):
         yield Cause("web.why.roles", {"listed": ", ".join(sorted({row["role"] for row in rows}))})
