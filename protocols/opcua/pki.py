@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,6 +37,8 @@ KEY_BITS = 2048
 """What Basic256Sha256 and both AES policies accept everywhere; 4096 is refused by several controllers."""
 VALID_DAYS = 3650
 CLOCK_SLACK = timedelta(days=1)
+_MAKING = threading.Lock()
+"""The connections of a gateway begin at the same time, each in a thread, and share one certificate."""
 REJECTED_MAX = 50
 """A server that shows a new certificate at every connect must not fill the disk."""
 
@@ -56,8 +59,9 @@ def own_certificate(pki_dir: Path) -> OwnCertificate:
     """
     certificate_path, key_path = pki_dir / OWN_CERTIFICATE, pki_dir / OWN_KEY
     try:
-        if not certificate_path.exists() and not key_path.exists():
-            _make_own(certificate_path, key_path)
+        with _MAKING:
+            if not certificate_path.exists() and not key_path.exists():
+                _make_own(certificate_path, key_path)
         certificate_der, key_pem = certificate_path.read_bytes(), key_path.read_bytes()
         certificate = x509.load_der_x509_certificate(certificate_der)
         key = serialization.load_pem_private_key(key_pem, password=None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -56,6 +57,13 @@ def test_our_certificate_is_made_once_and_kept_private(tmp_path: Path) -> None:
     assert made.subject.rfc4514_string().startswith("CN=Tallystick gateway ")
     names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert list(names) == [x509.UniformResourceIdentifier(first.application_uri)], "no host, no person"
+
+
+def test_connections_that_begin_at_once_share_one_certificate(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(pki.own_certificate, [tmp_path / "pki"] * 6))
+    assert all(one == found[0] for one in found)
+    assert sorted(path.name for path in (tmp_path / "pki").iterdir()) == [pki.OWN_CERTIFICATE, pki.OWN_KEY]
 
 
 @pytest.mark.parametrize("damage", ["no key", "no certificate", "other key", "noise"])
