@@ -91,6 +91,16 @@ class ProbingTable(Section):
     reads_every_s: int = Field(default=3600, ge=1, le=86_400)
 
 
+class IdentityTable(Section):
+    """[identity]: what devices show of themselves (nameplates, certificates), held against the ledger.
+
+    read: ask them; every_s: how often, besides once after each start and each change of their connection.
+    """
+
+    read: bool = True
+    every_s: int = Field(default=86_400, ge=60, le=30 * 86_400)
+
+
 class KeepTable(Section):
     """[keep]: raw data and transcripts that stay in the factory, for an auditor who asks for an hour later.
 
@@ -218,6 +228,7 @@ class GatewayFile(Section):
     platform: PlatformTable | None = None
     limits: LimitsTable = LimitsTable()
     probing: ProbingTable = ProbingTable()
+    identity: IdentityTable = IdentityTable()
     keep: KeepTable = KeepTable()
     influx: InfluxTable | None = None
     web: WebTable | None = None
@@ -243,6 +254,7 @@ class GatewayConfig:
     platform_ca: Path | None
     limits: LimitsTable
     probing: ProbingTable
+    identity: IdentityTable
     keep: KeepTable
     influx: InfluxTable | None
     web: WebPage | None
@@ -309,7 +321,8 @@ def load_gateway(path: Path) -> GatewayConfig:
         ledger_date=raw.gateway.ledger_date.isoformat(), ledger_sha256=ledger.sha256, window=raw.window, len_s=len_s,
         platform=raw.platform,
         platform_ca=base / raw.platform.ca_file if raw.platform and raw.platform.ca_file else None,
-        limits=raw.limits, probing=raw.probing, keep=raw.keep, influx=raw.influx, web=page, endpoints=endpoints,
+        limits=raw.limits, probing=raw.probing, identity=raw.identity, keep=raw.keep,
+        influx=raw.influx, web=page, endpoints=endpoints,
         protocols=dict(protocols),
         server_devices={c.name: c.server_device for c in raw.connections
                         if isinstance(c, OpcUaTable) and c.server_device},

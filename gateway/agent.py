@@ -34,6 +34,7 @@ from gateway.counting.kernel import Columns
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap, WindowClock, Windows
 from gateway.crew import STOP_S, Crew
+from gateway.identifying import Identifying
 from gateway.keeping.retention import Limits, Retention, use_of
 from gateway.probing import transcripts
 from gateway.probing.probing import Probing
@@ -47,7 +48,7 @@ from gateway.standing import Exchange, Standing
 from gateway.web.facts import Facts
 from gateway.web.live import Live
 from protocols import system
-from protocols.errors import ConfigError, EvidenceError, Problem
+from protocols.errors import ConfigError, EvidenceError, Problem, TallystickError
 from protocols.evidence import column
 from protocols.evidence.encoding import from_base64
 from protocols.samples import PollBatch, SampleBatch
@@ -190,6 +191,8 @@ class Agent:
         self.probing = Probing(
             config, self.state, self.sealer, self.windows, self.clock, self.tell, self._on_disk,
             seen=None if self.submitter is None else self._seen, tap=self._set_tap)
+        self.identifying = Identifying(self.standing, self.crew.drivers, self.windows.adopt, self.tell,
+                                       every_s=config.identity.every_s)
 
     @property
     def config(self) -> GatewayConfig:
@@ -231,6 +234,8 @@ class Agent:
                 tasks += [asyncio.create_task(work, name=name) for name, work in (
                     ("drivers", self.crew.watch()), ("tick", self._tick()), ("reload", self._reloads()))]
                 tasks += self.probing.start(self.crew.drivers)
+                if self.config.identity.read:
+                    tasks.append(asyncio.create_task(self.identifying.run(), name="identity"))
                 if self.keeping is not None:
                     tasks.append(asyncio.create_task(self.keeping.run(), name="keeping"))
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -327,7 +332,8 @@ class Agent:
             await self._beside_the_log(self._sweep, item.start_s + item.len_s)
 
     async def _tell_status(self, item: ClosedWindow) -> None:
-        await self._beside_the_log(self._report, item, list(self._events), self.probing.report())
+        await self._beside_the_log(self._report, item, list(self._events), self.probing.report(),
+                                   self.identifying.report())
         self._untold = None
 
     def _seal_window(self, item: ClosedWindow, seen: Mapping[str, Any] | None,
@@ -353,7 +359,9 @@ class Agent:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._reload_wanted.wait(), RELOAD_LOOK_S)
-            number = await asyncio.to_thread(reload.asked, self.state.dir)
+            number = None
+            with contextlib.suppress(OSError):
+                number = await asyncio.to_thread(reload.asked, self.state.dir)
             if number is None and not self._reload_wanted.is_set():
                 continue
             self._reload_wanted.clear()
@@ -375,7 +383,7 @@ class Agent:
             if keys:
                 return reload.Result(ok=False, code="reload.needs_restart", args={"keys": ", ".join(keys)}), None
             exchange = await self.standing.exchange(config, self.intake, self.clock.now_ns, self.windows.adopt)
-        except ConfigError as error:
+        except TallystickError as error:
             return reload.Result(ok=False, code="reload.refused", args={"problems": len(error.problems)},
                                  problems=error.problems), None
         except OSError as error:
@@ -418,7 +426,8 @@ class Agent:
         self.intake.export = exporter.put
         stack.callback(exporter.close)
 
-    def _report(self, window: ClosedWindow, events: list[dict[str, Any]], probing: dict[str, Any]) -> None:
+    def _report(self, window: ClosedWindow, events: list[dict[str, Any]], probing: dict[str, Any],
+                identity: dict[str, Any]) -> None:
         """Write status.json for `tallystick status` and the local page."""
         figures = self.recent.figures(window.registry)
         status = {
@@ -435,7 +444,7 @@ class Agent:
                     "submitted": self.submitter.submitted if self.submitter is not None else None,
                     "proven": self.submitter.proven if self.submitter is not None else None},
             "said": None if self.submitter is None else self.submitter.said(),
-            "probing": probing,
+            "probing": probing, "identity": identity,
             "disk": {"budget": self.retention.limits.budget_bytes, "use": dict(self.retention.use)},
             "keep": None if self.keeping is None else self.keeping.report(),
             "events": events}

@@ -90,6 +90,7 @@ def _status_lines(status: Status, say: Say) -> list[str]:
         lines.append(say("commissioning.log", size=log["size"], submitted=log["submitted"], proven=log["proven"] or 0))
     lines += _said_lines(body.get("said"), say)
     lines += _probing_lines(body.get("probing"), say)
+    lines += _identity_lines(body.get("identity"), say)
     events = body.get("events", [])[-10:]
     if events:
         lines += ["", say("commissioning.events"), *(f"  {_event_line(event, say)}" for event in events)]
@@ -142,6 +143,16 @@ def _probing_lines(probing: dict[str, Any] | None, say: Say) -> list[str]:
         lines.append(say("probing.reads", answered=last["answered"], rows=last["rows"], seq=last["seq"],
                          start=_local(last["start_s"], say)))
     return lines
+
+
+def _identity_lines(identity: dict[str, Any] | None, say: Say) -> list[str]:
+    """What devices show of themselves that does not fit the ledger; nothing for the file of an older version."""
+    if not identity or not identity["findings"]:
+        return []
+    lines = ["", say("identity.status", asked=_local(identity["asked_s"], say))]
+    lines += [f"  {say(finding['code'], **finding['args'])}" for finding in identity["findings"][:LISTED_MAX]]
+    more = len(identity["findings"]) - LISTED_MAX + identity["more"]
+    return [*lines, f"  {say('identity.more', more=more)}"] if more > 0 else lines
 
 
 def _local(time_s: int | None, say: Say) -> str:

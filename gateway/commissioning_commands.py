@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.console import config_argument, load, note, print_json
 from protocols.terms.say import Say
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.commissioning.check import DeviceCheck
     from gateway.commissioning.initialise import Initialised
     from gateway.commissioning.trust import Certificate
-    from gateway.probing.checking import ProbeCheck
+    from gateway.probing.checking import PlantCheck, ProbeCheck
 
 SECRET_BYTES_MAX = 4096
 
@@ -196,10 +196,32 @@ def check_command(args: argparse.Namespace, say: Say) -> int:
             {"device": c.device, "connection": c.connection, "ok": c.ok, "code": c.code, "args": dict(c.args),
              "message": say.english(c.code, **dict(c.args))} for c in checks], "probes": [
             {"connection": p.connection, "ok": p.ok, "code": p.code, "args": dict(p.args),
-             "message": say.english(p.code, **dict(p.args))} for p in found.probes]})
+             "message": say.english(p.code, **dict(p.args))} for p in found.probes],
+            "identity": _identity_body(found, say)})
     else:
-        print("\n".join(_check_lines(config, checks, say) + _probe_lines(config, found.probes, say)))
+        print("\n".join(_check_lines(config, checks, say) + _probe_lines(config, found.probes, say)
+                        + _identity_lines(found, say)))
     return 0 if all(check.ok for check in checks) else 1
+
+
+def _identity_body(found: PlantCheck, say: Say) -> dict[str, Any]:
+    return {"devices": [{"device": seen.device, "connection": seen.connection, "facts": seen.shown()}
+                        for seen in found.facts if seen.shown()], "unasked": found.unasked,
+            "findings": [{"code": f.code, "devices": list(f.devices), "args": dict(f.args),
+                          "message": say.english(f.code, **dict(f.args))} for f in found.findings]}
+
+
+def _identity_lines(found: PlantCheck, say: Say) -> list[str]:
+    """What devices showed of themselves, and what does not fit the ledger. It decides nothing."""
+    lines = ["", say("identity.check", shown=sum(bool(seen.plate) for seen in found.facts), asked=len(found.facts))]
+    if found.unasked:
+        lines.append(say("identity.unasked", connections=", ".join(found.unasked)))
+    lines += [f"  {say(finding.code, **dict(finding.args))}" for finding in found.findings]
+    for code in dict.fromkeys(finding.code for finding in found.findings):
+        parts = say.explain(code) or {}
+        lines += [f"  {code}, {say(f'commissioning.{part}')}: {parts[part]}"
+                  for part in ("cause", "fix") if part in parts]
+    return lines
 
 
 def _check_lines(config: GatewayConfig, checks: list[DeviceCheck], say: Say) -> list[str]:

@@ -79,6 +79,17 @@ class Standing:
                 return
             adopt(registry)
 
+    async def learn(self, read: Mapping[str, Mapping[str, str]], adopt: Callable[[Registry], int]) -> None:
+        """Put identifiers that devices have shown into the roster, from the next window on. `read`: see `evolve`."""
+        async with self._changing:
+            try:
+                registry = await self._on_disk(self._with_identifiers, read)
+            except OSError as error:
+                log.warning("not written: %s", error)
+                return
+            if registry is not None:
+                adopt(registry)
+
     async def exchange(self, config: GatewayConfig, sink: Sink, clock_ns: Callable[[], int],
                        adopt: Callable[[Registry], int]) -> Exchange:
         """Take over another configuration: whole, or not at all.
@@ -99,6 +110,15 @@ class Standing:
         self.roster, self.server_keys = held, shown
         return self.registry()
 
+    def _with_identifiers(self, read: Mapping[str, Mapping[str, str]]) -> Registry | None:
+        """Return the roster with them, None if its rows stay as they are."""
+        held = self._evolved(self.config, self.server_keys, read)
+        if held.device_rows() == self.roster.device_rows():
+            return None
+        slots.save(held, self._state.roster_file)
+        self.roster = held
+        return self.registry()
+
     def _exchanged(self, config: GatewayConfig, sink: Sink, clock_ns: Callable[[], int]) -> tuple[Exchange, Registry]:
         held = self._evolved(config, self.server_keys)
         before, after = aims(self.config, self.roster), aims(config, held)
@@ -110,7 +130,8 @@ class Standing:
         self.roster, self.config = held, config
         return Exchange(changes=found, drivers=drivers, devices=devices, is_new_roster=is_new), self.registry()
 
-    def _evolved(self, config: GatewayConfig, server_keys: Mapping[str, str]) -> slots.Roster:
+    def _evolved(self, config: GatewayConfig, server_keys: Mapping[str, str],
+                 read: Mapping[str, Mapping[str, str]] = slots.NOTHING_READ) -> slots.Roster:
         state = self._state
         return slots.evolve(slots.load(state.roster_file), config, gateway=state.gateway_id(),
-                            key=state.enterprise_key(), server_keys=server_keys)
+                            key=state.enterprise_key(), server_keys=server_keys, read=read)

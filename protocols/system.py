@@ -7,6 +7,7 @@
 | a folder is synced like a file | nothing: names are journalled by NTFS |
 | modes 0600 and 0700 | the access list that the folder inherits |
 | SIGHUP reads the configuration anew | `tallystick reload` alone does |
+| MAC addresses of neighbours | none are seen |
 | sd_notify | nobody to tell |
 | CLOCK_BOOTTIME, which runs on while the machine sleeps | a clock that never steps |
 """
@@ -34,6 +35,10 @@ else:
 _BINARY = getattr(os, "O_BINARY", 0)
 """Without it Windows writes a line feed as two bytes."""
 _LOOK_UP_S = 0.5
+NEIGHBOURS = Path("/proc/net/arp")
+"""proc(5): a header, then address, hardware type, flags, MAC address, mask, device."""
+ARP_COMPLETE = "0x2"
+NEIGHBOURS_MAX = 100_000
 _NOTIFY_TIMEOUT_S = 1.0
 PARTIAL = ".part"
 """Ends the name of a file that is not whole yet."""
@@ -140,6 +145,20 @@ def tell_service_manager(message: str) -> None:
             channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError:  # a manager that is gone is no reason to stop counting
             return
+
+
+def neighbours() -> dict[str, str]:
+    """Return IPv4 address -> MAC address of the machines on this machine's own networks that it spoke with lately.
+
+    Linux only; elsewhere nothing. Behind a router its machines cannot be seen.
+    """
+    try:
+        lines = NEIGHBOURS.read_text("ascii", "replace").splitlines()[1:NEIGHBOURS_MAX]
+    except OSError:
+        return {}
+    rows = [line.split() for line in lines]
+    return {row[0]: row[3].lower() for row in rows
+            if len(row) >= 6 and row[2] == ARP_COMPLETE and row[3] != "00:00:00:00:00:00"}
 
 
 def lock(folder: Path) -> int:

@@ -29,11 +29,11 @@ SENDING = ("publish", "will")
 Progress = Callable[[str, int, int], None]
 """progress(connection, passed, devices): this connection is done."""
 
-Besides = Callable[[str, Driver], Awaitable[None]]
-"""besides(connection, driver): what else is tried once its devices have been."""
+Besides = Callable[[str, Driver, int], Awaitable[None]]
+"""besides(connection, driver, passed): what else is tried once its devices have been, of which so many passed."""
 
 
-async def _nothing(_name: str, _driver: Driver) -> None:
+async def _nothing(_name: str, _driver: Driver, _passed: int) -> None:
     return
 
 
@@ -79,12 +79,14 @@ def held_roster(config: GatewayConfig) -> roster.Roster:
                          server_keys=state.server_keys())
 
 
-async def check_devices(config: GatewayConfig, progress: Progress, besides: Besides = _nothing) -> list[DeviceCheck]:
+async def check_devices(config: GatewayConfig, progress: Progress, besides: Besides = _nothing,
+                        held: roster.Roster | None = None) -> list[DeviceCheck]:
     """Dry-connect every device, all connections at once, and return one result for each, in the order of devices.csv.
 
-    besides: called for each connection after its devices. Raises: ConfigError when a driver cannot even be built.
+    besides: called for each connection after its devices. held: what `held_roster` gives, if it is known already.
+    Raises: ConfigError when a driver cannot even be built.
     """
-    held = held_roster(config)
+    held = held or held_roster(config)
     slots = held.device_slots()
     drivers = build_drivers(config, held, Quiet(), time.time_ns)
     found: dict[int, CheckResult] = {}
@@ -101,8 +103,9 @@ async def check_devices(config: GatewayConfig, progress: Progress, besides: Besi
             args = Problem.of("", "commissioning.check_failed", kind=type(error).__name__, reason=str(error)[:200]).args
             results = [CheckResult(slot, False, "commissioning.check_failed", args) for slot in mine]
         found.update({result.device_index: result for result in results})
-        await besides(name, driver)
-        progress(name, sum(found[slot].ok for slot in mine if slot in found), len(mine))
+        passed = sum(found[slot].ok for slot in mine if slot in found)
+        await besides(name, driver, passed)
+        progress(name, passed, len(mine))
 
     await asyncio.gather(*(one(name, driver) for name, driver in drivers.items()))
     checks = []

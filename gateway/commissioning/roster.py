@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from config.gateway import COLUMN_BITS_MAX, GatewayConfig
@@ -23,15 +24,23 @@ from protocols.errors import ConfigError, EvidenceError, Problem
 from protocols.evidence import roster
 
 STATE_FORMAT = 1
+NOTHING_READ: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+READ_SCHEMES = {"serial": ("serial",), "product_instance_uri": ("product_instance_uri",), "mac_unit": ("mac", "unit")}
+"""Tag scheme -> the identifiers that a device must have shown for its identity to be `read`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class DeviceSlot:
-    """One device slot: the public row, its private part, and the local id it had when it was alive."""
+    """One device slot: the public row, its private part, and the local id it had when it was alive.
+
+    read: identifiers of the private part that the device itself has shown. learnt: those of them that no ledger had.
+    """
 
     id: str
     row: dict[str, Any]
     private: dict[str, Any]
+    read: dict[str, str] = field(default_factory=dict)
+    learnt: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,16 +79,18 @@ class Roster:
 
 
 def evolve(before: Roster | None, config: GatewayConfig, *, gateway: str, key: bytes,
-           server_keys: Mapping[str, str]) -> Roster:
+           server_keys: Mapping[str, str], read: Mapping[str, Mapping[str, str]] = NOTHING_READ) -> Roster:
     """Return the roster that the ledger asks for, built on the slots that exist.
 
     Args:
         before: the roster in force, None before the first.
         key: K, the enterprise's 256-bit secret that blinds the tags.
         server_keys: connection name -> SPKI digest (hex) of the server that answered there under security.
+        read: local id -> identifiers that the device has shown (identity.py, `confirmed`); what was read before stays.
     Raises: ConfigError `config.too_many_bits` when the slots, tombstones included, no longer fit one gateway.
     """
-    devices = [DeviceSlot(id=d.id, row=dict(d.row), private=d.private) for d in before.devices] if before else []
+    devices = [DeviceSlot(id=d.id, row=dict(d.row), private=d.private, read=d.read, learnt=d.learnt)
+               for d in before.devices] if before else []
     points = [PointSlot(id=p.id, row=dict(p.row), address=p.address, base=p.base)
               for p in before.points] if before else []
     current = Roster(devices=devices, points=points)
@@ -90,7 +101,7 @@ def evolve(before: Roster | None, config: GatewayConfig, *, gateway: str, key: b
         devices[slot].row["state"] = "gone"
     slots: dict[str, int] = {}
     for device in config.devices:
-        slots[device.id] = _place(devices, alive.get(device.id), device, key)
+        slots[device.id] = _place(devices, alive.get(device.id), device, key, read.get(device.id, {}))
     behind: dict[str, int] = {}
     for device in config.devices:
         behind[device.connection] = behind.get(device.connection, 0) + 1
@@ -120,53 +131,77 @@ def _renamed(devices: list[DeviceSlot], alive: Mapping[str, int], wanted: Iterab
     came: dict[tuple[Any, ...], list[str]] = {}
     ids = {device.id for device in wanted}
     for id_, slot in alive.items():
-        values = roster.tag_values(devices[slot].private)
+        values = roster.tag_values(_unlearnt(devices[slot]))
         if id_ not in ids and values:
             went.setdefault((devices[slot].row["kind"], *sorted(values.items())), []).append(slot)
     for device in wanted:
         if device.id not in alive:
-            values = roster.tag_values(_private(device, None))
+            values = roster.tag_values(_private(device, None, {}))
             came.setdefault((roster.kind(device.maker, device.model), *sorted(values.items())), []).append(device.id)
     return {names[0]: went[identity][0] for identity, names in came.items()
             if len(names) == 1 and len(went.get(identity, ())) == 1}
 
 
-def _place(devices: list[DeviceSlot], slot: int | None, device: Device, key: bytes) -> int:
+def _unlearnt(slot: DeviceSlot) -> dict[str, Any]:
+    """Return the private part as the ledger alone would have it: what a renamed row can be known by."""
+    part = {**slot.private, "identifiers": dict(slot.private["identifiers"])}
+    for name in slot.learnt:
+        (part if name == "serial" else part["identifiers"])[name] = ""
+    return part
+
+
+def _place(devices: list[DeviceSlot], slot: int | None, device: Device, key: bytes, read: Mapping[str, str]) -> int:
     """Keep the device in its slot if it is still the same machine, else give it a new one. Return the slot."""
     old = devices[slot] if slot is not None else None
-    private = _private(device, old.private if old else None)
-    kind, values = roster.kind(device.maker, device.model), roster.tag_values(private)
+    kind = roster.kind(device.maker, device.model)
     if old is not None and slot is not None:
-        was = roster.tag_values(old.private)
+        shown = {**read, **old.read}
+        private = _private(device, old.private, shown)
+        was, values = roster.tag_values(old.private), roster.tag_values(private)
         if kind == old.row["kind"] and all(values.get(scheme) == value for scheme, value in was.items()):
             old.id, old.private = device.id, private
-            old.row.update(_described(device, private, values, key))
+            old.read, old.learnt = _kept(device, private, shown)
+            old.row.update(_described(device, private, values, key, old.read))
             return slot
         old.row["state"] = "gone"
-        private = _private(device, None)
+    private = _private(device, None, read)
+    values = roster.tag_values(private)
+    kept, learnt = _kept(device, private, read)
     new = len(devices)
     row = {"slot": new, "state": "alive", "replaces": slot, "parent": None, "kind": kind, "dup_tags": [],
-           "server": {"spki_sha256": None, "via": None}, **_described(device, private, values, key)}
-    devices.append(DeviceSlot(id=device.id, row=row, private=private))
+           "server": {"spki_sha256": None, "via": None}, **_described(device, private, values, key, kept)}
+    devices.append(DeviceSlot(id=device.id, row=row, private=private, read=kept, learnt=learnt))
     return new
 
 
-def _private(device: Device, before: Mapping[str, Any] | None) -> dict[str, Any]:
+def _private(device: Device, before: Mapping[str, Any] | None, shown: Mapping[str, str]) -> dict[str, Any]:
+    """Return the private part: the ledger's words, and where it has none what the device has shown."""
+    identifiers = {"product_instance_uri": device.product_instance_uri, "vaa": device.vaa, "handle": device.handle,
+                   "mac": device.mac, "unit": device.unit}
     return {
         "blind": before["blind"] if before else secrets.token_hex(16), "name": device.name, "maker": device.maker,
-        "model": device.model, "serial": device.serial, "asset": device.asset,
-        "identifiers": {"product_instance_uri": device.product_instance_uri, "vaa": device.vaa,
-                        "handle": device.handle, "mac": device.mac, "unit": device.unit}}
+        "model": device.model, "serial": device.serial or shown.get("serial", ""), "asset": device.asset,
+        "identifiers": {name: text or shown.get(name, "") for name, text in identifiers.items()}}
 
 
-def _described(device: Device, private: Mapping[str, Any], values: Mapping[str, str], key: bytes) -> dict[str, Any]:
+def _kept(device: Device, private: Mapping[str, Any], shown: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return what of `shown` stands in the private part, and which of it the ledger lacks."""
+    held = {"serial": private["serial"], **private["identifiers"]}
+    kept = {name: text for name, text in shown.items() if roster.normalise(text) == roster.normalise(held[name])}
+    return kept, sorted(name for name in kept if not getattr(device, name))
+
+
+def _described(device: Device, private: Mapping[str, Any], values: Mapping[str, str], key: bytes,
+               read: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of a row that follow the ledger and may change within a slot; tags only grow."""
+    is_read = any(scheme in values and all(name in read for name in names) for scheme, names in READ_SCHEMES.items())
     return {
         "thing": device.thing, "class": device.equipment_class, "industry": device.industry, "uscc": device.uscc,
         "region": device.region, "deployment": device.deployment, "energy": device.energy,
         "tags": [{"scheme": scheme, "tag": roster.keyed_tag(key, scheme, value)}
                  for scheme, value in sorted(values.items())],
-        "id_basis": "declared" if values else "address", "private_sha256": roster.private_sha256(private)}
+        "id_basis": "read" if is_read else "declared" if values else "address",
+        "private_sha256": roster.private_sha256(private)}
 
 
 def _place_points(current: Roster, wanted: tuple[Point, ...], slots: Mapping[str, int], *, gateway: str,
@@ -207,7 +242,8 @@ def save(held: Roster, path: Path) -> None:
     """Write roster.json, whole or not at all, durable, mode 0600: it names machines."""
     write_json(path, {
         "format": STATE_FORMAT,
-        "devices": [{"id": d.id, "row": d.row, "private": d.private} for d in held.devices],
+        "devices": [{"id": d.id, "row": d.row, "private": d.private, "read": d.read, "learnt": d.learnt}
+                    for d in held.devices],
         "points": [{"id": p.id, "row": p.row, "address": p.address, "base": p.base} for p in held.points]}, indent=None)
 
 
@@ -217,7 +253,8 @@ def load(path: Path) -> Roster | None:
         body = json.loads(path.read_text(encoding="utf-8"))
         if body["format"] != STATE_FORMAT:
             raise ValueError(f"format {body['format']}")
-        return Roster(devices=[DeviceSlot(id=d["id"], row=d["row"], private=d["private"]) for d in body["devices"]],
+        return Roster(devices=[DeviceSlot(id=d["id"], row=d["row"], private=d["private"], read=d.get("read", {}),
+                                          learnt=d.get("learnt", [])) for d in body["devices"]],
                       points=[PointSlot(id=p["id"], row=p["row"], address=p["address"], base=p["base"])
                               for p in body["points"]])
     except FileNotFoundError:

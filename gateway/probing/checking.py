@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.gateway import GatewayConfig
-from gateway.commissioning.check import DeviceCheck, Progress, check_devices
+from gateway.commissioning import identity
+from gateway.commissioning.check import DeviceCheck, Progress, check_devices, held_roster
 from gateway.commissioning.check import plan as collecting_plan
 from gateway.commissioning.connect import Driver
+from gateway.commissioning.identity import Facts, Finding
 from gateway.commissioning.state import State
 from gateway.probing.certificate import CERTIFICATE, probe_certificate
 from gateway.probing.prober import DEADLINE_S
@@ -30,23 +32,43 @@ class ProbeCheck:
 
 @dataclass(frozen=True, slots=True)
 class PlantCheck:
-    """What `check` found. probes: of the OPC UA connections that are challenged; they decide nothing."""
+    """What `check` found. probes: of the OPC UA connections that are challenged; they decide nothing.
+
+    facts, findings: what devices showed of themselves, and what does not fit the ledger. unasked: connections whose
+    devices could not be asked who they are, although some passed.
+    """
 
     devices: list[DeviceCheck]
     probes: list[ProbeCheck]
+    facts: list[Facts]
+    findings: list[Finding]
+    unasked: list[str]
 
 
 async def check_plant(config: GatewayConfig, progress: Progress) -> PlantCheck:
-    """Check every device (`check_devices`), and challenge each secured OPC UA server that let us in once besides."""
+    """Check every device (`check_devices`), ask who it is, and challenge each secured OPC UA server that let us in."""
     probes: dict[str, ProbeCheck] = {}
+    facts: list[Facts] = []
+    unasked: list[str] = []
+    held = held_roster(config)
+    slots = held.device_slots()
 
-    async def challenge(name: str, driver: Driver) -> None:
+    async def besides(name: str, driver: Driver, passed: int) -> None:
         found = await check_probe(config, name, driver)
         if found is not None:
             probes[name] = found
+        if not passed:
+            return
+        try:
+            facts.extend(await identity.gather(config, name, driver, slots))
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # it answered all that is collected: who it is must not make it fail
+            unasked.append(name)
 
-    devices = await check_devices(config, progress, challenge)
-    return PlantCheck(devices, [probes[name] for name in config.endpoints if name in probes])
+    devices = await check_devices(config, progress, besides, held)
+    return PlantCheck(devices, [probes[name] for name in config.endpoints if name in probes], facts,
+                      identity.findings(config, facts), sorted(unasked))
 
 
 def plan(config: GatewayConfig) -> list[dict[str, Any]]:

@@ -189,6 +189,16 @@ def check_server_certificate(blob: bytes, application_uri: str, trust_dir: Path,
     return leaf
 
 
+def application_uri(der: bytes) -> str:
+    """Return the ApplicationUri in a certificate (OPC 10000-6, 6.2.2); empty if there is none that can be read."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return next(iter(names.get_values_for_type(x509.UniformResourceIdentifier)), "")
+    except (ValueError, x509.ExtensionNotFound):
+        return ""
+
+
 def server_spki_sha256(der: bytes) -> str:
     """Return the hex SHA-256 of the DER SubjectPublicKeyInfo. Raises ValueError unless it is an RSA certificate."""
     return hashlib.sha256(_public_der(parsed(der).public_key())).hexdigest()
