@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from protocols.errors import ConfigError, EvidenceError
 from protocols.terms.basis import NOT_COUNTED_REASONS
 from tallystick.__main__ import main
 from tallystick.words.lookup import LANGUAGES, Words
+from tests.support.processes import free_port
 from tests.unit.gateway.commissioning.plants import device, point, write
 
 
@@ -70,6 +73,11 @@ def until(condition: Callable[[], object], what: str, deadline_s: float = 30.0) 
         time.sleep(0.02)
 
 
+def read_page(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+        return str(answer.read().decode())
+
+
 def written(state: State) -> int:
     """Entries of the log as status.json tells them."""
     return int(json.loads(state.status_file.read_text())["log"]["size"]) if state.status_file.exists() else 0
@@ -80,7 +88,8 @@ def test_from_an_empty_folder_to_a_verdict(tmp_path: Path, machines: int, capsys
            "poll_s = 0.2\ntimeout_s = 1.0\n"
     file = write(tmp_path, [device("a", name="冲压机", serial="S1"), device("b", name="beat", serial="S2")],
                  [point("a", 0), "b,beat,2/holding/0,uint16,heartbeat,,,"],
-                 head="\n[window]\nlen_s = 1\ngrace_ms = 200\n", tail=line)
+                 head=f'\n[window]\nlen_s = 1\ngrace_ms = 200\n[web]\nlisten = "127.0.0.1:{(port := free_port())}"\n',
+                 tail=line)
     state = State(tmp_path / "state")
     state.create_keys()
     assert main(["status", str(file)]) == 1
@@ -98,6 +107,11 @@ def test_from_an_empty_folder_to_a_verdict(tmp_path: Path, machines: int, capsys
         capsys.readouterr()
         assert main(["status", str(file)]) == 0
         assert "1/2 counted, 1 not" in capsys.readouterr().out
+        pages = {path: read_page(port, path)
+                 for path in ("/", "/devices/a", "/devices/b", "/ready", "/record", "/plan")}
+        assert "<strong>1</strong> / 2" in pages["/"] and state.gateway_id() in pages["/record"]
+        assert re.search(r'class="value"><bdi>\d+</bdi>', pages["/devices/a"]), "a last value"
+        assert "heartbeat" in pages["/devices/b"] and "只有心跳" in pages["/devices/b"] and "holding" in pages["/plan"]
         assert main(["bundle", str(file), "-o", str(tmp_path / "beside.tally")]) == 0  # beside the running gateway
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0, (tmp_path / "log").read_text()
