@@ -1,4 +1,4 @@
-"""Notifications and read results, from the bytes of a message to columns. Pure; no device library.
+"""Notifications and read results, from the bytes of a message to values, one by one. Pure; no device library.
 
 asyncua makes several Python objects per value and reads picoseconds in another order than the standard has them. This
 decoder makes none, keeps the exact 100 ns source time, and loses one item, not the whole response, where a server sends
@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import nan
 
-import numpy as np
-from numpy.typing import NDArray
-
-from protocols.samples import BAD, GOOD, UNCERTAIN, SampleBatch, fingerprint
+from protocols.samples import fingerprint
 
 READ_RESPONSE, PUBLISH_RESPONSE, REPUBLISH_RESPONSE = 634, 829, 835
 DATA_CHANGE_NOTIFICATION, STATUS_CHANGE_NOTIFICATION = 811, 820
@@ -30,12 +29,6 @@ AVAILABLE_MAX = 10_000
 """A server that keeps more messages than this keeps them for nobody."""
 TEXT_CHARS_MAX = 500
 """Texts are for people; the fingerprint is of the whole value."""
-
-EPOCH_TICKS = 116_444_736_000_000_000
-"""1970-01-01 as 100 ns ticks since 1601-01-01."""
-_TICKS_MAX = (2**63 - 1) // 100
-
-_QUALITY = np.array([GOOD, UNCERTAIN, BAD, BAD], dtype=np.uint8)
 
 TYPE_NAMES = (
     "Null", "Boolean", "SByte", "Byte", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float", "Double",
@@ -108,14 +101,17 @@ class Publish:
     available: tuple[int, ...] = ()
 
 
-def decode_publish(body: bytes) -> Publish:
-    """Decode a PublishResponse. Raises UndecodableError when not even its frame can be read."""
+def decode_publish(body: bytes, take: Callable[[bytes, int, int, Items], None] | None = None) -> Publish:
+    """Decode a PublishResponse. Raises UndecodableError when not even its frame can be read.
+
+    take: reads each DataChangeNotification (message, start, end) in place of `data_change`; `items` stays empty then.
+    """
     try:
         at = _header(body, PUBLISH_RESPONSE)
         subscription_id, = _U32.unpack_from(body, at)
         count, at = _count(body, at + 4, 4)
         available = struct.unpack_from(f"<{count}I", body, at) if count <= AVAILABLE_MAX else ()
-        return _notification_message(body, at + 4 * count + 1, subscription_id, available)
+        return _notification_message(body, at + 4 * count + 1, subscription_id, available, take or data_change)
     except (struct.error, IndexError) as error:
         raise UndecodableError(str(error)) from error
 
@@ -123,7 +119,15 @@ def decode_publish(body: bytes) -> Publish:
 def decode_republish(body: bytes, subscription_id: int) -> Publish:
     """Decode a RepublishResponse, which does not repeat the subscription it belongs to."""
     try:
-        return _notification_message(body, _header(body, REPUBLISH_RESPONSE), subscription_id)
+        return _notification_message(body, _header(body, REPUBLISH_RESPONSE), subscription_id, (), data_change)
+    except (struct.error, IndexError) as error:
+        raise UndecodableError(str(error)) from error
+
+
+def read_results(body: bytes) -> tuple[int, int]:
+    """Return how many results a ReadResponse announces, and where the first begins. Raises UndecodableError."""
+    try:
+        return _count(body, _header(body, READ_RESPONSE), 1)
     except (struct.error, IndexError) as error:
         raise UndecodableError(str(error)) from error
 
@@ -131,52 +135,58 @@ def decode_republish(body: bytes, subscription_id: int) -> Publish:
 def decode_read(body: bytes) -> Items:
     """Decode the results of a ReadResponse; `handle` is the position in the request."""
     items = Items()
-    try:
-        at = _header(body, READ_RESPONSE)
-        count, at = _count(body, at, 1)
-    except (struct.error, IndexError) as error:
-        raise UndecodableError(str(error)) from error
+    count, at = read_results(body)
     for row in range(count):
         try:
-            at = _data_value(body, at, row, items)
+            at = data_value(body, at, row, items)
         except (UndecodableError, struct.error, IndexError):
             items.undecodable = count - row
             break
     return items
 
 
-def _notification_message(body: bytes, at: int, subscription_id: int, available: tuple[int, ...] = ()) -> Publish:
+def _notification_message(body: bytes, at: int, subscription_id: int, available: tuple[int, ...],
+                          take: Callable[[bytes, int, int, Items], None]) -> Publish:
     sequence_number, = _U32.unpack_from(body, at)
     count, at = _count(body, at + 12, 3)
     items, closed_status = Items(), None
     for _ in range(count):
         type_id, start, at = _extension_object(body, at)
         if type_id == DATA_CHANGE_NOTIFICATION:
-            _data_change(body, start, at, items)
+            take(body, start, at, items)
         elif type_id == STATUS_CHANGE_NOTIFICATION:
             closed_status, = _U32.unpack_from(body, start)
     return Publish(subscription_id=subscription_id, sequence_number=sequence_number, is_keep_alive=count == 0,
                    items=items, closed_status=closed_status, available=available)
 
 
-def _data_change(body: bytes, at: int, end: int, items: Items) -> None:
+def data_change(body: bytes, at: int, end: int, items: Items) -> None:
+    """Append the items of the DataChangeNotification between `at` and `end`."""
     body = body[:end]
-    count, at = _count(body, at, 5)
+    count, at = data_change_items(body, at, end)
     for done in range(count):
         try:
             handle, = _U32.unpack_from(body, at)
-            at = _data_value(body, at + 4, handle, items)
+            at = data_value(body, at + 4, handle, items)
         except (UndecodableError, struct.error, IndexError):
             # Items have no length of their own: after one that cannot be read, the rest cannot be found.
             items.undecodable += count - done
             return
 
 
-def _data_value(data: bytes, at: int, handle: int, items: Items) -> int:
+def data_change_items(body: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return how many items a DataChangeNotification announces, and where the first begins; refuse what cannot fit."""
+    count, = _I32.unpack_from(body, at)
+    if at + 4 > end or count * 5 > end - at - 4:
+        raise UndecodableError(f"{count} items do not fit")
+    return max(count, 0), at + 4
+
+
+def data_value(data: bytes, at: int, handle: int, items: Items) -> int:
     """Append one DataValue and return where it ends. Appends nothing when it raises."""
     mask = data[at]
     at += 1
-    value, type_id, text = np.nan, 0, None
+    value, type_id, text = nan, 0, None
     if mask & 0x01:
         encoding = data[at]
         layout = _FIXED.get(encoding)
@@ -225,7 +235,7 @@ def _variant(data: bytes, at: int) -> tuple[float, int, str | None, int]:
 def _scalar(data: bytes, at: int, end: int, type_id: int) -> tuple[float, str | None]:
     """Return the value and, for what a float64 cannot hold, its text."""
     if type_id == 0:
-        return np.nan, None
+        return nan, None
     if type_id in _EXACT:
         return float(_FIXED[type_id].unpack_from(data, at)[0]), None
     if type_id in (8, 9):
@@ -240,7 +250,7 @@ def _scalar(data: bytes, at: int, end: int, type_id: int) -> tuple[float, str | 
         return fingerprint(data[at:end]), str(uuid.UUID(bytes_le=data[at:end]))
     if type_id in (12, 15, 16) or type_id > 25:
         if _I32.unpack_from(data, at)[0] < 0:
-            return np.nan, None  # null, which is not the empty string
+            return nan, None  # null, which is not the empty string
         raw = data[at + 4:end]
         shown = raw[:TEXT_CHARS_MAX * 4]
         text = shown.hex() if type_id == _BYTE_STRING or type_id > 25 else shown.decode(errors="replace")
@@ -420,55 +430,3 @@ def _header(body: bytes, wanted: int) -> int:
     for _ in range(count):
         at = _skip_string(body, at)
     return _extension_object(body, at)[2]
-
-
-# Columns
-
-def quality_of(status: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """Map status codes to GOOD, UNCERTAIN or BAD by their severity, the two top bits. 11 is reserved and is bad."""
-    quality: NDArray[np.uint8] = _QUALITY[status >> np.uint32(30)]
-    return quality
-
-
-def has_overflow(status: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Tell whose queue on the server overflowed: InfoType is DataValue (bit 10, not 11) and bit 7 is set."""
-    overflow: NDArray[np.bool_] = (status & np.uint32(0x0C80)) == 0x0480
-    return overflow
-
-
-def source_ns_of(ticks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return UTC nanoseconds since 1970; 0 (absent) stays 0, and times no int64 can hold are moved to its ends.
-
-    A device whose clock stands at 1970-01-01T00:00:00 has a source time, a bad one: it becomes 1 ns, not absent.
-    """
-    low, high = EPOCH_TICKS - _TICKS_MAX, EPOCH_TICKS + _TICKS_MAX
-    ns = (np.clip(ticks, low, high) - EPOCH_TICKS) * 100
-    ns[(ns == 0) & (ticks != 0)] = 1
-    ns[ticks == 0] = 0
-    return ns
-
-
-def batch_of(items: Items, point_index: NDArray[np.int64], received_ns: int) -> tuple[SampleBatch, NDArray[np.int64]]:
-    """Turn decoded items into samples.
-
-    Args:
-        items: n values; `handle` is a position in `point_index`.
-        point_index: shape (m,), the roster's slot of each handle; handles beyond it are left out.
-        received_ns: when the response arrived here.
-    Returns: the batch of k <= n samples, and the positions in `point_index` they belong to, shape (k,).
-    """
-    handle = np.array(items.handle, dtype=np.int64)
-    keep = handle < point_index.size
-    handle = handle[keep]
-    texts = tuple(items.texts)
-    if handle.size < keep.size:
-        moved = np.cumsum(keep) - 1
-        texts = tuple((int(moved[row]), text) for row, text in texts if keep[row])
-    batch = SampleBatch(
-        point_index=point_index[handle],
-        received_ns=np.full(handle.size, received_ns, dtype=np.int64),
-        source_ns=source_ns_of(np.array(items.ticks, dtype=np.int64)[keep]),
-        value=np.array(items.value, dtype=np.float64)[keep],
-        quality=quality_of(np.array(items.status, dtype=np.uint32)[keep]),
-        texts=texts)
-    return batch, handle

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
 import numpy as np
 
 from protocols.errors import DeviceError, Problem
-from protocols.opcua import codec, session
+from protocols.opcua import bulk, codec, columns, session
+from protocols.opcua.columns import Columns
 from protocols.opcua.session import NO_SUCH_NODE, STATUS_CODE
 from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint, OpcUaPoint
 from protocols.samples import BAD, Sink
@@ -40,12 +41,23 @@ class Subscription:
     publishers: int = PUBLISH_OUTSTANDING
     sequence: session.Sequence32 = field(default_factory=session.Sequence32)
     acks: list[int] = field(default_factory=list)
+    decoder: bulk.Decoder = field(default_factory=bulk.Decoder)
+
+
+@dataclass(slots=True, kw_only=True)
+class Prepared:
+    """Reads of some addresses, encoded once. parts: (how many addresses, the request's parameters, its decoder)."""
+
+    addresses: Sequence[OpcUaAddress]
+    parts: list[tuple[int, bytes, bulk.Decoder]]
 
 
 class Link(Protocol):
     """An open session with one subscription. Its methods raise OSError or the device library's errors."""
 
     item_limit: int | None
+    epoch: int
+    """How often namespaces and limits were learnt."""
 
     @property
     def created(self) -> Subscription | None:
@@ -75,6 +87,12 @@ class Link(Protocol):
 
     async def read(self, addresses: Sequence[OpcUaAddress]) -> codec.Items:
         """Read known addresses; row i of the answer is addresses[i]."""
+
+    def prepare(self, addresses: Sequence[OpcUaAddress]) -> Prepared:
+        """Encode the requests that read known addresses, to be sent again and again until `epoch` is another."""
+
+    async def poll(self, prepared: Prepared) -> Columns:
+        """Send prepared requests; row i of the answer is the i-th address."""
 
 
 async def _keep_nothing(_link: Link | None) -> None:
@@ -159,22 +177,22 @@ class Collector:
                 return
             received_ns = self._clock_ns()
             try:
-                publish = codec.decode_publish(body)
+                publish, found = subscription.decoder.publish(body)
             except codec.UndecodableError as error:
                 subscription.sequence.skip()
                 self._sink.discarded("undecodable", 1)
                 self._event("opcua.undecodable", why=error)
                 continue
             if publish.subscription_id == subscription.id:
-                await self.take(link, publish, received_ns)
+                await self.take(link, publish, received_ns, found)
 
-    async def take(self, link: Link, publish: codec.Publish, received_ns: int) -> None:
-        """Deliver a response, and ask again for those that should have come before it."""
+    async def take(self, link: Link, publish: codec.Publish, received_ns: int, found: Columns | None = None) -> None:
+        """Deliver a response, and ask again for those that should have come before it. found: its items as columns."""
         subscription = link.subscription
         subscription.heard_s = asyncio.get_running_loop().time()
         missing = subscription.sequence.missing(publish.sequence_number, is_keep_alive=publish.is_keep_alive,
                                                 available=publish.available)
-        self.deliver(subscription, publish.items, received_ns)
+        self.deliver(subscription, columns.of(publish.items) if found is None else found, received_ns)
         if not publish.is_keep_alive:
             subscription.acks.append(publish.sequence_number)
         if publish.closed_status is not None:
@@ -199,29 +217,30 @@ class Collector:
             return True
         if publish.sequence_number != number or publish.is_keep_alive:
             return False  # asyncua's server answers an empty message for one it has no more
-        self.deliver(subscription, publish.items, self._clock_ns())
+        self.deliver(subscription, columns.of(publish.items), self._clock_ns())
         subscription.acks.append(number)
         return True
 
-    def deliver(self, subscription: Subscription | None, items: codec.Items, received_ns: int) -> None:
+    def deliver(self, subscription: Subscription | None, items: Columns, received_ns: int) -> None:
         """Hand one response over as one batch; everything received is delivered or discarded with its reason."""
         if items.undecodable:
             self._sink.discarded("undecodable", items.undecodable)
             self._event("opcua.undecodable", why=f"{items.undecodable} values")
-        batch, positions = codec.batch_of(items, self._point_index, received_ns)
-        if len(items.handle) > positions.size:
-            self._sink.discarded("unknown_point", len(items.handle) - positions.size)
+        batch, positions = columns.batch_of(items, self._point_index, received_ns)
+        if len(items) > positions.size:
+            self._sink.discarded("unknown_point", len(items) - positions.size)
         if not positions.size:
             return
         self._sink.samples(batch)
-        answered = np.unique(self._device_of[positions[batch.quality != BAD]])
+        is_bad = batch.quality == BAD
+        is_answered = np.zeros(self.devices.size, dtype=bool)
+        is_answered[self._device_of[positions[~is_bad] if is_bad.any() else positions]] = True
+        answered = np.flatnonzero(is_answered)
         if answered.size:
             self._sink.answered(self.devices[answered], received_ns)
             if subscription is not None:
                 subscription.idle.heard(answered, asyncio.get_running_loop().time())
-        overflow = codec.has_overflow(np.array(items.status, dtype=np.uint32))
-        for row in np.flatnonzero(overflow).tolist():
-            handle = items.handle[row]
+        for handle in items.handle[columns.has_overflow(items.status)].tolist() if items.status.any() else ():
             if handle < len(self.points) and handle not in self._overflowed:
                 self._overflowed.add(handle)
                 self._event("opcua.overflow", address=self.points[handle].address.canonical,
@@ -299,25 +318,31 @@ class Collector:
         """Read the polled points every `poll_s`; a round that lasts longer is followed by the next at once."""
         loop = asyncio.get_running_loop()
         due_s = loop.time()
+        prepared, for_what, handles = Prepared(addresses=(), parts=[]), None, np.zeros(0, dtype=np.int64)
         while True:
             waiting = self._retries.waiting(loop.time())
-            known = [p for p in sorted(self._polled - waiting) if link.knows(self.points[p].address)]
-            if unknown := sorted(self._polled - waiting - {*known}):
-                await link.learn()
-                self._tell_refused([(p, "opcua.namespace_unknown", "") for p in unknown
-                                    if not link.knows(self.points[p].address)])
-            if known:
-                items = await link.read([self.points[p].address for p in known])
-                items.handle = [known[row] for row in items.handle]
+            what = (link.epoch, len(self._polled), frozenset(waiting))  # points are only ever added while we poll
+            if what != for_what:
+                known = [p for p in sorted(self._polled - waiting) if link.knows(self.points[p].address)]
+                if unknown := sorted(self._polled - waiting - {*known}):
+                    await link.learn()
+                    self._tell_refused([(p, "opcua.namespace_unknown", "") for p in unknown
+                                        if not link.knows(self.points[p].address)])
+                prepared, for_what = link.prepare([self.points[p].address for p in known]), what
+                handles = np.array(known, dtype=np.int64)
+            if handles.size:
+                items = replace(await link.poll(prepared), handle=handles)
                 self.deliver(link.created, items, self._clock_ns())
                 self._note_polled(items)
             due_s = max(due_s + self._endpoint.poll_s, loop.time())
             await asyncio.sleep(max(SLEEP_MIN_S, due_s - loop.time()))
 
-    def _note_polled(self, items: codec.Items) -> None:
+    def _note_polled(self, items: Columns) -> None:
         """Leave nodes that do not exist out for a while, and name them; see which are back."""
+        if not len(self._retries) and not np.isin(items.status & np.uint32(STATUS_CODE), [*NO_SUCH_NODE]).any():
+            return
         refused, mended = [], 0
-        for handle, status in zip(items.handle, items.status, strict=True):
+        for handle, status in zip(items.handle.tolist(), items.status.tolist(), strict=True):
             if status & STATUS_CODE in NO_SUCH_NODE:
                 refused.append((handle, "opcua.bad_node", NO_SUCH_NODE[status & STATUS_CODE]))
             elif len(self._retries):
@@ -353,7 +378,7 @@ class Collector:
             if positions:
                 items = await link.read([self.points[position].address for position in positions])
                 items.handle = [positions[row] for row in items.handle]
-                self.deliver(subscription, items, self._clock_ns())
+                self.deliver(subscription, columns.of(items), self._clock_ns())
 
     async def _watch(self, link: Link) -> None:
         """End a subscription that has not even sent keep-alives: its server forgot it, or the network swallows it."""

@@ -15,7 +15,7 @@ from asyncua.ua.ua_binary import extensionobject_to_binary, struct_from_binary, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.opcua import codec
+from protocols.opcua import codec, columns
 from protocols.samples import BAD, GOOD, NO_SOURCE_TIME, UNCERTAIN, fingerprint
 
 VT = ua.VariantType
@@ -118,7 +118,7 @@ def test_agrees_with_asyncuas_own_decoder_on_a_large_notification() -> None:
     (change,) = theirs.NotificationMessage.NotificationData
     assert ours.items.value == [item.Value.Value.Value for item in change.MonitoredItems]
     assert ours.items.handle == [item.ClientHandle for item in change.MonitoredItems]
-    ns = codec.source_ns_of(np.array(ours.items.ticks))
+    ns = columns.source_ns_of(np.array(ours.items.ticks))
     assert set(ns.tolist()) == {int(TIME.timestamp()) * 10**9 + 123_456_000}
 
 
@@ -162,7 +162,7 @@ def hand_made(item: bytes, count: int = 1) -> bytes:
 
 def test_source_picoseconds_come_before_the_server_time() -> None:
     """OPC 10000-6 5.2.2.17 and open62541; asyncua reads both times first and gets year 1601 for the second."""
-    source, server = codec.EPOCH_TICKS + 10, codec.EPOCH_TICKS + 20
+    source, server = columns.EPOCH_TICKS + 10, columns.EPOCH_TICKS + 20
     first = struct.pack("<IBBdqHqH", 0, 0x3D, 11, 2.5, source, 7, server, 8)
     second = struct.pack("<IBBd", 1, 0x01, 11, 3.5)
     items = codec.decode_publish(hand_made(first + second, 2)).items
@@ -228,25 +228,25 @@ def test_any_damaged_response_is_decoded_or_undecodable(data: st.DataObject) -> 
         return
     n = len(decoded.items.value)
     assert all(len(column) == n for column in (decoded.items.handle, decoded.items.status, decoded.items.ticks))
-    codec.batch_of(decoded.items, np.arange(3, dtype=np.int64), 1)
+    columns.batch_of(columns.of(decoded.items), np.arange(3, dtype=np.int64), 1)
 
 
 @pytest.mark.parametrize(("status", "quality"), [
     (0, GOOD), (0x00000480, GOOD), (0x40000000, UNCERTAIN), (0x40AB0000, UNCERTAIN), (0x80000000, BAD),
     (0x80340000, BAD), (0xC0000000, BAD)])
 def test_quality_is_the_severity(status: int, quality: int) -> None:
-    assert codec.quality_of(np.array([status], dtype=np.uint32)).tolist() == [quality]
+    assert columns.quality_of(np.array([status], dtype=np.uint32)).tolist() == [quality]
 
 
 @pytest.mark.parametrize(("status", "overflow"), [
     (0x00000480, True), (0x40000480, True), (0x00000080, False), (0x00000400, False), (0x00000C80, False), (0, False)])
 def test_overflow_needs_the_info_type_of_a_data_value(status: int, overflow: bool) -> None:
-    assert codec.has_overflow(np.array([status], dtype=np.uint32)).tolist() == [overflow]
+    assert columns.has_overflow(np.array([status], dtype=np.uint32)).tolist() == [overflow]
 
 
 def test_source_times_at_the_ends_of_the_calendar() -> None:
-    ticks = [0, codec.EPOCH_TICKS, codec.EPOCH_TICKS + 1, 1, 2**63 - 1, -2**63]
-    ns = codec.source_ns_of(np.array(ticks, dtype=np.int64)).tolist()
+    ticks = [0, columns.EPOCH_TICKS, columns.EPOCH_TICKS + 1, 1, 2**63 - 1, -2**63]
+    ns = columns.source_ns_of(np.array(ticks, dtype=np.int64)).tolist()
     assert ns[:3] == [NO_SOURCE_TIME, 1, 100]
     assert ns[3] < -9 * 10**18
     assert ns[4] > 9 * 10**18
@@ -276,7 +276,7 @@ def test_long_texts_are_cut_and_their_fingerprints_are_not() -> None:
 def test_handles_outside_the_roster_are_left_out_with_their_texts() -> None:
     values = [data_value(ua.Variant(t, VT.String), 0) for t in "abc"]
     decoded = codec.decode_publish(publish(values, handles=[1, 9, 0]))
-    batch, positions = codec.batch_of(decoded.items, np.array([70, 71], dtype=np.int64), 5)
+    batch, positions = columns.batch_of(columns.of(decoded.items), np.array([70, 71], dtype=np.int64), 5)
     assert positions.tolist() == [1, 0]
     assert batch.point_index.tolist() == [71, 70]
     assert batch.texts == ((0, "a"), (1, "c"))

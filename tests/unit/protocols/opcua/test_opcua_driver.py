@@ -19,7 +19,7 @@ from asyncua.client.ua_client import UASocketProtocol
 from asyncua.client.ua_session import UaSession
 
 from protocols.errors import DeviceError
-from protocols.opcua import codec, session
+from protocols.opcua import codec, columns, session
 from protocols.opcua import driver as driver_module
 from protocols.opcua.collector import PUBLISH_OUTSTANDING
 from protocols.opcua.driver import OpcUaDriver
@@ -408,7 +408,7 @@ async def test_everything_received_is_delivered_or_discarded(tmp_path: Path) -> 
     items = codec.Items(undecodable=3)
     for handle, status in ((0, 0), (1, 0x480), (1, 0x480), (7, 0)):
         items.add(handle, 1.0, status, 0, 11, None)
-    driver._collector.deliver(subscription, items, 99)
+    driver._collector.deliver(subscription, columns.of(items), 99)
     assert dict(sink.lost) == {"undecodable": 3, "unknown_point": 1}
     assert sum(b.value.size for b in sink.batches) == 3
     assert sink.answers == [((4,), 99)]
@@ -472,6 +472,10 @@ async def test_asyncua_is_the_one_that_was_read() -> None:
             "history_update", "create_monitored_items"} <= set(services), "every service passes _send_request"
     assert {"_server_nonce", "_policy_ids"} <= {*Client.activate_session.__code__.co_names,
                                                 *Client.server_policy.__code__.co_names}, "what a takeover sets"
+    assert {"_setup_request_header", "struct_to_binary", "revolve_security_token", "_connection", "message_to_binary",
+            "_request_id", "_callbackmap", "transport"} <= {*UASocketProtocol._send_request.__code__.co_names,
+                                                            *UASocketProtocol._send_request.__code__.co_varnames}
+    assert "check_answer" in UASocketProtocol.send_request.__code__.co_names, "what read_again does in its place"
     assert "_process_received_data" in UASocketProtocol.data_received.__code__.co_names
 
 

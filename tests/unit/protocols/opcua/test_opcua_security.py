@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from asyncua import ua
+from asyncua.client import ua_client
+from asyncua.common.connection import TransportLimits
 from asyncua.common.utils import ServiceError
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.crypto.validator import CertificateValidator, CertificateValidatorOptions
@@ -19,9 +21,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from protocols.errors import ConfigError, DeviceError
+from protocols.opcua import bulk
 from protocols.opcua.driver import OpcUaDriver
 from protocols.opcua.link.driver import GuardedClient
 from protocols.opcua.pki import REJECTED, own_certificate, server_spki_sha256
+from protocols.samples import fingerprint
 from tests.unit.protocols.opcua.bench import (
     Plant,
     Proxy,
@@ -290,3 +294,32 @@ async def test_the_channel_is_renewed_before_it_ends(
         await plant.write("a", 9.75)
         await until(lambda: 9.75 in sink.values(100))
     assert sink.events == []
+
+
+CHUNK_MIN = 8192
+"""OPC 10000-6 7.1.2.3: no buffer is smaller."""
+
+
+async def test_a_message_of_several_encrypted_chunks_becomes_columns_of_several_types(
+        plant: Plant, secured: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By subscription and by polling; strings stand between the numbers."""
+    monkeypatch.setattr(ua_client, "TransportLimits", lambda *_: TransportLimits(CHUNK_MIN, CHUNK_MIN, 0, 0))
+    trust(secured[1], tmp_path)
+    names, kinds = [f"v{i}" for i in range(600)], (float, int, bool, str)
+    for place, name in enumerate(names):
+        await plant.server.nodes.objects.add_variable(ua.NodeId(name, plant.index), name, kinds[place % 4](place))
+    wanted = [fingerprint(str(place).encode()) if place % 4 == 3 else float(kinds[place % 4](place))
+              for place in range(600)]
+    sizes: list[int] = []
+    real = bulk.Decoder._values
+    monkeypatch.setattr(bulk.Decoder, "_values", lambda self, body, *more: (
+        sizes.append(len(body)), real(self, body, *more))[1])
+    for reads in ("subscription", "polling"):
+        sink = Recorder()
+        settings = endpoint(plant.port, tmp_path, reads=reads, **SECURED)
+        async with running(OpcUaDriver(settings, plant.points(names), sink)):
+            await until(lambda sink=sink: len(sink.points) == 600)
+        found = {point: value for batch in sink.batches
+                 for point, value in zip(batch.point_index.tolist(), batch.value.tolist(), strict=True)}
+        assert [found[100 + place] for place in range(600)] == wanted
+    assert max(sizes) > CHUNK_MIN, "more than a chunk holds"
