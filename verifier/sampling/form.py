@@ -44,9 +44,13 @@ def ask(visit: Visit, state: Path, say: Say, *, name: Callable[[Device], str], r
     try:
         while True:
             if not visit.open:
-                if read(say("sampling.ask_close", total=total)) != BACK:
-                    return True
-                _back(visit, history)
+                choice = read(say("sampling.ask_close", total=total)).lower()
+                if choice in ("", STOP):
+                    return not choice
+                if choice == BACK:
+                    _back(visit, history)
+                else:  # what is signed cannot be taken back: a slip of the finger does not do it
+                    _tell(say("sampling.close_again"))
                 continue
             device = visit.open[0]
             _tell("")

@@ -357,6 +357,9 @@ def test_the_form_is_stopped_and_goes_on(site: Site) -> None:
         form.answer("暂停：", "1")
         form.answer("备注（无则回车）：", "")
         form.answer("不再有则回车）：", "")
+    form.answer("均已答复", "1")  # a slip of the finger signs nothing
+    form.expect("只有回车才签名")
+    assert not Path("findings.json").exists()
     form.answer("均已答复", "")
     status, text = form.end()
     assert status == 0 and "相符 4 台，不符 0 台" in text, text
