@@ -73,7 +73,7 @@ class Identifying:
             del self._turns[name]
             self._facts.pop(name, None)
         due = [name for name, turn in self._turns.items() if turn.due_s <= now_s]
-        if not due:
+        if not due and not gone:
             return
         answered = await asyncio.gather(*map(self._ask, due))
         if any(answered) or gone:

@@ -188,36 +188,36 @@ def _differences(device: Device, seen: Facts) -> Iterator[Finding]:
 def _same_devices(devices: Sequence[Device], facts: Mapping[str, Facts]) -> Iterator[Finding]:
     """Yield groups of devices that show, or are declared with, one identity: several names of one machine."""
     serials = _serials(devices, facts.values())
-    groups: dict[tuple[str, str], dict[str, None]] = {}
+    groups: dict[tuple[str, str], dict[str, str]] = {}
     for device in devices:
-        for key in _keys(device, facts.get(device.id), serials):
-            groups.setdefault(key, {})[device.id] = None
+        for key, text in _keys(device, facts.get(device.id), serials).items():
+            groups.setdefault(key, {})[device.id] = text
     by_id = {device.id: device for device in devices}
     told: dict[tuple[str, ...], list[str]] = {}
-    for (fact, text), members in groups.items():
+    for (fact, _), members in groups.items():
         group = tuple(members)
         if len(group) > 1 and not _is_family([by_id[id_] for id_ in group]) and (
                 fact not in ("place", "edge_node") or len({by_id[id_].connection for id_ in group}) > 1):
-            told.setdefault(group, []).append(f"{fact} {text}")
+            told.setdefault(group, []).append(f"{fact} {members[group[0]]}")
     for group, shared in told.items():
         yield Finding("identity.same_device", group, Problem.of(
-            "", "", devices=_named(group), shared="; ".join(shared)).args)
+            "", "", devices=_named(group), shared="; ".join(dict.fromkeys(shared))).args)
 
 
-def _keys(device: Device, seen: Facts | None, serials: frozenset[str]) -> set[tuple[str, str]]:
-    """Return (fact, text) of everything that is one machine's alone."""
-    keys = set(tag_values(_declared(device)).items())
-    if normalise(device.serial) in serials:
-        keys.add(("serial_number", normalise(device.serial)))
-    if seen is None:
-        return keys
-    keys |= {("serial_number", normalise(text)) for name, text in seen.plate.items()
-             if name == "serial_number" or name.startswith("object_")} & {("serial_number", text) for text in serials}
-    keys |= {(fact, text) for fact, text in (
-        ("product_instance_uri", normalise(seen.product_instance_uri)),
-        ("mac_unit", f"{normalise(seen.mac)}|{normalise(seen.unit)}" if seen.mac and seen.unit else ""),
-        ("place", seen.place), ("edge_node", seen.edge_node)) if text}
-    return keys
+def _keys(device: Device, seen: Facts | None, serials: frozenset[str]) -> dict[tuple[str, str], str]:
+    """Return (fact, comparable text) -> the text as people know it, of everything that is one machine's alone."""
+    written = {"serial": device.serial, "asset": device.asset, "vaa": device.vaa, "handle": device.handle,
+               "product_instance_uri": device.product_instance_uri, "mac_unit": f"{device.mac} {device.unit}"}
+    keys = {(scheme, value): written[scheme] for scheme, value in tag_values(_declared(device)).items()}
+    texts = [device.serial]
+    if seen is not None:
+        texts += [text for name, text in seen.plate.items() if name == "serial_number" or name.startswith("object_")]
+        if seen.product_instance_uri:
+            keys["product_instance_uri", normalise(seen.product_instance_uri)] = seen.product_instance_uri
+        if seen.mac and seen.unit:
+            keys["mac_unit", f"{normalise(seen.mac)}|{normalise(seen.unit)}"] = f"{seen.mac} {seen.unit}"
+        keys |= {(fact, text): text for fact, text in (("place", seen.place), ("edge_node", seen.edge_node)) if text}
+    return keys | {("serial", normalise(text)): text for text in texts if normalise(text) in serials}
 
 
 def _serials(devices: Sequence[Device], facts: Iterable[Facts]) -> frozenset[str]:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from config.gateway import load_gateway
-from gateway.commissioning_commands import _probe_lines
 from gateway.commissioning.check import DeviceCheck, check_devices
 from gateway.commissioning.state import State
 from gateway.commissioning.trust import approve, certificates, folders_of
-from gateway.probing.checking import check_plant, plan
+from gateway.commissioning_commands import _identity_lines, _probe_lines
+from gateway.probing.checking import PlantCheck, check_plant, plan
 from protocols.errors import ConfigError, DeviceError, Problem
 from simulators.plant import Plant
 from simulators.settings import PlantFile
@@ -93,11 +93,28 @@ async def test_every_device_but_the_dead_one_passes_once_the_certificate_is_trus
     assert {c.device for c in checks if not c.ok} == dead
 
 
+def _check_identity(simulated: Path, found: PlantCheck) -> None:
+    """The plant has one machine that is reached by two protocols; its ledger is right in everything else."""
+    truth = json.loads((simulated.parent / "plant.json").read_text(encoding="utf-8"))
+    twice, = (d["id"] for d in truth["each"] if d["expected"] == "duplicate_identity")
+    finding, = found.findings
+    assert (finding.code, found.unasked) == ("identity.same_device", []) and twice in finding.devices
+    shown = {seen.connection: seen.shown() for seen in found.facts}
+    assert {"serial_number", "vendor_name", "product_instance_uri", "server_application_uri",
+            "server_certificate_sha256", "server_key_sha256"} <= shown["machines"].keys()
+    assert {"vendor_name", "model_name", "place", "unit"} <= shown["utilities-a"].keys()
+    assert shown["edge"].keys() == {"edge_node"} and "sensors" not in shown
+    told = "\n".join(_identity_lines(found, Words("zh")))
+    assert twice in told and "铭牌" in told
+
+
 async def test_a_server_that_lets_us_in_is_challenged_once_and_its_answer_decides_nothing(
         simulated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     toml = simulated.read_text(encoding="utf-8")
     config = load_gateway(simulated)
-    assert (await check_plant(config, silent)).probes == [], "without a platform nothing is ever challenged"
+    found = await check_plant(config, silent)
+    assert found.probes == [], "without a platform nothing is ever challenged"
+    _check_identity(simulated, found)
 
     first = "[[connections]]"
     simulated.write_text(toml.replace(first, f'[platform]\nurl = "http://127.0.0.1:9"\n\n{first}', 1), encoding="utf-8")
