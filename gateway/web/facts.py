@@ -51,6 +51,11 @@ class Facts:
     clock_source: str
 
     @property
+    def contradictions(self) -> Sequence[Mapping[str, Any]]:
+        """What devices show of themselves against the ledger: code, args and the devices that each is about."""
+        return [] if self.status is None else self.status["identity"]["findings"]
+
+    @property
     def now_s(self) -> int:
         """Window time in seconds."""
         return self.now_ns // NS_PER_S

@@ -33,6 +33,7 @@ NAV = (("overview", "/"), ("devices", "/devices"), ("connections", "/connections
        ("evidence", "/evidence"), ("record", "/record"))
 OVERVIEW_CONNECTIONS = 12
 OVERVIEW_EVENTS = 10
+CONTRADICTIONS_MAX = 20
 PLAN_ROWS = 100
 PLAN_KINDS = {"requests": "web.plan_requests", "sends": "commissioning.plan_sends", "probes": "probing.plan"}
 
@@ -68,6 +69,8 @@ def overview(facts: Facts, index: Index, asked: Asked) -> str:
     return _render("overview", facts, asked, now=now, connections=rows[:OVERVIEW_CONNECTIONS],
                    more_connections=len(rows) if len(rows) > OVERVIEW_CONNECTIONS else 0,
                    events=_events(facts.events, asked.say)[:OVERVIEW_EVENTS], alarms=alarms(facts, asked.say),
+                   contradictions=_contradictions(facts.contradictions[:CONTRADICTIONS_MAX], index, asked.say),
+                   more_contradictions=max(0, len(facts.contradictions) - CONTRADICTIONS_MAX),
                    log_line=log_line(facts, asked.say))
 
 
@@ -96,7 +99,9 @@ def device(facts: Facts, index: Index, asked: Asked, line: Line, cells: Sequence
                    causes=[told(asked.say, cause.code, _shown_times(cause.args))
                            for cause in causes(line, cells, facts, index)],
                    found=type(found)(rows=rows, total=found.total, page=found.page, pages=found.pages),
-                   events=_events(own, asked.say), page="devices")
+                   events=_events(own, asked.say), page="devices",
+                   contradictions=_contradictions([one for one in facts.contradictions
+                                                   if line.device.id in one["devices"]], index, asked.say))
 
 
 def connections(facts: Facts, index: Index, asked: Asked) -> str:
@@ -188,6 +193,12 @@ def _events(events: Sequence[Mapping[str, Any]], say: Say) -> list[dict[str, Any
     """Newest first, each told in the language of the page."""
     return [{**event, "told": told(say, event["code"], {"where": event["where"], **event["args"]})}
             for event in reversed(events)]
+
+
+def _contradictions(found: Sequence[Mapping[str, Any]], index: Index, say: Say) -> list[tuple[str, bool, Told]]:
+    """Return (device or connection, whether it is a device, what is said of it)."""
+    return [(name, name in index.by_id, told(say, one["code"], one["args"]))
+            for one in found for name in [str(one["devices"][0])]]
 
 
 def _shown_times(args: Mapping[str, Any]) -> dict[str, Any]:

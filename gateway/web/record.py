@@ -32,6 +32,8 @@ def pairs(facts: Facts, say: Say) -> list[Labelled]:
                      usable=", ".join(rule.usable)), False),
         ("own_clock", say("web.record.clock_ntp" if facts.clock_source == "ntp" else "web.record.clock_system",
                           offset_ms="—" if offset_ms is None else f"{offset_ms:+d}"), False),
+        ("identity", say("web.record.contradictions", count=len(facts.contradictions)) if facts.contradictions
+         else say("web.record.no_contradiction"), False),
         ("log", log_line(facts, say) or "—", False)]
 
 

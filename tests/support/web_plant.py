@@ -11,6 +11,7 @@ from config.gateway import load_gateway
 from config.web import WebPage
 from gateway.agent import Agent
 from gateway.commissioning.enrol import enrol_alone
+from gateway.commissioning.identity import Finding
 from gateway.commissioning.state import State
 from gateway.counting.kernel import Columns
 from gateway.counting.window import ClosedWindow
@@ -47,7 +48,7 @@ class WebPlant:
         self.agent._disk.shutdown()
 
     def window(self, producing: Iterable[str] = (), connected: Iterable[str] = (),
-               changing: Iterable[str] = ()) -> None:
+               changing: Iterable[str] = (), contradictions: Sequence[Finding] = ()) -> None:
         """Seal a window, as far as the page can see, in which these devices did so; with all of their points."""
         bits = {name: self._points(ids) for name, ids in (("producing", producing), ("changing", changing))}
         devices = sum(1 << self.slots[id_] for id_ in {*connected, *producing, *changing})
@@ -57,7 +58,9 @@ class WebPlant:
         window = ClosedWindow(start_s=windows.opens_s - len_s, len_s=len_s, registry=windows.registry, columns=columns,
                               received=7, counted=5, discarded=dict.fromkeys(DISCARD_REASONS, 0) | {"stale": 2})
         self.agent.recent.add(window)
-        self.agent._report(window, list(self.agent._events), self.agent.probing.report())
+        self.agent.identifying._findings = list(contradictions)
+        self.agent._report(window, list(self.agent._events), self.agent.probing.report(),
+                           self.agent.identifying.report())
 
     def _points(self, ids: Iterable[str]) -> int:
         slots = {self.slots[id_] for id_ in ids}

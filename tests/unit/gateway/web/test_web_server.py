@@ -15,6 +15,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 from markupsafe import escape
 
+from gateway.commissioning.identity import Finding
 from gateway.web import pages, server
 from gateway.web.server import HEADERS, host_of
 from tallystick.__main__ import main
@@ -38,7 +39,8 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebPlant]:
         [point("press-1", 0), point("press-2", 1), point("dead", 2)])
     plant.heard("press-1", "press-2")
     plant.agent.tell("modbus.timeout", "line", unit=HOSTILE, timeout_s=1)
-    plant.window(producing=["press-1"], connected=["press-2"])
+    plant.window(producing=["press-1"], connected=["press-2"], contradictions=[Finding(
+        "identity.serial_differs", ("press-2",), (("device", "press-2"), ("shown", HOSTILE), ("ledger", "S2")))])
     yield plant
     plant.close()
 
@@ -133,6 +135,15 @@ async def test_the_list_is_filtered(client: Client, query: str, ids: list[str] |
         return
     found = re.findall(r'<th scope="row"><a href="/devices/([^?"]+)', await answer.text())
     assert found == ids or len(found) == ids
+
+
+async def test_what_a_device_shows_against_the_ledger_stands_on_its_page_the_overview_and_the_record(
+        client: Client) -> None:
+    for path in ("/", "/devices/press-2"):
+        text = await text_of(client, f"{path}?lang=en")
+        assert f"says that its serial number is {escape(HOSTILE)}" in text
+    assert "serial number is" not in await text_of(client, "/devices/dead?lang=en")
+    assert "1 contradictions" in await text_of(client, "/record?lang=en")
 
 
 async def test_a_device_that_is_not_there(client: Client) -> None:
