@@ -279,8 +279,11 @@ def report(folder: Path, stats: Path, seen: Counter[str], length_s: float, statu
         most = max(row[name] for row in rows) / unit
         print(f"  {name:8} after warm-up {first:8.1f}  at the end {last:8.1f}  most {most:8.1f}  "
               f"growth {100 * (last / first - 1):+.1f} %")
-        if last / first - 1 > GROWTH_MAX:
-            faults.append(f"{name} grew from {first:.1f} to {last:.1f}")
+        if name == "rss" and last / first - 1 > GROWTH_MAX:
+            faults.append(f"the memory grew from {first:.1f} to {last:.1f} MB")
+        # what is counted goes up and down with each lost connection: a leak never comes back down
+        elif name != "rss" and min(row[name] for row in late) > max(row[name] for row in warm):
+            faults.append(f"{name}: never below {min(row[name] for row in late)} at the end")
     cpu = (rows[-1]["cpu_s"] - rows[0]["cpu_s"]) / (rows[-1]["at_s"] - rows[0]["at_s"])
     print(f"  CPU of the gateway: {100 * cpu:.1f} % of one core; machine load {os.getloadavg()[1]:.1f} "
           f"on {os.cpu_count()} cores")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from simulators.layout import Device
 from simulators.sent import PointKey, Sent
@@ -98,11 +98,18 @@ class PublishReader:
 
 
 class Delivered:
-    """Counts what subscribers were handed: values of plain JSON devices and Sparkplug metrics."""
+    """Counts what subscribers were handed: values of plain JSON devices and Sparkplug metrics.
+
+    writes: what they published themselves, but for rebirth requests and STATE. writes_of_process: the same for every
+    plant of this process; the tests compare it.
+    """
+
+    writes_of_process: ClassVar[int] = 0
 
     def __init__(self, group: str, edge: Iterable[Device], sensors: Iterable[Device],
                  aliases: Mapping[tuple[str, int], PointKey], sent: Mapping[str, Sent]) -> None:
         """aliases: (node, alias) -> point. sent: where `edge` and `sensors` are counted."""
+        self.writes = 0
         self._group = group
         self._aliases = aliases
         self._sent = sent
@@ -115,6 +122,20 @@ class Delivered:
     def reader(self) -> Callable[[bytes], None]:
         """Return what looks at the bytes of one connection."""
         return PublishReader(self.take).feed
+
+    def client_reader(self) -> Callable[[bytes], None]:
+        """Return what looks at the bytes that one client sends."""
+        return PublishReader(self.heard).feed
+
+    def heard(self, topic: str, payload: bytes) -> None:
+        """Note what a client published."""
+        if is_rebirth_request(topic, payload):
+            self._sent["edge"].messages["rebirth requests"] += 1
+        elif topic.startswith("spBv1.0/STATE/"):
+            self._sent["edge"].messages["STATE"] += 1
+        else:
+            self.writes += 1
+            Delivered.writes_of_process += 1
 
     def take(self, topic: str, payload: bytes) -> None:
         """Count one message."""
@@ -156,6 +177,17 @@ class Delivered:
             else:
                 found.append(key)
         sent.add(found, kind, others=others)
+
+
+def is_rebirth_request(topic: str, payload: bytes) -> bool:
+    """Return whether a message asks an edge node for its births, and for nothing else."""
+    message = Payload()
+    try:
+        message.ParseFromString(payload)
+    except Exception:  # whatever protobuf raises
+        return False
+    return ("/NCMD/" in topic and len(message.metrics) == 1 and message.metrics[0].boolean_value
+            and message.metrics[0].name == "Node Control/Rebirth")
 
 
 def _has(body: Any, steps: list[str]) -> bool:

@@ -77,6 +77,7 @@ class Plant:
         self.broker = EmbeddedBroker() if settings.mqtt.broker == EMBEDDED and self._has_broker else None
         self.nodes: list[EdgeNode] = []
         self.sensors: JsonDevices | None = None
+        self._delivered: Delivered | None = None
         self.player = Player(self, settings.faults)
         self.going = asyncio.Event()
         """Cleared, the machines stand still."""
@@ -145,9 +146,11 @@ class Plant:
         aliases: dict[tuple[str, int], PointKey] = {}
         for edge in self.nodes:
             aliases |= edge.aliases
-        delivered = Delivered(self.layout.group, self.layout.of("edge"), self.layout.of("sensors"), aliases, self.sent)
+        delivered = self._delivered = Delivered(
+            self.layout.group, self.layout.of("edge"), self.layout.of("sensors"), aliases, self.sent)
         for name in ("edge", "sensors"):
             self.wires[name].make_tap = delivered.reader
+            self.wires[name].make_client_tap = delivered.client_reader
 
     async def restart(self, connection: str, away_s: float) -> None:
         """End the server of a connection and have it back after a while."""
@@ -180,7 +183,8 @@ class Plant:
         """Write sent.json as it is now."""
         write_whole(self.out / SENT_FILE, sent_json(
             self.sent, {"modbus": sum(server.writes for server in self.modbus.values()),
-                        "opc_ua": self.opc_ua.writes if self.opc_ua else 0},
+                        "opc_ua": self.opc_ua.writes if self.opc_ua else 0,
+                        "mqtt": self._delivered.writes if self._delivered else 0},
             {**{f"{name} connections": len(wire.passages) for name, wire in self.wires.items()},
              "opc_ua sessions": self.opc_ua.sessions if self.opc_ua else 0,
              "opc_ua subscriptions": self.opc_ua.subscriptions if self.opc_ua else 0},
@@ -221,8 +225,10 @@ class Plant:
 
     @property
     def writes(self) -> int:
-        """Requests to write, over Modbus or OPC UA, that the plant refused: a gateway must never send one."""
-        return sum(server.writes for server in self.modbus.values()) + (self.opc_ua.writes if self.opc_ua else 0)
+        """Requests to write over Modbus or OPC UA, which were refused, and messages published to the plant's broker by
+        its address for gateways, but for rebirth requests and STATE: a gateway must never send one."""
+        return (sum(server.writes for server in self.modbus.values()) + (self.opc_ua.writes if self.opc_ua else 0)
+                + (self._delivered.writes if self._delivered else 0))
 
     async def failed(self) -> None:
         """Return only if the clock of the plant stops by an error, and raise that error."""

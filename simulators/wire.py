@@ -18,6 +18,9 @@ from simulators.sent import PointKey, Sent
 NOISE = b"\xff" * 16
 """What means nothing in any of the protocols: no packet, no chunk and no frame begins so."""
 
+NOISE_PAUSE_S = 0.1
+"""So that what was said before is read by itself: a client may throw away all that it reads together with noise."""
+
 FAREWELL_S = 1.0
 """A client that does not hang up when the other side has is hung up on."""
 
@@ -76,6 +79,7 @@ class _Passage:
         self._timer: asyncio.TimerHandle | None = None
         self._stream: Stream | None = None
         self._tap = wire.make_tap() if wire.make_tap is not None else None
+        self._client_tap = wire.make_client_tap() if wire.make_client_tap is not None else None
         self._is_deaf = False  # noise was heard: nothing that follows can be read
         self._server_ended = False
         self._is_ended = False
@@ -105,6 +109,8 @@ class _Passage:
             return
         if by_client:
             self._unanswered.clear()
+            if self._client_tap is not None:
+                self._client_tap(data)
             if self._stream is not None:
                 self._stream.data(data, by_client=True)
         self._held.append((data, by_client))
@@ -162,12 +168,16 @@ class _Passage:
 
     def noise(self) -> None:
         """Let the client hear what means nothing; what the server says after it cannot be understood any more."""
+        if not self._is_deaf:
+            self._is_deaf = True
+            asyncio.get_running_loop().call_later(NOISE_PAUSE_S, self._say_noise)
+
+    def _say_noise(self) -> None:
         transport = self.client.transport
-        if transport is not None and not transport.is_closing() and not self._is_deaf:
+        if transport is not None and not transport.is_closing() and not self._is_ended:
             transport.write(NOISE)
             if self._stream is not None:
                 self._stream.data(NOISE, by_client=False)
-            self._is_deaf = True
 
     def lost(self, end: _End, *, was_reset: bool) -> None:
         if end is self.client:
@@ -219,6 +229,8 @@ class Wire:
                  capture: Capture | None = None) -> None:
         self.sent = sent
         self.make_tap = make_tap
+        self.make_client_tap: Callable[[], Tap] | None = None
+        """The same for what the clients say."""
         self.capture = capture
         self.target: tuple[str, int] = ("", 0)
         self.port = 0

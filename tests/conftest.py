@@ -32,11 +32,18 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def nobody_writes() -> Iterator[None]:
-    """No test, whatever it is about, sends a Modbus write to a simulated plant of its process."""
-    def refused() -> int:
-        servers = sys.modules.get("simulators.modbus_server")
-        return servers.ModbusPlant.writes_of_process if servers is not None else 0
+    """No test, whatever it is about, asks a simulated plant of its process to change anything.
 
-    before = refused()
+    That is a Modbus write, an OPC UA Write or Call, or a message other than a rebirth request or STATE.
+    """
+    counters = (("simulators.modbus_server", "ModbusPlant", "writes_of_process"),
+                ("simulators.opcua_readonly", "ReadOnlyServer", "refused_of_process"),
+                ("simulators.mqtt_faults", "Delivered", "writes_of_process"))
+
+    def asked() -> dict[str, int]:
+        return {owner: getattr(getattr(sys.modules[module], owner), name) if module in sys.modules else 0
+                for module, owner, name in counters}
+
+    before = asked()
     yield
-    assert refused() == before, "a write reached a simulated Modbus device"
+    assert asked() == before, "somebody asked a simulated plant to change something"

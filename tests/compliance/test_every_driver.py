@@ -1,0 +1,98 @@
+"""One life for every driver: the same steps over every protocol, real drivers against the simulated plant's servers.
+
+After each step the plant's true numbers are compared: sent = handed over + discarded, to the last sample.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from protocols.modbus import schedule
+from protocols.mqtt import driver as mqtt
+from protocols.mqtt import session as sparkplug
+from protocols.opcua import session
+from tests.compliance.driver_bench import CASES, Bench, collecting
+from tests.support.programs import need
+
+HOUR_NS = 3_600_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between attempts are for plants; a test need not wait them out."""
+    monkeypatch.setattr(schedule, "RECONNECT_FIRST_S", 0.05)
+    monkeypatch.setattr(schedule, "RECONNECT_MAX_S", 0.2)
+    monkeypatch.setattr(schedule, "SILENT_FIRST_S", 0.05)
+    monkeypatch.setattr(schedule, "SILENT_MAX_S", 0.2)
+    monkeypatch.setattr(session, "BACKOFF_FIRST_S", 0.05)
+    monkeypatch.setattr(session, "BACKOFF_UNREACHABLE_CAP_S", 0.2)
+    monkeypatch.setattr(session, "BACKOFF_REFUSED_CAP_S", 0.2)
+    monkeypatch.setattr(mqtt, "BACKOFF_FIRST_S", 0.05)
+    monkeypatch.setattr(mqtt, "BACKOFF_CAP_S", 0.2)
+    for name in ("HOLD_NS", "CONNECT_GRACE_NS", "ASK_PAUSE_MIN_NS", "ASK_PAUSE_MAX_NS"):
+        monkeypatch.setattr(sparkplug, name, 100_000_000)
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_a_whole_life(case: str, tmp_path: Path) -> None:
+    if case == "modbus_rtu":
+        need("socat")
+    async with Bench(case, tmp_path).running() as bench:
+        async with collecting(bench.driver()):
+            await bench.fresh("connect")
+            await bench.settled("connect")
+
+            await bench.play("lose")
+            await bench.fresh("lost and returned")
+            await bench.play("refuse", for_s=0.5)
+            await bench.fresh("refused and returned")
+            await bench.settled("lose, refuse")
+
+            await bench.play("restart", for_s=0.2)
+            await bench.fresh("restart")
+            await bench.settled("restart")
+
+            await bench.play("slow", delay_s=0.03, for_s=0.5)
+            await bench.fresh("slow")
+            await bench.settled("slow")
+
+            await bench.play("truncate")
+            await bench.fresh("truncated")
+            await bench.play("garbage", **({"for_s": 0.3, "every": 3} if bench.is_modbus else {}))
+            await bench.fresh("garbage")
+            await bench.settled("truncate, garbage")
+
+            await bench.play("flood", for_s=0.3, times=20)
+            await bench.fresh("flood")
+            await bench.settled("flood")
+
+            await step_clocks(bench)
+            await bench.settled("clocks")
+
+            bench.plant.going.clear()
+            bench.wire.stall(True)  # it is cancelled while its server says nothing
+        assert bench.tally.total == bench.sent.samples, bench.difference()
+        bench.wire.stall(False)
+        bench.plant.going.set()
+
+        async with collecting(bench.driver()):
+            await bench.fresh("another one")
+        await bench.until(lambda: bench.plant.opc_ua is None or bench.case == "opc_ua_polling"
+                          or not bench.plant.opc_ua.subscriptions, "no subscription is left on the server")
+        await bench.until(lambda: case == "modbus_rtu" or not bench.wire.passages, "no connection is left")
+
+
+async def step_clocks(bench: Bench) -> None:
+    """The clock of the devices steps by an hour and back, where they have one; so does that of the gateway."""
+    if not bench.is_modbus:
+        await bench.play("clock", jump_s=3600.0, for_s=0.3)
+    if bench.connection in ("machines", "edge"):
+        assert any(source_ns > bench.clock_ns() + HOUR_NS / 2 for _, source_ns in bench.tally.newest.values()), \
+            "what devices say of the time is handed on as they say it"
+    bench.gateway_ahead_ns = HOUR_NS
+    await bench.fresh("an hour ahead")
+    bench.gateway_ahead_ns = 0
+    bench.tally.newest.clear()
+    await bench.fresh("and back")
