@@ -107,7 +107,7 @@ class Identifying:
     def _say_news(self, found: list[Finding]) -> None:
         news = [finding for finding in found if finding not in self._findings]
         for finding in news[:TOLD_MAX]:
-            self._tell(finding.code, finding.devices[0], **dict(finding.args))
+            self._tell(finding.code, self._standing.config.devices_file.name, **dict(finding.args))
         if len(news) > TOLD_MAX:
             self._tell("identity.more", self._standing.config.file.name, more=len(news) - TOLD_MAX)
 
