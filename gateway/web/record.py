@@ -10,7 +10,7 @@ from gateway.web.words import grouped
 from protocols.terms.say import Say
 
 CONNECTIONS_MAX = 6
-LINES_MAX = 11
+LINES_MAX = 10
 """Connections, and connections and problems together, that fit the sheet; the rest is a number, and the page has it."""
 
 
