@@ -26,6 +26,8 @@ FREE_ROWS = 20
 """Empty rows for groups, and for parts or documents that no list names."""
 
 WIDTHS = (5, 12, 32, 12, 24, 8, 7, 12, 22, 26)
+SPLIT_WIDTHS = (5, 27, 24, 8, 24, 8, 7, 12, 22, 23)
+"""Codes of parts are words without a blank: they need the room that numbers of the form do not."""
 HEADS = ("key", "number", "name", "unit", "value", "required_head", "class", "proven", "file", "sha256")
 ENTERED = (VALUE, SHA256 - 1, SHA256)
 WITH_DOCUMENTS = ("c", "c+")
@@ -95,7 +97,8 @@ def write_fill_in(book: Book, request: Request, say: Say) -> None:
     _enterprise(_sheet(book, say("forms.fill.sheet.claim"), request, say), request, platform_type, asked, say)
     _figures(_sheet(book, say("forms.fill.sheet.metrics"), request, say), request, asked, say)
     for number, (metric, by) in enumerate(splits_for(request.programme, platform_type), 1):
-        _split(_sheet(book, say("forms.fill.sheet.split", number=number), request, say), request, metric, by, say)
+        name = say("forms.fill.sheet.split", number=number)
+        _split(_sheet(book, name, request, say, SPLIT_WIDTHS), request, metric, by, say)
     divisions, metrics = grouped_metrics(request.programme, platform_type)
     if divisions:
         _groups(_sheet(book, say("forms.fill.sheet.groups"), request, say), request, divisions, metrics, say)
@@ -103,10 +106,10 @@ def write_fill_in(book: Book, request: Request, say: Say) -> None:
     basis(book, request, say)
 
 
-def _sheet(book: Book, name: str, request: Request, say: Say) -> Sheet:
+def _sheet(book: Book, name: str, request: Request, say: Say, widths: Sequence[int] = WIDTHS) -> Sheet:
     """Add a sheet on which only what is to be filled in can be changed; no password."""
     sheet = book.sheet(name)
-    sheet.widths(WIDTHS)
+    sheet.widths(widths)
     sheet.protect()
     sheet.title(f"{request.wanted.name_zh}：{name}" if say.lang == "zh" else name, columns=len(WIDTHS))
     return sheet
