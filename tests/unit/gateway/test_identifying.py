@@ -100,7 +100,8 @@ async def test_a_contradiction_is_told_once_and_stays_in_the_report_until_it_is_
     await bench.at(0)
     await bench.at(FIRST_S)
     await bench.at(FIRST_S + 1000)
-    assert bench.told == [("identity.maker_differs", "devices.csv", {"device": "a", "shown": "Acme", "ledger": "Maker"})]
+    args = {"device": "a", "shown": "Acme", "ledger": "Maker"}
+    assert bench.told == [("identity.maker_differs", "devices.csv", args)]
     assert [(f["code"], f["devices"]) for f in bench.work.report()["findings"]] == [("identity.maker_differs", ["a"])]
     driver.plates = {0: {"vendor_name": "Maker"}, 1: {}}
     await bench.at(FIRST_S + 2000)
