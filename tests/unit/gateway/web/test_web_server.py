@@ -16,8 +16,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from markupsafe import escape
 
 from gateway.commissioning.identity import Finding
+from gateway.counting.figures import STAGES
 from gateway.web import pages, server
+from gateway.web.devices import QUALITIES, STATES
 from gateway.web.server import HEADERS, host_of
+from protocols.terms.vocabulary import DISCARD_REASONS, ROLES
 from tallystick.__main__ import main
 from tallystick.words.lookup import LANGUAGES, Words
 from tests.support.processes import free_port
@@ -238,4 +241,8 @@ def test_every_word_of_the_templates_has_a_sentence() -> None:
              for code in re.findall(r"\bt\('([a-z_.]+)'[,)]", file.read_text(encoding="utf-8"))}
     found |= {f"record.{name}" for file in folder.glob("record.html")
               for name in re.findall(r"two\('([a-z_]+)'\)", file.read_text(encoding="utf-8"))}
-    assert len(found) > 60 and not {f"web.{name}" for name in found} - known
+    found |= {f"{kind}.{name}" for kind, names in {
+        "stage": (*STAGES, "sampled"), "role": ROLES, "discard": DISCARD_REASONS, "filter": STATES,
+        "quality": (*QUALITIES, "not_live", "none"), "state": ("answering", "silent", "never"),
+        "nav": dict(pages.NAV)}.items() for name in names}
+    assert len(found) > 90 and not {f"web.{name}" for name in found} - known
