@@ -28,15 +28,20 @@ def demo_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help=say("demo.help.out"))
     parser.add_argument("--seed", type=int, default=1, metavar="N", help=say("demo.help.seed"))
     parser.add_argument("--broker", choices=("embedded", "mosquitto"), default="embedded", help=say("demo.help.broker"))
+    parser.add_argument("--golden", action="store_true", help=say("demo.help.golden"))
 
 
 def demo_command(args: argparse.Namespace, say: Say) -> int:
     """Run it. 0 when every figure equals the plant's true counts and every tampering was refused, else 1."""
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()) and not (out / "plant.json").exists():
+    if any(out.iterdir()) and not (out / ("truth.json" if args.golden else "plant.json")).exists():
         print(say("demo.not_empty", out=out), file=sys.stderr)
         return 2
+    if args.golden:
+        from tallystick.golden import golden_command
+
+        return golden_command(out, say)
     demo = Demo(out, say)
     with ended_cleanly(demo):
         try:

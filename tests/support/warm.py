@@ -78,7 +78,7 @@ class Process:
                 os.close(self._process)
         return self.returncode
 
-    def wait(self, timeout_s: float) -> int:
+    def wait(self, timeout_s: float = COMMAND_S) -> int:
         """Return its exit status when it has ended. Raises subprocess.TimeoutExpired."""
         if self.returncode is None and not _readable(self._process, timeout_s):
             raise subprocess.TimeoutExpired(list(self.arguments), timeout_s)
@@ -92,6 +92,10 @@ class Process:
             if self.returncode is None:
                 with suppress(ProcessLookupError):  # it ended, and nobody has asked yet
                     signal.pidfd_send_signal(self._process, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it as a power cut would."""
