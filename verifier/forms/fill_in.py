@@ -190,7 +190,7 @@ def _split(sheet: Sheet, request: Request, metric: str, by: str, say: Say) -> No
     told = request.programme.metrics[metric]
     sheet.line(say("forms.fill.split", name=told.zh if say.lang == "zh" else told.en, by=say(f"forms.by.{by}")),
                columns=len(WIDTHS))
-    columns = _head(sheet, say, number=say("sheet.key"), name=say("sheet.part"))
+    columns = _head(sheet, say, number=say("sheet.key"), name=say("forms.fill.part"))
     figures = request.counted.figures
     of = {"device_connected_count": "devices", "point_count": "points"}.get(metric)
     proven = {part.key: getattr(part, of) for part in figures.groups.get(by, ())} if figures and of else {}
