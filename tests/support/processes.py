@@ -246,12 +246,15 @@ class ModbusDevice:
                     device.requests += 1
                     if head[6] in device.silent_units:
                         continue
-                    count = struct.unpack(">H", pdu[3:5])[0]
-                    if pdu[0] in (3, 4):
-                        body = bytes([2 * count]) + struct.pack(">H", device.requests % 60_000) * count
-                    else:
-                        body = bytes([-(-count // 8)]) + bytes([255 * (device.requests % 2)]) * -(-count // 8)
-                    answer = bytes([pdu[0]]) + body if pdu[0] <= 4 else bytes([pdu[0] | 0x80, 1])
+                    if pdu[0] <= 4:
+                        count = struct.unpack(">H", pdu[3:5])[0]
+                        if pdu[0] in (3, 4):
+                            body = bytes([2 * count]) + struct.pack(">H", device.requests % 60_000) * count
+                        else:
+                            body = bytes([-(-count // 8)]) + bytes([255 * (device.requests % 2)]) * -(-count // 8)
+                        answer = bytes([pdu[0]]) + body
+                    else:  # such as asking for its identification, whose request is shorter
+                        answer = bytes([pdu[0] | 0x80, 1])
                     self.request.sendall(head[:4] + struct.pack(">H", len(answer) + 1) + head[6:7] + answer)
 
         class Server(socketserver.ThreadingTCPServer):
