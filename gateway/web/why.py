@@ -32,7 +32,8 @@ def causes(line: Line, cells: Sequence[Cell | None], facts: Facts, index: Index)
     """Return what explains the state of this device, the most telling first. `cells`: of its points, in their order."""
     figures = facts.figures
     if figures is None or line.slot >= figures.stage.size:
-        return [Cause("web.why.no_window", {"time_s": facts.opens_s + facts.config.len_s})]
+        code = "web.why.no_window" if figures is None else "web.why.too_new"
+        return [Cause(code, {"time_s": facts.opens_s + facts.config.len_s})]
     reason = figures.reasons.get(line.slot)
     if reason is None:
         return list(_counted(line, facts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip("not installed: playwright")
     with sync_playwright() as playwright:
         # A sandbox of its own needs rights that a container or root does not give; the pages are our own.
-        found = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        found = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield found
         found.close()
 

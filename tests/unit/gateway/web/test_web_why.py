@@ -54,7 +54,7 @@ def test_a_device_that_came_after_the_figures_is_not_decided(plant: WebPlant) ->
     plant.window(producing=["a"])
     assert plant.agent.figures is not None
     plant.agent.figures = dataclasses.replace(plant.agent.figures, stage=plant.agent.figures.stage[:3])
-    assert why(plant, "empty")[0][0] == "no_window"
+    assert why(plant, "empty")[0][0] == "too_new"
 
 
 def test_what_the_ledger_says_is_named(plant: WebPlant) -> None:
