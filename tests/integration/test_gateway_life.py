@@ -175,7 +175,7 @@ def test_key_rotated_then_stolen_then_revoked_which_statements_stand(tmp_path: P
         assert f"REVOKED: its log ends at entry {stands}" in shown
 
 
-def test_a_demand_reaches_the_gateway_and_every_bundle(tmp_path: Path) -> None:
+def test_a_demand_and_an_announced_draw_reach_the_gateway_and_every_bundle(tmp_path: Path) -> None:
     auditor = tallystick("sign", "key", "-o", tmp_path / "auditor.pem").stdout.strip()
     with site(tmp_path, edit={"# [statements]": f'[statements]\nauditors = ["{auditor}"]'}) as place:
         files = place.gateway("gateway")
@@ -187,8 +187,13 @@ def test_a_demand_reaches_the_gateway_and_every_bundle(tmp_path: Path) -> None:
             submit = ("sign", "submit", tmp_path / "demand.json", "--platform", place.platform.url)
             index = int(tallystick(*submit).stdout)
             assert int(tallystick(*submit).stdout) == index, "the same demand stands once"
-            gateway.until(lambda status: status["said"]["demands"], "the gateway learns of it")
+            tallystick("sign", "demand", "--gateway", files.id, "--announce", "2099-01-01", "--key",
+                       tmp_path / "auditor.pem", "-o", tmp_path / "announcement.json")
+            submit = ("sign", "submit", tmp_path / "announcement.json", "--platform", place.platform.url)
+            announced = int(tallystick(*submit).stdout)
+            gateway.until(lambda status: len(status["said"]["demands"]) == 2, "the gateway learns of both")
             gateway.windows(2)
+            assert gateway.codes().count("statements.announced") == 1
             assert gateway.codes().count("statements.demanded") == 1
             assert f"register {index}: devices 1; hours -; until 20" in tallystick("status", files.config).stdout
             assert gateway.end() == 0
@@ -198,6 +203,8 @@ def test_a_demand_reaches_the_gateway_and_every_bundle(tmp_path: Path) -> None:
         assert done.returncode == 1 and "statements.not_listed" in done.stderr, done.stderr
         told = verdict(export(files, tmp_path / "x.tally"), place.policy)
         assert told["verdict"] == "valid" and told["summary"]["openings"]["demanded"] == 1
+        assert [(a["index"], a["in_time"]) for a in told["summary"]["announcements"]] == [(announced, True)]
+        assert [d["index"] for d in told["summary"]["demands"]] == [index]
         tallystick("bundle", files.config, "--open", "1", "-o", tmp_path / "open.tally")
         told = verdict(tmp_path / "open.tally", tmp_path / "policy.json")
         assert told["summary"]["openings"]["answered"] == 1
