@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from config.ledger import Device, bad_uscc, read_ledger
+from config.lines import located
 from config.loader import Section, parse_toml, validate, without_faults
 from config.points import Point, duplicates, overlaps, parsed
 from config.template import told_once
@@ -277,7 +278,7 @@ def load_gateway(path: Path) -> GatewayConfig:
         raw = without_faults(tables, GatewayFile)
     if raw is None:
         problems += _ledger_problems_alone(tables, base)
-        raise ConfigError(_limited(problems, file))
+        raise ConfigError(_limited(located(problems, path), file))
     problems += _table_problems(file, base, raw)
     names = [connection.name for connection in raw.connections]
     protocols = {connection.name: connection.protocol for connection in raw.connections}
@@ -313,7 +314,7 @@ def load_gateway(path: Path) -> GatewayConfig:
     page, found = web_page(raw.web, f"{file}, web") if raw.web else (None, [])
     problems += found
     if problems:
-        raise ConfigError(_limited(problems, file))
+        raise ConfigError(_limited(located(problems, path), file))
     return GatewayConfig(
         file=path.resolve(), devices_file=base / raw.gateway.devices, points_file=points_file,
         templates_file=templates_file,

@@ -120,7 +120,8 @@ def read_ledger(devices_file: Path, points_file: Path | None, connections: froze
     devices: list[Device] = []
     made: list[PointRow] = []
     known: set[str] = set()  # also of rows that are refused: their points are not to blame
-    for where, row in chain(first_row, rows):
+    for place, row in chain(first_row, rows):
+        where = _tagged(place, row["id"])
         found = list(_device_problems(where, row, connections))
         of_template = templates.get(row.get("template", ""), [])
         found += template.problems(of_template, row, where)
@@ -137,7 +138,8 @@ def read_ledger(devices_file: Path, points_file: Path | None, connections: froze
     problems += _identity_problems(devices)
     raw_points = b"" if points_file is None else read_bytes(points_file, problems)
     points: list[PointRow] = []
-    for where, row in read_rows(points_file, raw_points, POINT_TABLE, problems) if points_file is not None else ():
+    for place, row in read_rows(points_file, raw_points, POINT_TABLE, problems) if points_file is not None else ():
+        where = _tagged(place, row["device"], row["id"])
         found = list(_point_problems(where, row, known if has_devices else {row["device"]}))
         problems += found
         if not found:
@@ -156,20 +158,26 @@ def read_ledger(devices_file: Path, points_file: Path | None, connections: froze
     return Ledger(tuple(devices), tuple(points), digest.hexdigest()), problems
 
 
+def _tagged(place: str, *ids: str) -> str:
+    """Return a place with the id of what stands there, `points.csv, line 5 (press-1/rpm)`; a bad id is left out."""
+    return f"{place} ({'/'.join(ids)})" if all(map(ID.fullmatch, ids)) else place
+
+
 def _templates(path: Path, raw: bytes | None, columns: Sequence[str],
                problems: list[Problem]) -> tuple[dict[str, list[TemplateRow]], set[str]]:
     """Return the rows of each template, and the names of all, also of those without a row that is good."""
     templates: dict[str, list[TemplateRow]] = {}
     names: set[str] = set()
     seen: dict[tuple[str, str], str] = {}
-    for where, row in read_rows(path, raw, TEMPLATE_TABLE, problems):
+    for place, row in read_rows(path, raw, TEMPLATE_TABLE, problems):
         name = row["template"]
+        where = _tagged(place, name, row["id"])
         names.add(name)
         found = [] if ID.fullmatch(name) else [Problem.of(f"{where}, template", "ledger.bad_id", id=name[:80])]
         first = seen.setdefault((name, row["id"]), where)
         if first != where:
             found.append(Problem.of(f"{where}, id", "ledger.double_id", id=row["id"], first=first))
-        parsed, wrong = template.parse(name, row, where, columns)
+        parsed, wrong = template.parse(name, row, where, columns, place=place)
         found += [*_row_problems(where, row), *wrong]
         problems += found
         if parsed is not None and not found:
@@ -180,7 +188,8 @@ def _templates(path: Path, raw: bytes | None, columns: Sequence[str],
 def _made(rows: list[TemplateRow], device: Mapping[str, str]) -> Iterator[PointRow]:
     """Yield the points of a device that names a template."""
     for row in rows:
-        yield _point(row.row, device["id"], row.address(device), f"{row.where} ({device['id']})", row.where)
+        where = _tagged(row.place, device["id"], row.row["id"])
+        yield _point(row.row, device["id"], row.address(device), where, row.place)
 
 
 def _point(row: Mapping[str, str], device: str, address: str, where: str, template: str = "") -> PointRow:

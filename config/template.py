@@ -34,12 +34,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateRow:
-    """One row of templates.csv: a point of each device that names the template. parts: the address, cut at places."""
+    """One row of templates.csv: a point of each device that names the template.
+
+    parts: the address, cut at its places. place: where the row stands.
+    """
 
     template: str
     row: Mapping[str, str]
     parts: tuple[str | Place, ...]
-    where: str
+    place: str
 
     def address(self, device: Mapping[str, str]) -> str:
         """Return the address for a device whose row `problems` finds nothing wrong with."""
@@ -50,9 +53,12 @@ class TemplateRow:
         return [part for part in self.parts if isinstance(part, Place)]
 
 
-def parse(template: str, row: Mapping[str, str], where: str,
-          columns: Sequence[str]) -> tuple[TemplateRow | None, list[Problem]]:
-    """Return a row with its address cut at its places, or None and what is wrong. `columns`: of devices.csv."""
+def parse(template: str, row: Mapping[str, str], where: str, columns: Sequence[str], *,
+          place: str) -> tuple[TemplateRow | None, list[Problem]]:
+    """Return a row with its address cut at its places, or None and what is wrong.
+
+    columns: of devices.csv. where: for problems of the row. place: where it stands.
+    """
     text, parts, problems, at = row["address"], list[str | Place](), list[Problem](), 0
     for found in PART.finditer(text):
         parts.append(text[at:found.start()])
@@ -73,7 +79,7 @@ def parse(template: str, row: Mapping[str, str], where: str,
     if problems:
         return None, problems
     return TemplateRow(template=row["template"], row=row, parts=tuple(part for part in parts if part != ""),
-                       where=where), []
+                       place=place), []
 
 
 def problems(rows: Iterable[TemplateRow], device: Mapping[str, str], where: str) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from typing import Protocol
 from config.gateway import Endpoint, GatewayConfig
 from config.points import Point
 from gateway.commissioning.roster import Roster
+from protocols.errors import ConfigError, Problem
 from protocols.modbus.target import ModbusAddress, ModbusEndpoint, ModbusPoint
 from protocols.mqtt.target import JsonAddress, MqttEndpoint, MqttPoint, SparkplugAddress, SparkplugPoint
 from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint, OpcUaPoint
@@ -53,10 +54,20 @@ def build_drivers(config: GatewayConfig, roster: Roster, sink: Sink, clock_ns: C
     """Return connection name -> driver, in the order of the file. A connection without a point has no driver.
 
     Only the libraries of the protocols in use are loaded. roster: see `aims`. only: these connections, None for all.
-    Raises: ConfigError with what the first connection that cannot be collected says.
+    Raises: ConfigError with what every connection that cannot be collected says.
     """
-    return {name: _driver(config.endpoints[name], points, sink, clock_ns)
-            for name, points in aims(config, roster).items() if points and (only is None or name in only)}
+    drivers: dict[str, Driver] = {}
+    problems: list[Problem] = []
+    for name, points in aims(config, roster).items():
+        if not points or (only is not None and name not in only):
+            continue
+        try:
+            drivers[name] = _driver(config.endpoints[name], points, sink, clock_ns)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return drivers
 
 
 def _driver(endpoint: Endpoint, aimed: list[tuple[int, int, Point]], sink: Sink,

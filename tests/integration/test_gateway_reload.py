@@ -61,10 +61,10 @@ def test_a_changed_configuration_comes_in_force_without_a_restart(tmp_path: Path
             good = (tmp_path / "gateway" / "points.csv").read_bytes()
             add(files, "points", point("c", "q", "2/holdin/0", "uint16"))
             wrong = tallystick("reload", files.config, check=False)
-            assert wrong.returncode == 2 and "points.csv, line 5, address" in wrong.stderr
+            assert wrong.returncode == 2 and "points.csv, line 5 (c/q), address" in wrong.stderr
             gateway.process.send_signal(signal.SIGHUP)
             gateway.until(lambda s: "reload.refused" in gateway.codes(), "the refusal is told")
-            assert "points.csv, line 5, address" in gateway.said()
+            assert "points.csv, line 5 (c/q), address" in gateway.said()
             gateway.windows(1)
 
             # A machine goes, by signal; the connection that it had to itself ends.

@@ -105,8 +105,8 @@ def test_what_a_spreadsheet_spoilt_in_a_csv_is_told_by_cell(tmp_path: Path) -> N
     rows = [device("d1", serial="9.13206E+17"), device("d2", asset="#REF!"), device("d3", thing="")]
     csv = "sep=,\r\n" + text(DEVICES, rows)
     assert problems(folder(tmp_path, csv, text(POINTS, []))) == [
-        ("devices.csv, line 3, serial", "ledger.rounded"), ("devices.csv, line 4, asset", "ledger.formula"),
-        ("devices.csv, line 5, thing", "config.not_one_of")]
+        ("devices.csv, line 3 (d1), serial", "ledger.rounded"), ("devices.csv, line 4, asset", "ledger.formula"),
+        ("devices.csv, line 5 (d3), thing", "config.not_one_of")]
 
 
 # XLSX
@@ -183,8 +183,8 @@ def test_what_is_wrong_in_a_workbook_is_told_by_cell_all_at_once(tmp_path: Path)
         ("台账.xlsx, devices, row 2, id", "ledger.formula"), ("台账.xlsx, devices, row 3, model", "ledger.date_cell"),
         ("台账.xlsx, devices, row 5, uscc", "ledger.rounded"), ("台账.xlsx, devices, row 6, id", "ledger.bad_id"),
         ("台账.xlsx, devices, row 6, connection", "ledger.unknown_connection"),
-        ("台账.xlsx, points, row 2, device", "ledger.unknown_device"),
-        ("台账.xlsx, points, row 2, role", "config.not_one_of")]
+        ("台账.xlsx, points, row 2 (d3/p), device", "ledger.unknown_device"),
+        ("台账.xlsx, points, row 2 (d3/p), role", "config.not_one_of")]
 
 
 @pytest.mark.parametrize(("content", "code"), [
@@ -250,12 +250,12 @@ def test_what_is_wrong_with_a_template_is_told_once_at_its_row(tmp_path: Path) -
     rows = [device(f"d{n}", unit=str(n), template="press") for n in range(1, 6)]
     file = folder(tmp_path, text(DEVICES, rows), text(POINTS, []), text(TEMPLATES, templates))
     assert problems(file) == [
-        ("templates.csv, line 3, address", "ledger.template_place"),
-        ("templates.csv, line 4, type", "config.not_one_of"),
-        ("templates.csv, line 4, address", "ledger.template_brace"),
-        ("templates.csv, line 6, id", "ledger.double_id"),
-        ("templates.csv, line 2 (d1), address", "modbus.bad_table"),
-        ("templates.csv, line 5 (d2), address", "ledger.double_address")]
+        ("templates.csv, line 3 (press/b), address", "ledger.template_place"),
+        ("templates.csv, line 4 (press/c), type", "config.not_one_of"),
+        ("templates.csv, line 4 (press/c), address", "ledger.template_brace"),
+        ("templates.csv, line 6 (press/d), id", "ledger.double_id"),
+        ("templates.csv, line 2 (d1/a), address", "modbus.bad_table"),
+        ("templates.csv, line 5 (d2/d), address", "ledger.double_address")]
 
 
 def test_what_is_wrong_with_some_machines_is_told_for_each(tmp_path: Path) -> None:
@@ -266,9 +266,9 @@ def test_what_is_wrong_with_some_machines_is_told_for_each(tmp_path: Path) -> No
             device("d5", unit="5", template="press", **{"{first}": "65533"})]
     found = problems(folder(tmp_path, text(DEVICES, rows), text(POINTS, []), text(TEMPLATES, PRESS[:2])))
     assert [where for where, _ in found] == [
-        "devices.csv, line 4, unit", "devices.csv, line 4, {first}", "devices.csv, line 5, template",
-        "templates.csv, line 2 (d2), address", "templates.csv, line 3 (d2), address",
-        "templates.csv, line 3 (d5), address"]
+        "devices.csv, line 4 (d3), unit", "devices.csv, line 4 (d3), {first}", "devices.csv, line 5 (d4), template",
+        "templates.csv, line 2 (d2/pressure), address", "templates.csv, line 3 (d2/running), address",
+        "templates.csv, line 3 (d5/running), address"]
     assert [code for _, code in found[:3]] == ["ledger.template_empty", "ledger.template_number",
                                                "ledger.unknown_template"]
 
