@@ -4,6 +4,7 @@
 #   make test                                                  make check, then every test
 #   make check                                                 ruff, mypy --strict (the gateway for Windows too), the arrows
 #   make bench [ONLY=M1,U2]                                    the table of targets, beside peers, or some rows of it
+#   make soak [MINUTES=30]                                     the gateway under load while its servers restart, counted to the last sample
 #   make fuzz [FUZZ_S=300]                                    every parser of outside bytes, so many seconds each
 #   make interop                                               our logs under the eyes of Go's notes and trees (docs/interop.md)
 #   make tamper [SEED=N]                                      every class of tampering, and 10 000 honest bundles (docs/tampering.md)
@@ -15,12 +16,13 @@ BIN := $(VENV)/bin
 OUT ?= demo-out
 SEED ?=
 FUZZ_S ?= 300
+MINUTES ?= 30
 BROKER ?=
 LANG_ ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench fuzz interop tamper lock
+.PHONY: help demo test check bench fuzz soak interop tamper lock
 
 help:
 	@sed -n '/^#   make/s/^# //p' Makefile
@@ -42,6 +44,9 @@ bench: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m fuzz --seconds $(FUZZ_S)
+
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 interop: $(VENV)/.dev
 	$(BIN)/python -m tests.interop.reading

@@ -50,9 +50,9 @@ def test_the_examples_are_one_configuration_that_loads(tmp_path: Path) -> None:
 
 
 def test_the_fault_of_the_example_loads_and_all_kinds_are_named(tmp_path: Path) -> None:
-    [example] = blocks("toml", "[[modbus.faults]]")
+    [example] = blocks("toml", "[[faults]]")
     (tmp_path / "plant.toml").write_text(example, encoding="utf-8")
-    assert [fault.kind for fault in load_plant(tmp_path / "plant.toml").modbus.faults] == ["late"]
+    assert [fault.kind for fault in load_plant(tmp_path / "plant.toml").faults] == ["late"]
     assert set(get_args(Kind)) == set(re.findall(r"\w+", re.sub(r".*kind = |delay.*", "", example, flags=re.DOTALL)
                                                  .split("\n")[0].replace("#", "")))
 
