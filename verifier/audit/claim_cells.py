@@ -66,7 +66,9 @@ class Cells:
 
     def _of(self, problem: Problem, path: str, before: str, place: str) -> Problem:
         args = dict(problem.args)
-        where = f"{path}, {before}{self.places.get(place, place)}"
+        if place not in self.places:
+            return Problem.of(f"{path}, {place}", "sheet_claim.row_missing", key=place)
+        where = f"{path}, {before}{self.places[place]}"
         return Problem.of(where, _code(problem.code, args, place), **args | {
             "key": place.rpartition("].")[2], "other": self.places.get(f"metrics.{LEDGER}", "-")})
 

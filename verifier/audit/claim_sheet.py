@@ -102,7 +102,7 @@ class _Reading:
         self._refuse_formulas(row)
         if kind in ("claim", "ledger", "metrics", "explanations"):
             known = kind != "metrics" or rest in self.programme.metrics
-            self.cells.note(key, row, VALUE if known else KEY)
+            self.cells.note(f"{kind}.{rest}", row, VALUE if known else KEY)
         if kind == "claim":
             self._claim(rest, row)
         elif kind == "ledger":
@@ -190,14 +190,15 @@ class _Reading:
 
     def _split(self, kind: str, rest: str, row: Row) -> None:
         metric, _, by = rest.rpartition(".")
+        place = f"splits.{metric}.{by}"
         split = self.splits.setdefault((metric, by), {"metric": metric, "by": by, "parts": {}})
         value = row.value(VALUE)
         if kind == "explanation":
-            self.cells.note(f"splits.{rest}.explanation", row, VALUE)
+            self.cells.note(f"{place}.explanation", row, VALUE)
             if (text := _text(value)) is not None:
                 split["explanation"] = text
             return
-        self.cells.note(f"splits.{rest}", row, VALUE)
+        self.cells.note(place, row, VALUE)
         part = _text(row.value(PART)) or _text(row.value(NAME))
         if value is None:
             return
@@ -207,7 +208,7 @@ class _Reading:
                                             key=part or rest))
             return
         split["parts"][part] = _number(value)
-        self.cells.note(f"splits.{rest}.parts.{part}", row, VALUE)
+        self.cells.note(f"{place}.parts.{part}", row, VALUE)
 
 
 def _text(value: Value) -> str | None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from openpyxl import load_workbook
 
 from config.programme import PROGRAMMES, load_programme
+from config.spreadsheet import Cell, Row
 from protocols.errors import ConfigError
 from tallystick.__main__ import main
 from tallystick.words.lookup import Words
@@ -252,6 +254,29 @@ def test_each_kind_of_mistake_is_named_by_its_cell(plant: Plant, tmp_path: Path)
         f"{figures}!I9": "sheet_claim.empty", f"{figures}!A13": "sheet_claim.key",
         f"{split}!E11": "sheet_claim.not_number", "(11) 服务区域数": "sheet_claim.row_missing"}
     assert told[f"{figures}!E6"] == "sheet_claim.field_missing"
+
+
+KEYS = ("splits", "splits.", "splits.device_connected_count", "splits.a.b.c", "splits.device_connected_count.class",
+        "group", "groups", "documents", "explanations.x", "explanation.x", "explanation.a.b", "metrics", "metrics.x",
+        "ledger.x", "ledger.date", "claim", "claim.x", "claim.at", "claim.enterprise.x", "claim.enterprise.uscc")
+VALUES = (None, "x", 3, -1.5, True, "=1", "a, b", "")
+
+
+def test_whatever_stands_in_a_sheet_is_told_and_nothing_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows with keys that no sheet has, in any order, with anything in their cells."""
+    programme, rng = load_programme("jiangsu_2019"), random.Random(4)
+    for _ in range(100):
+        rows = []
+        for number in range(1, 12):
+            told = [rng.choice(KEYS), *(rng.choice(VALUES) for _ in range(9))]
+            rows.append(Row(number, [None if value is None else Cell(f"S!{chr(65 + at)}{number}", value)
+                                     for at, value in enumerate(told)]))
+        monkeypatch.setattr("verifier.audit.claim_sheet.read_sheets", lambda path, rows=rows: ({"S": rows}, "0" * 64))
+        with pytest.raises(ConfigError) as caught:
+            load_claim_sheet(Path("s.xlsx"), programme)
+        for problem in caught.value.problems:
+            assert problem.where.startswith("s.xlsx, "), problem
+            assert SAY.tell(problem.code, **dict(problem.args)).text != problem.code
 
 
 def test_what_the_programme_does_not_know_is_named_by_its_cell(plant: Plant, tmp_path: Path) -> None:
