@@ -98,7 +98,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     plant.window(producing=[f"d{n}" for n in range(120) if n % 3], changing=["d1"])
     served = Served(plant)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pages, "REFRESH_S", 0.3)
+        patch.setattr(pages, "REFRESH_S", 0.5)
         served.start()
         yield served
         served.stop()
@@ -190,12 +190,15 @@ def test_pages_and_filters_are_links_that_can_be_sent(page: Page, served: Served
     page.goto(f"{served.url}/devices")
     assert page.locator("tbody tr").count() == 50
     page.get_by_role("link", name="下一页").click()
+    page.wait_for_url("**/devices?page=2")
     assert page.locator("tbody th a").first.inner_text() == "d50"
     page.get_by_label("状态").select_option("silent")
     page.get_by_label("查找").fill("s11")
     page.get_by_role("button", name="筛选").click()
+    page.wait_for_url("**/devices?state=silent*q=s11")
     assert page.locator("tbody th a").all_inner_texts() == [f"d{n}" for n in range(110, 120)]
     page.get_by_role("link", name="English").click()
+    page.wait_for_url("**/devices?*lang=en")
     assert "10 found of 120" in page.inner_text("p[role=status]")
 
 
