@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import typing
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
@@ -70,8 +71,8 @@ class Player:
                 return
             due_s += fault.repeat_s
 
-    async def play(self, fault: FaultTable) -> None:
-        """Play one fault now; return when it has ended, or at once if it never does."""
+    async def play(self, fault: FaultTable, over: asyncio.Event | None = None) -> None:
+        """Play one fault now; return when it has ended, or at once if it never does. over: ends it before its time."""
         restarted = False
         undo: list[Undo] = []
         for connection, protocol in connections_of(fault, self._plant.layout):
@@ -87,7 +88,8 @@ class Player:
                 undo.append(done)
         if not undo or fault.for_s is None:
             return
-        await asyncio.sleep(fault.for_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for((over or asyncio.Event()).wait(), fault.for_s)
         for step in undo:
             waiting = step()
             if isinstance(waiting, Awaitable):

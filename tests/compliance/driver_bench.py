@@ -181,16 +181,26 @@ class Bench:
                            address=parse_sparkplug_address(point.address)) for slot, device, point in self.points],
             self.tally, self.clock_ns)
 
-    async def play(self, kind: str, **more: Any) -> None:
-        """Play one fault on the connection, to its end."""
-        await self.plant.player.play(FaultTable.model_validate({"kind": kind, "connection": self.connection, **more}))
+    async def play(self, kind: str, *, until: Callable[[], object] | None = None, **more: Any) -> None:
+        """Play one fault on the connection, to its end or until a condition holds."""
+        fault = FaultTable.model_validate({"kind": kind, "connection": self.connection,
+                                           **({"for_s": WAIT_S} if until else {}), **more})
+        over = asyncio.Event()
+        playing = asyncio.create_task(self.plant.player.play(fault, over))
+        if until is not None:
+            await self.until(until, f"{kind} shows")
+            over.set()
+        await playing
+
+    def newer(self) -> Callable[[], bool]:
+        """Return a condition: every point has a value that is newer than now."""
+        since_ns = self.clock_ns()
+        return lambda: len(self.tally.newest) == len(self.points) and min(
+            at_ns for at_ns, _ in self.tally.newest.values()) > since_ns
 
     async def fresh(self, what: str) -> None:
         """Wait until every point has a value that is newer than now."""
-        since_ns = self.clock_ns()
-        await self.until(lambda: len(self.tally.newest) == len(self.points)
-                         and min(at_ns for at_ns, _ in self.tally.newest.values()) > since_ns,
-                         f"{what}: every point has a new value; {self.tally.codes[-5:]}")
+        await self.until(self.newer(), lambda: f"{what}: every point has a new value; {self.tally.codes[-5:]}")
 
     async def settled(self, what: str) -> None:
         """Hold the plant and the wire still, and wait until all that was sent has been counted or discarded."""
