@@ -18,6 +18,9 @@ CHECKS = 500
 CHECK_S = 106e-6
 """CPU time of one Ed25519 check (Python, cryptography) where the targets were set: 9.4 k a second."""
 
+SCATTER_S = 1.04e-9
+"""CPU time of one element of `table[at] = 1` (64 k random places in 100 kB) where the targets were set."""
+
 _KEY = keys.generate()
 _PUBLIC, _SIGNATURE = keys.public_bytes(_KEY), _KEY.sign(b"calibration")
 
@@ -51,16 +54,38 @@ class Times:
         return statistics.median(self.calibrated_s)
 
 
-def repeat(work: Callable[[], float], repeats: int = REPEATS) -> Times:
-    """Run `work`, which returns CPU seconds, between calibrations. The first run, which fills caches, is left out."""
+def repeat(work: Callable[[], float], repeats: int = REPEATS, *, one: Callable[[], float] = check_s,
+           one_s: float = CHECK_S) -> Times:
+    """Run `work`, which returns CPU seconds, between calibrations. The first run, which fills caches, is left out.
+
+    one: the calibration; one_s: what it takes where the targets were set.
+    """
     work()
-    raw, calibrated, before = [], [], check_s()
+    raw, calibrated, before = [], [], one()
     for _ in range(repeats):
         raw.append(work())
-        after = check_s()
-        calibrated.append(raw[-1] * CHECK_S / ((before + after) / 2))
+        after = one()
+        calibrated.append(raw[-1] * one_s / ((before + after) / 2))
         before = after
     return Times(tuple(raw), tuple(calibrated))
+
+
+def scatter_s() -> float:
+    """Return the CPU time of one element of a scatter, now: numpy's share of what `check_s` is for signatures."""
+    import numpy as np
+
+    table, at = np.zeros(100_000, dtype=np.uint8), np.random.default_rng(1).integers(0, 100_000, 65_536)
+    rounds = 40
+
+    def scatter() -> None:
+        for _ in range(rounds):
+            table[at] = 1
+    return cpu_s(scatter) / (rounds * at.size)
+
+
+def repeat_scattered(work: Callable[[], float], repeats: int = REPEATS) -> Times:
+    """Do the same as `repeat` for work that is numpy's: scaled by what a scatter takes."""
+    return repeat(work, repeats, one=scatter_s, one_s=SCATTER_S)
 
 
 def spread(values: tuple[float, ...], scale: float = 1.0, digits: int = 1) -> str:

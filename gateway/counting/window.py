@@ -201,13 +201,14 @@ class Windows:
             return
         newest = max(self._newest(), self._next)
         # A stamp ahead of the window clock cannot be: it belongs to now.
-        index_of = np.minimum(batch.received_ns // self._len_ns, newest)
-        low, high = int(index_of.min()), int(index_of.max())
+        low = min(int(batch.received_ns.min()) // self._len_ns, newest)
+        high = min(int(batch.received_ns.max()) // self._len_ns, newest)
         if low == high and low >= self._next:
             kernel.fold_samples(self._planes(low), batch, self.rule)
             if self._raw is not None:
                 self._raw.batch(batch, low)
             return
+        index_of = np.minimum(batch.received_ns // self._len_ns, newest)
         late = index_of < self._next
         if self._raw is not None:
             self._raw.batch(batch, np.where(late, newest, index_of))
