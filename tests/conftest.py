@@ -13,6 +13,8 @@ from hypothesis import settings
 # Debian keeps servers in sbin, which is not on the path of an ordinary user.
 os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 # Who starts the tests in the background of a script makes them deaf to Ctrl-C, and so every program that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,6 +30,16 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LC_ALL", "LC_MESSAGES", "LANG", "TALLYSTICK_DEBUG", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(autouse=True)
+def hearing() -> Iterator[None]:
+    """A service that ran inside a test leaves signals ignored, for it is about to end; the tests are not."""
+    before = {number: signal.getsignal(number) for number in HEARD}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) != handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
