@@ -26,7 +26,7 @@ OWN = {"config.missing_key": "sheet_claim.empty", "config.unknown_key": "sheet_c
 """Codes whose hints speak of a claim file, and those that speak of a sheet."""
 
 ENTERPRISE = ("claim.enterprise.name", "claim.enterprise.uscc")
-LEDGER_ROWS = ("ledger.devices", "ledger.date", "ledger.sha256")
+LEDGER_ROWS = tuple(f"ledger.{name}" for name in ("devices", "date", "sha256"))
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Cells:
         if rest == "claim.enterprise":  # no cell of it is filled in: its table is not there
             return [self._of(problem, path, "", place) for place in ENTERPRISE]
         if rest == "ledger":
-            return [self._of(problem, path, "", "ledger.devices")]
+            return [self._of(problem, path, "", LEDGER_ROWS[0])]
         cuts = [0, *(match.end() for match in re.finditer(", ", rest))]
         for cut in cuts:  # the form's field may stand before the place
             if self._known(rest[cut:]):
