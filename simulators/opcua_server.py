@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from asyncua import ua
 from asyncua.common.node import Node
+from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.status_codes import StatusCodes
 
 from simulators.certificates import ServerFiles
@@ -103,6 +104,10 @@ class OpcUaPlant:
         for node_id, *_ in self._of(keys):
             self._gone.add(node_id)
             self._last.pop(node_id, None)
+            space = self._server.iserver.aspace
+            # asyncua would tell the items of this node, and forget to wait for that
+            for handle in list(space[node_id].attributes[AttributeIds.Value].datachange_callbacks):
+                space.delete_datachange_callback(handle)
             await self._server.delete_nodes([self._server.get_node(node_id)])
 
     async def bring_back(self, keys: Iterable[PointKey], machines: Mapping[str, list[Value]]) -> None:
