@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -107,7 +108,7 @@ class Page:
             except OSError as error:
                 if not was_told:
                     self._tell("web.not_listening", "web", address=f"{self._where.host}:{self._where.port}",
-                               reason=error.strerror or error)
+                               reason=os.strerror(error.errno) if error.errno else error)
                 was_told = True
                 await asyncio.sleep(RETRY_S)
 

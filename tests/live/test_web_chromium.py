@@ -31,7 +31,7 @@ pytestmark = pytest.mark.live
 HOSTILE = "<script>document.title='caught'</script>"
 LONG = "很长的设备名称" * 12
 WIDTHS = (1280, 390)
-PATHS = ("/", "/devices", "/devices?state=not_counted", "/devices/d0", "/connections", "/plan", "/evidence", "/record")
+PATHS = ("/", "/devices?state=not_counted", "/devices/d0", "/connections", "/plan", "/evidence", "/record")
 
 
 class Served:
