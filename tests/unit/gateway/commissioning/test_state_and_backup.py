@@ -19,7 +19,7 @@ from protocols.errors import ConfigError, EvidenceError, TallystickError
 from protocols.evidence import keys, signed
 from protocols.evidence import roster as format_
 from tallystick.__main__ import main
-from tests.unit.gateway.commissioning.plants import USCC, device, plant, point
+from tests.unit.gateway.commissioning.plants import DEVICES, USCC, device, plant, point, write
 
 PASSPHRASE = "four words in a safe 保险柜"
 TODAY = date(2026, 11, 20)
@@ -291,6 +291,27 @@ def test_a_new_pc_is_a_new_gateway_with_the_old_slots(tmp_path: Path) -> None:
     again = roster.evolve(after, config, gateway=made.state.gateway_id(), key=made.state.enterprise_key(),
                           server_keys={})
     assert (again.device_rows(), again.point_rows()) == (after.device_rows(), after.point_rows())
+
+
+def test_templates_without_points_and_a_workbook_come_back(tmp_path: Path) -> None:
+    head = DEVICES + ",unit,template"
+    (tmp_path / "old").mkdir()
+    write(tmp_path / "old", [], [], head='templates = "lists/templates.csv"\n')
+    (tmp_path / "old" / "devices.csv").write_text(f"{head}\n{device('a')},7,press\n", encoding="utf-8")
+    (tmp_path / "old" / "points.csv").unlink()
+    (tmp_path / "old" / "lists").mkdir()
+    (tmp_path / "old" / "lists" / "templates.csv").write_text(
+        "template,id,address,type,role\npress,p,{unit}/holding/1,uint16,parameter\n", encoding="utf-8")
+    config = load_gateway(tmp_path / "old" / "gateway.toml")
+    state = State(config.state_dir)
+    state.create_keys()
+    backup.save(backup.collect(config, state), tmp_path / "backup", PASSPHRASE)
+    content = backup.load(tmp_path / "backup", PASSPHRASE)
+    assert sorted(content.files) == ["devices.csv", "gateway.toml", "templates.csv"]
+    restored = load_gateway(initialise.restore(tmp_path / "new", content).config)
+    assert restored.templates_file == tmp_path / "new" / "lists" / "templates.csv"
+    assert [p.address.canonical for p in restored.points] == ["7/holding/1/uint16"]
+    assert restored.ledger_sha256 == config.ledger_sha256
 
 
 @pytest.mark.parametrize(("named", "lands"), [
