@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import math
 import socket
 import threading
 import time
@@ -10,9 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from influxdb_client.client.write.point import Point
 
 from config.gateway import InfluxTable
-from gateway.exporters.influx import InfluxExporter, line_protocol
+from gateway.exporters.influx import InfluxExporter
+from gateway.exporters.lines import Lines
 from protocols.samples import SampleBatch
 
 SERIES = [("press-1", "temperature"), ("press-1", "state")]
@@ -30,12 +35,39 @@ def settings(port: int, **more: object) -> InfluxTable:
 
 
 def test_a_sample_becomes_one_line_and_text_is_quoted() -> None:
-    lines = line_protocol(batch([1.5, 7.0, float("nan")], points=[0, 1, 0], texts=((1, 'say "on"'),)), SERIES)
-    assert lines == [
-        "tallystick,device=press-1,point=temperature value=1.5,quality=0i 1",
-        'tallystick,device=press-1,point=state text="say \\"on\\"",quality=0i 2',
-        "tallystick,device=press-1,point=temperature quality=0i 3",
-    ]
+    lines = Lines(SERIES).of(batch([1.5, 7.0, float("nan")], points=[0, 1, 0], texts=((1, 'say "on"'),)))
+    assert lines.decode() == (
+        "tallystick,device=press-1,point=temperature quality=0i,value=1.5 1\n"
+        'tallystick,device=press-1,point=state quality=0i,text="say \\"on\\"" 2\n'
+        "tallystick,device=press-1,point=temperature quality=0i 3\n")
+
+
+@given(st.lists(st.tuples(st.integers(-1, 3), st.floats(), st.integers(0, 255), st.integers(0, 2**62),
+                          st.one_of(st.none(), st.text(max_size=5))), max_size=40))
+def test_a_batch_is_what_its_samples_are_one_by_one(rows: list[tuple[int, float, int, int, str | None]]) -> None:
+    """Against the library's own way of writing a sample: a Point each."""
+    series = [("press 1", "a,b"), ("压机=1", "état"), ("x", "y")]
+    texts = tuple((row, text) for row, (*_, text) in enumerate(rows) if text is not None)
+    columns = SampleBatch(
+        point_index=np.array([row[0] for row in rows], dtype=np.int64),
+        received_ns=np.array([row[3] for row in rows], dtype=np.int64), source_ns=np.zeros(len(rows), dtype=np.int64),
+        value=np.array([row[1] for row in rows], dtype=np.float64),
+        quality=np.array([row[2] for row in rows], dtype=np.uint8), texts=texts)
+    found = Lines(series).of(columns).decode().split("\n")
+    assert found.pop() == ""
+    named = [(row, *sample) for row, sample in enumerate(rows) if 0 <= sample[0] < len(series)]
+    assert len(found) == len(named)
+    for line, (_, point, value, quality, time_ns, text) in zip(found, named, strict=True):
+        stock = Point("tallystick").tag("device", series[point][0]).tag("point", series[point][1])
+        stock = stock.field("quality", quality).time(time_ns)
+        if text is not None:
+            stock = stock.field("text", text.replace("\n", " "))
+        if text is None and math.isfinite(value):
+            before, _, rest = line.partition(",value=")
+            number, _, after = rest.partition(" ")
+            assert float(number) == value
+            line = f"{before} {after}"
+        assert line == stock.to_line_protocol()
 
 
 @pytest.fixture
