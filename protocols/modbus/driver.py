@@ -142,14 +142,12 @@ class Link:
         try:
             task = asyncio.current_task()
             cancelled = task.cancelling() if task is not None else 0
-            is_up = await client.connect()
+            is_up = await self._is_up(client)
             if task is not None and task.cancelling() > cancelled:
                 # wait_for of Python 3.11, in pymodbus's connect, swallows a cancellation that meets the connection.
                 raise asyncio.CancelledError
             if is_up and self._endpoint.is_rtu and self._is_owed:
                 await self._drain()
-        except ValueError:  # a name that nobody can look up; `_why_not` meets it again and tells
-            is_up = False
         except BaseException:
             self.close()
             raise
@@ -161,6 +159,18 @@ class Link:
             self._look_at_server(client)
         if self._endpoint.protocol in SWIFT and client.ctx.transport is not None:
             self._tap = tapped(client.ctx.transport, client.ctx)
+
+    async def _is_up(self, client: Client) -> bool:
+        """Connect; return whether it worked. `_why_not` finds out why it did not."""
+        try:
+            return bool(await client.connect())
+        except ValueError:  # a name that nobody can look up
+            return False
+        except Exception:
+            # A serial line that does not take its settings raises termios.error, which is no OSError.
+            if self._endpoint.protocol != "modbus_rtu":
+                raise
+            return False
 
     async def _drain(self) -> None:
         """Listen until the line was silent for a timeout.
