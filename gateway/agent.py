@@ -420,8 +420,16 @@ class Agent:
 
         token = "" if settings.token_file is None else \
             (self.config.file.parent / settings.token_file).read_text(encoding="utf-8").strip()
-        exporter = InfluxExporter(settings, token, lambda: [
-            (self.roster.devices[point.row["device"]].id, point.id) for point in self.roster.points])
+        made: tuple[object, list[tuple[str, str]]] | None = None
+
+        def series() -> list[tuple[str, str]]:
+            nonlocal made
+            roster = self.roster
+            if made is None or made[0] is not roster:
+                made = roster, [(roster.devices[point.row["device"]].id, point.id) for point in roster.points]
+            return made[1]
+
+        exporter = InfluxExporter(settings, token, series)
         exporter.start()
         self.intake.export = exporter.put
         stack.callback(exporter.close)
