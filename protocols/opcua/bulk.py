@@ -11,7 +11,8 @@ A value on the wire is a DataValue (OPC 10000-6 5.2.2.17), in a notification beh
 Mask and type say how long a value is, so two bytes of each value are its *key*. Three ways, tried in this order:
 
 1. run: all keys are that of the first value, all values are equally long: the message is one structured array.
-2. template: the keys (and lengths of strings) stand where they stood in the last message: one gather compares them all.
+2. template: the keys stand where they stood in the last message, but for strings that are longer or shorter now: their
+   lengths are read one after the other, the keys compared in one gather.
 3. walk: step from key to key through a table of sizes, which makes the next template.
 
 Then the values of one key are gathered as records, wherever they stand. What has no place in the table (arrays, times,
@@ -22,7 +23,7 @@ or is anything else than it says, is read by `codec.py` from its start: what is 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -148,8 +149,8 @@ class Decoder:
             run = _run(body, at, end, count, prefix)
             if run is not None:
                 return _of_run(*run)
-            walked = self._template
-            if walked is None or not _fits(walked, body, at, end, count, prefix):
+            walked = _fitted(self._template, body, at, end, count, prefix)
+            if walked is None:
                 walked = _walk(body, at, end, count, prefix)
                 self._template = None if walked.odd.value else walked
             return self._gathered(walked, body, at, prefix)
@@ -235,16 +236,41 @@ def _of_run(layout: Layout, records: NDArray[Any]) -> Columns:
         type_id=np.full(n, layout.type_id, np.uint8), texts=tuple(texts))
 
 
-def _fits(walked: Walked, body: bytes, at: int, end: int, count: int, prefix: int) -> bool:
-    """Whether every key and every length of a string stands where it stood."""
-    if count != walked.offsets.size or at + walked.size > end:
-        return False
-    offsets = walked.offsets + at
-    keys = _records(body, np.dtype(">u2"), offsets + prefix)
-    if not (keys == walked.keys).all():
-        return False
-    lengths = _records(body, np.dtype("<i4"), offsets[walked.strings] + (prefix + 2))
-    return bool((lengths == walked.lengths[walked.strings]).all())
+def _fitted(template: Walked | None, body: bytes, at: int, end: int, count: int, prefix: int) -> Walked | None:
+    """Return the template, or one moved by strings of other lengths; None where a key stands elsewhere."""
+    if template is None or count != template.offsets.size:
+        return None
+    walked, places = template, template.offsets[template.strings] + prefix + 2
+    if places.size and at + template.size <= end:
+        there = _records(body, np.dtype("<i4"), places + at)
+        if not (there == template.lengths[template.strings]).all():
+            walked = _moved(template, body, at, places)
+    elif places.size:
+        walked = _moved(template, body, at, places)
+    if at + walked.size > end:
+        return None
+    keys = _records(body, np.dtype(">u2"), walked.offsets + (at + prefix))
+    return walked if (keys == walked.keys).all() else None
+
+
+def _moved(template: Walked, body: bytes, at: int, places: NDArray[np.int64]) -> Walked:
+    """Return the template for strings as long as they are now. places: their lengths, relative to the first value."""
+    read, shift = _I32.unpack_from, 0
+    now: list[int] = []
+    before = template.lengths[template.strings].tolist()
+    for place, was in zip((places + at).tolist(), before, strict=True):
+        length, = read(body, place + shift)
+        now.append(length)
+        shift += (length if length > 0 else 0) - (was if was > 0 else 0)
+        if place + shift < 0:
+            raise UndecodableError("before the message")
+    lengths = np.zeros_like(template.lengths)
+    lengths[template.strings] = now
+    moves = np.zeros(template.offsets.size + 1, dtype=np.int64)
+    moves[template.strings + 1] = (np.maximum(lengths, 0).astype(np.int64) - np.maximum(template.lengths, 0))[
+        template.strings]
+    return replace(template, offsets=template.offsets + np.cumsum(moves[:-1]), lengths=lengths,
+                   size=template.size + shift)
 
 
 def _walk(body: bytes, at: int, end: int, count: int, prefix: int) -> Walked:

@@ -20,6 +20,7 @@ class Profile:
     """A kind of server. batch: operations per request. items_max: monitored items in all; None when not known.
 
     marks: words of its BuildInfo, lower case. is_ceiling: larger limits that it states are not believed.
+    reads_at_once: Reads of polling that may be outstanding together, as long as they are answered quickly.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Profile:
     items_max: int | None = None
     marks: tuple[str, ...] = ()
     is_ceiling: bool = False
+    reads_at_once: int = 1
 
     def batch_of(self, stated: int | None) -> int:
         """Return how many operations to put into one request. stated: the server's limit, None or 0 when unknown."""
@@ -44,8 +46,9 @@ PROFILES = {profile.name: profile for profile in (
     UNKNOWN,
     Profile(name="s7_1200", batch=100, items_max=1000, marks=("s7-1200", "s7_1200", "s71200"), is_ceiling=True),
     Profile(name="s7_1500", batch=500, items_max=10_000, marks=("s7-1500", "s7_1500", "s71500"), is_ceiling=True),
-    Profile(name="kepware", batch=1000, marks=("kepware", "kepserver", "thingworx kepware")),
-    Profile(name="ignition", batch=100, marks=("ignition", "inductive automation"), is_ceiling=True),
+    Profile(name="kepware", batch=1000, marks=("kepware", "kepserver", "thingworx kepware"), reads_at_once=4),
+    Profile(name="ignition", batch=100, marks=("ignition", "inductive automation"), is_ceiling=True,
+            reads_at_once=4),
 )}
 AUTO = "auto"
 

@@ -33,6 +33,9 @@ LIFETIME_KEEP_ALIVES = 12
 """The server forgets a subscription whose client is gone after a minute; an orphan slows it for all others."""
 STALE_KEEP_ALIVES = 3
 
+LATENCY_S = 0.25
+"""A server that takes longer to answer has enough to do."""
+
 CLOCK_S = 60.0
 """How often a server is asked for its time."""
 CLOCK_OFF_S = 5.0
@@ -43,6 +46,11 @@ def batches(positions: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """Cut positions into runs of at most `size`, in order."""
     for start in range(0, len(positions), size):
         yield positions[start:start + size]
+
+
+def reads_at_once(now: int, took_s: float, most: int) -> int:
+    """Return how many Reads to send together next: one more while the server answers quickly, half when it does not."""
+    return max(1, now // 2) if took_s > LATENCY_S else min(most, now + 1)
 
 
 def keep_alive_counts(publishing_interval_ms: float) -> tuple[int, int]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import struct
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +28,7 @@ from asyncua.ua.ua_binary import nodeid_from_binary, nodeid_to_binary, struct_to
 
 from protocols.opcua import bulk, codec, columns, profiles, session
 from protocols.opcua.collector import Collector, Prepared, Subscription
-from protocols.opcua.columns import Columns
+from protocols.opcua.columns import EPOCH_TICKS, Columns
 from protocols.opcua.discovery import Reference
 from protocols.opcua.takeover import Left
 from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint
@@ -38,6 +40,8 @@ NodeId = Any
 CLOSE_S = 1.5
 SESSION_TIMEOUT_S = 60.0
 CHANNEL_LIFETIME_S = 3600.0
+_TIME_AND_HANDLE = struct.Struct("<qI")
+READ_RESPONSE = bytes(nodeid_to_binary(ua.FourByteNodeId(ua.ObjectIds.ReadResponse_Encoding_DefaultBinary)))
 READ_REQUEST = bytes(nodeid_to_binary(ua.FourByteNodeId(ua.ObjectIds.ReadRequest_Encoding_DefaultBinary)))
 REFERENCES_MAX = 1000
 """Of one node in one response: a folder with 10 000 variables comes in pages."""
@@ -96,28 +100,46 @@ class GuardedSession(UaSession):
         return bytes(await self._send_request(request, timeout_s))
 
 
-    async def read_again(self, parameters: bytes) -> bytes:
-        """Send a ReadRequest whose parameters are encoded already, and return the body of its response.
+    async def read_again(self, requests: Sequence[bytes]) -> list[bytes]:
+        """Send ReadRequests whose parameters are encoded already, all at once; return the bodies of their responses.
 
         What asyncua does for a request of its own, but for the encoding: a thousand nodes take it some milliseconds.
         """
         protocol = self._client.protocol
         if protocol is None or protocol.transport is None:
             raise ConnectionError("not connected")
-        header = ua.RequestHeader()
-        protocol._setup_request_header(header, protocol.timeout)
         protocol.revolve_security_token()
-        number = protocol._request_id + 1
-        message = protocol._connection.message_to_binary(
-            READ_REQUEST + struct_to_binary(header) + parameters, message_type=ua.MessageType.SecureMessage,
-            request_id=number)
-        protocol._request_id = number
-        answered = protocol._callbackmap[number] = asyncio.get_running_loop().create_future()
-        protocol.transport.write(message)
-        async with asyncio.timeout(protocol.timeout):
-            answer = await answered
-        protocol.check_answer(answer, " in response to a prepared ReadRequest")
-        return bytes(answer)
+        loop = asyncio.get_running_loop()
+        header, at = self._read_header(protocol)
+        messages, answers = [], []
+        for parameters in requests:
+            protocol._request_handle += 1
+            _TIME_AND_HANDLE.pack_into(header, at, time.time_ns() // 100 + EPOCH_TICKS, protocol._request_handle)
+            number = protocol._request_id + 1
+            messages.append(protocol._connection.message_to_binary(bytes(header) + parameters, request_id=number))
+            protocol._request_id = number
+            answers.append(loop.create_future())
+            protocol._callbackmap[number] = answers[-1]
+        protocol.transport.write(b"".join(messages))
+        try:
+            async with asyncio.timeout(protocol.timeout):
+                for answer in reversed(answers):  # the last comes last: one waking for all
+                    await answer
+        finally:
+            for answer in answers:
+                answer.cancel()
+        bodies = [bytes(answer.result()) for answer in answers]
+        for body in bodies:
+            if not body.startswith(READ_RESPONSE):
+                protocol.check_answer(Buffer(body), " in response to a prepared ReadRequest")
+        return bodies
+
+    def _read_header(self, protocol: UASocketProtocol) -> tuple[bytearray, int]:
+        """Return a ReadRequest's type and header, and where time and handle stand in it."""
+        token = bytes(nodeid_to_binary(protocol.authentication_token))
+        header = ua.RequestHeader(AuthenticationToken=protocol.authentication_token,
+                                  TimeoutHint=int(protocol.timeout * 1000))
+        return bytearray(READ_REQUEST + struct_to_binary(header)), len(READ_REQUEST + token)
 
 
 class GuardedClient(Client):
@@ -166,6 +188,7 @@ class Link:
     browse_batch: int = profiles.BATCH_UNKNOWN
     item_limit: int | None = None
     epoch: int = 0
+    reads_at_once: int = 1
     namespaces: dict[str, int] = field(default_factory=dict)
     created: Subscription | None = None
     sampling_ms: float = 0.0
@@ -230,27 +253,28 @@ class Link:
         return Prepared(addresses=addresses, parts=parts)
 
     async def poll(self, prepared: Prepared) -> Columns:
-        """Send prepared requests; row i of the answer is the i-th address."""
+        """Send prepared requests, some at a time; row i of the answer is the i-th address."""
         found: list[Columns] = []
+        loop = asyncio.get_running_loop()
         while len(found) < len(prepared.parts):
-            count, parameters, decoder = prepared.parts[len(found)]
+            together = prepared.parts[len(found):len(found) + self.reads_at_once]
+            began_s = loop.time()
             try:
-                answer = decoder.read(await self.client.our_session.read_again(parameters))
+                bodies = await self.client.our_session.read_again([parameters for _, parameters, _ in together])
             except ua.UaStatusCodeError as error:
-                if error.code not in _TOO_MUCH or count == 1:
+                if error.code not in _TOO_MUCH or together[0][0] == 1:
                     raise
-                self.read_batch = max(1, count // 2)
+                self.read_batch, self.reads_at_once = max(1, together[0][0] // 2), 1
                 prepared.parts, found = self.prepare(prepared.addresses).parts, []
                 continue
-            if len(answer) + answer.undecodable != count:
-                raise codec.UndecodableError(f"{count} values asked, {len(answer)} answered")
-            if answer.undecodable:  # a row that cannot be read has a place, and no good value
-                lacking = codec.Items()
-                for _ in range(answer.undecodable):
-                    lacking.add(0, float("nan"), ua.StatusCodes.BadDecodingError, 0, 0, None)
-                answer = replace(columns.joined([answer, columns.of(lacking)]), undecodable=0)
-            found.append(answer)
-        return columns.joined(found)
+            self.reads_at_once = session.reads_at_once(self.reads_at_once, loop.time() - began_s,
+                                                       self.profile.reads_at_once)
+            for (count, _, decoder), body in zip(together, bodies, strict=True):
+                answer = decoder.read(body)
+                if len(answer) + answer.undecodable != count:
+                    raise codec.UndecodableError(f"{count} values asked, {len(answer)} answered")
+                found.append(_whole(answer))
+        return columns.joined(found, handles_of_reads=True)
 
     async def learn(self) -> None:
         """Learn the namespaces, which may move when a server restarts, what the server is, and its limits."""
@@ -499,6 +523,16 @@ class Link:
                 with suppress(Exception):
                     await client.close_secure_channel()
         client.disconnect_socket()
+
+
+def _whole(answer: Columns) -> Columns:
+    """Give a row that cannot be read a place, and no good value."""
+    if not answer.undecodable:
+        return answer
+    lacking = codec.Items()
+    for _ in range(answer.undecodable):
+        lacking.add(0, float("nan"), ua.StatusCodes.BadDecodingError, 0, 0, None)
+    return replace(columns.joined([answer, columns.of(lacking)]), undecodable=0)
 
 
 def _unused_callback(_result: object) -> None:

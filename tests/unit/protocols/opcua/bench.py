@@ -246,13 +246,18 @@ class Proxy:
 
 def request_types(stream: bytes) -> set[int]:
     """Return the numeric type ids of all services in an unsecured client stream (one chunk per message)."""
-    found, at = set(), 0
+    bodies = messages_of(stream)
+    assert all(body[0] == 1 for body in bodies), "a four-byte node id"
+    return {int.from_bytes(body[2:4], "little") for body in bodies}
+
+
+def messages_of(stream: bytes) -> list[bytes]:
+    """Return the bodies of all messages in an unsecured client stream (one chunk per message)."""
+    found, at = [], 0
     while at + 8 <= len(stream):
         kind, size = stream[at:at + 3], int.from_bytes(stream[at + 4:at + 8], "little")
         if kind == b"MSG":
             assert stream[at + 3:at + 4] == b"F", "a request in several chunks"
-            body = stream[at + 24:at + size]
-            assert body[0] == 1, "a four-byte node id"
-            found.add(int.from_bytes(body[2:4], "little"))
+            found.append(stream[at + 24:at + size])
         at += size
     return found

@@ -202,7 +202,9 @@ def test_strings_of_other_lengths_are_seen(monkeypatch: pytest.MonkeyPatch) -> N
     assert told("ab", "运行", None, "").texts == ((0, "ab"), (1, "运行"), (3, ""))
     assert told("cd", "停止", None, "").texts == ((0, "cd"), (1, "停止"), (3, ""))
     assert gone == [], "other texts of the same lengths"
-    assert told("abc", "运行", None, "").texts == ((0, "abc"), (1, "运行"), (3, ""))
+    assert told("abc", None, "x" * 100, "").texts == ((0, "abc"), (2, "x" * 100), (3, ""))
+    assert gone == [], "of other lengths"
+    assert told("", "a", "b", "c", "d").texts == ((0, ""), (1, "a"), (2, "b"), (3, "c"), (4, "d"))
     assert gone == ["_walk"]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import itertools
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.client.ua_client import UASocketProtocol
 from asyncua.client.ua_session import UaSession
+from asyncua.common.utils import Buffer
+from asyncua.ua.ua_binary import struct_from_binary
 
 from protocols.errors import DeviceError
 from protocols.opcua import codec, columns, session
@@ -25,6 +29,7 @@ from protocols.opcua.collector import PUBLISH_OUTSTANDING
 from protocols.opcua.driver import OpcUaDriver
 from protocols.opcua.link import driver as link_module
 from protocols.opcua.link.driver import READ_ONLY_REQUESTS
+from protocols.opcua.profiles import PROFILES
 from protocols.opcua.target import Nameplate, OpcUaPoint, parse_address
 from protocols.samples import BAD, GOOD
 from tests.unit.protocols.opcua.bench import (
@@ -33,6 +38,7 @@ from tests.unit.protocols.opcua.bench import (
     Recorder,
     endpoint,
     free_port,
+    messages_of,
     plant_on,
     request_types,
     running,
@@ -286,6 +292,39 @@ async def test_stated_limits_are_honoured(plant: Plant, tmp_path: Path) -> None:
             await node.write_value(ua.Variant(value, ua.VariantType.UInt32))
 
 
+async def test_prepared_reads_are_what_asyncua_would_send_and_share_a_wait(
+        plant: Plant, tmp_path: Path) -> None:
+    names = [f"v{i}" for i in range(30)]
+    await plant.add(names)
+    async with Proxy(plant.port).open() as proxy:
+        link = await OpcUaDriver(endpoint(proxy.port, tmp_path), plant.points(names), Recorder())._open()
+        try:
+            await link.learn()
+            link.profile, link.read_batch = PROFILES["kepware"], 4
+            prepared = link.prepare([point.address for point in plant.points(names)])
+            assert [count for count, _, _ in prepared.parts] == [4] * 7 + [2]
+            for _ in range(3):
+                found = await link.poll(prepared)
+                assert (found.value.tolist(), found.handle.tolist()) == ([float(i) for i in range(30)], [*range(30)])
+            assert link.reads_at_once == 4
+            at = len(proxy.sent[-1])
+            await link.poll(prepared)
+            asked = messages_of(bytes(proxy.sent[-1][at:]))
+            parameters = [struct_from_binary(ua.ReadRequest, Buffer(body)) for body in asked]
+            assert [len(request.Parameters.NodesToRead) for request in parameters] == [4] * 7 + [2]
+            handles = [request.RequestHeader.RequestHandle for request in parameters]
+            assert handles == [handles[0] + place for place in range(8)]
+            assert all(abs((datetime.now(UTC) - request.RequestHeader.Timestamp.replace(tzinfo=UTC)).total_seconds())
+                       < 60 for request in parameters)
+            link.client.uaclient.protocol.timeout = 0.2
+            proxy.swallows = True
+            with pytest.raises(TimeoutError):
+                await link.poll(prepared)
+        finally:
+            proxy.swallows = False
+            await link.close()
+
+
 async def test_one_element_of_an_array_is_a_point(plant: Plant, tmp_path: Path) -> None:
     sink = Recorder()
     zones = await plant.server.nodes.objects.add_variable(ua.NodeId("zones", plant.index), "zones", [1.0, 2.0, 3.0])
@@ -472,9 +511,13 @@ async def test_asyncua_is_the_one_that_was_read() -> None:
             "history_update", "create_monitored_items"} <= set(services), "every service passes _send_request"
     assert {"_server_nonce", "_policy_ids"} <= {*Client.activate_session.__code__.co_names,
                                                 *Client.server_policy.__code__.co_names}, "what a takeover sets"
-    assert {"_setup_request_header", "struct_to_binary", "revolve_security_token", "_connection", "message_to_binary",
+    assert {"struct_to_binary", "revolve_security_token", "_connection", "message_to_binary",
             "_request_id", "_callbackmap", "transport"} <= {*UASocketProtocol._send_request.__code__.co_names,
                                                             *UASocketProtocol._send_request.__code__.co_varnames}
+    assert {"_request_handle", "authentication_token"} <= {*UASocketProtocol._setup_request_header.__code__.co_names}
+    assert [field.name for field in dataclasses.fields(ua.RequestHeader)] == [
+        "AuthenticationToken", "Timestamp", "RequestHandle", "ReturnDiagnostics", "AuditEntryId", "TimeoutHint",
+        "AdditionalHeader"], "time and handle stand behind the token"
     assert "check_answer" in UASocketProtocol.send_request.__code__.co_names, "what read_again does in its place"
     assert "_process_received_data" in UASocketProtocol.data_received.__code__.co_names
 

@@ -108,3 +108,11 @@ def test_refused_points_are_told_once_and_tried_for_ever() -> None:
     assert not retries.mended(4)
     assert retries.due(10**9) == []
     assert len(retries) == 0
+
+
+def test_reads_are_sent_together_as_long_as_they_are_answered_quickly() -> None:
+    at_once = [1]
+    for took_s in (0.01, 0.01, 0.01, 0.01, 0.3, 0.3, 0.3, 0.2):
+        at_once.append(session.reads_at_once(at_once[-1], took_s, 4))
+    assert at_once == [1, 2, 3, 4, 4, 2, 1, 1, 2]
+    assert session.reads_at_once(1, 0.0, 1) == 1, "what the kind of server bears"
