@@ -208,6 +208,10 @@ def _csv() -> Seeds:
     yield "example", devices + b"\0" + points
     yield "gb18030", devices.decode().encode("gb18030") + b"\0" + points
     yield "quotes", devices.replace(b",", b'","', 3) + b"\0" + b'"device","id"\r\n"a","b\n"'
+    head, row = devices.splitlines()[:2]
+    yield "templates", b"\0".join((
+        b"sep=;\r\n" + b"\n".join((head + b",template,{first}", row + b",press,7")).replace(b",", b";") + b"\n;;;\n",
+        points, b"template,id,address,type,role\npress,a,{id}/{{x}}/{first+3},,switch\npress,b,{frist-1}/{,,\n"))
 
 
 def _toml() -> Seeds:
