@@ -273,10 +273,10 @@ def run_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
 
 def run_command(args: argparse.Namespace, say: Say) -> int:
     """Run the gateway until SIGTERM or SIGINT."""
-    import asyncio
+    from protocols import system
 
     config = load(args)
-    return asyncio.run(_run(config, say))
+    return system.run(_run(config, say))
 
 
 async def _run(config: GatewayConfig, say: Say) -> int:

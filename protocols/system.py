@@ -9,6 +9,7 @@
 | SIGHUP reads the configuration anew | `tallystick reload` alone does |
 | MAC addresses of neighbours | none are seen |
 | sd_notify | nobody to tell |
+| uvloop, where it is installed | asyncio's own loop |
 | CLOCK_BOOTTIME, which runs on while the machine sleeps | a clock that never steps |
 """
 
@@ -20,9 +21,9 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,6 +36,8 @@ else:
 _BINARY = getattr(os, "O_BINARY", 0)
 """Without it Windows writes a line feed as two bytes."""
 _LOOK_UP_S = 0.5
+LOOP_VARIABLE = "TALLYSTICK_LOOP"
+T = TypeVar("T")
 NEIGHBOURS = Path("/proc/net/arp")
 """proc(5): a header, then address, hardware type, flags, MAC address, mask, device."""
 ARP_COMPLETE = "0x2"
@@ -112,6 +115,23 @@ def hanging_up(act: Callable[[], None]) -> Iterator[None]:
         finally:
             loop.remove_signal_handler(signal.SIGHUP)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that reads from many connections, as `asyncio.run` does; on uvloop, if the extra `fast` is there.
+
+    It moves the same bytes with less work. TALLYSTICK_LOOP=asyncio leaves it out.
+    """
+    import asyncio
+
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if os.environ.get(LOOP_VARIABLE) != "asyncio":
+        with contextlib.suppress(ImportError):
+            import uvloop  # no wheel for Windows, nor for every small machine
+
+            factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(work)
 
 
 def boottime_ns() -> int:

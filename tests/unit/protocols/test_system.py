@@ -123,3 +123,27 @@ def test_the_service_manager_is_told_where_there_is_one(tmp_path: Path, monkeypa
         assert manager.recv(100) == b"READY=1"
     (tmp_path / "n").unlink()
     system.tell_service_manager("STOPPING=1")  # a manager that is gone stops nobody
+
+
+@pytest.mark.parametrize(("loop", "module"), [("asyncio", "asyncio"), ("", "uvloop")])
+def test_a_gateway_runs_on_uvloop_unless_it_is_told_not_to(
+    loop: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if module == "uvloop" and sys.platform == "win32":
+        pytest.skip("there is no uvloop for Windows")
+    monkeypatch.setenv(system.LOOP_VARIABLE, loop)
+
+    async def which() -> str:
+        return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+    assert system.run(which()) == module
+
+
+def test_without_uvloop_it_runs_on_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    monkeypatch.delenv(system.LOOP_VARIABLE, raising=False)
+
+    async def seven() -> int:
+        return 7
+
+    assert system.run(seven()) == 7
