@@ -6,15 +6,19 @@ them. Times are those of plant X in June 2024, and of a theft in May.
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from protocols.evidence import signed
+from protocols.evidence import keys, signed
 from protocols.evidence.bundle import write_bundle
-from tests.support.golden import folder as golden_folder
+from protocols.evidence.roster import NOT_IN_ROSTER
+from tests.support import golden as golden_case
 from tests.support.plant_fixture import Plant
+from verifier.conformance import servers, visits
 from verifier.conformance.world import Gateway, World, key_of, public
 
 MACHINES = (("加工中心", "沈阳机床", "VMC850", "metal_cutting_machine_tool"),
@@ -160,8 +164,61 @@ def stolen_key(folder: Path) -> None:
 
 def golden(folder: Path) -> None:
     """Questions 2, 3 and 5 to 14: 1012 devices claimed, 987 proven."""
-    shutil.copytree(golden_folder(), folder, dirs_exist_ok=True)
+    shutil.copytree(golden_case.folder(), folder, dirs_exist_ok=True)
+
+
+def simulator(folder: Path) -> None:
+    """Question 18: 200 machines behind one server that came two days before T, and went the day after it."""
+    plant = opened_at(folder, "plant V", "2024-06-12T08:00")
+    plant.gateway.len_s = 3600
+    behind = servers.server("plant V", via=NOT_IN_ROSTER)
+    for slot in range(200):
+        title, maker, model, kind = MACHINES[slot % len(MACHINES)]
+        plant.device(server=behind, protocol="opc_ua", opened=True, title=f"{slot + 1}号{title}", maker=maker,
+                     model=model, serial=f"V-{slot:03d}", **{"class": kind})
+    plant.begin()
+    while plant.gateway.now_s < at("2024-06-24T12:00"):
+        if plant.gateway.now_s in (at("2024-06-12T14:00"), at("2024-06-13T14:00")):
+            servers.seal_probe(plant.gateway, "plant V")
+        there: dict[str, tuple[int, ...]] = {} if plant.gateway.now_s < at("2024-06-15T18:00") else {
+            "connected": (), "sampled": (), "producing": ()}
+        plant.gateway.window(**there)
+        plant.cosign(delay_s=30)
+    plant.write("plant-v.tally")
+    policy = plant.world.policy_json(assessors=[public("assessor").hex()])
+    (folder / "policy.json").write_bytes(policy)
+    keys.save(key_of("assessor"), folder / "assessor.pem")
+    drawn = visits.honest_draw([plant.gateway.members()], policy, at("2024-06-14T10:00"))
+    write_visit(folder / "visit.csv", drawn, lambda place, _: ("不符", "此处没有这台设备"))
+
+
+def golden_visited(folder: Path) -> None:
+    """Question 21: an assessor drew from the 987 and went there. One machine has no nameplate."""
+    golden(folder)
+    done = golden_case.server().run([
+        "sample", *(folder / name for name in golden_case.BUNDLES), "--policy", folder / "policy.json", "--announced",
+        golden_case.T, "--at-least", "90", "--programme", "jiangxi_2024", "-o", folder / "draw.json"])
+    assert done.returncode == 0, done.stderr
+    drawn = json.loads((folder / "draw.json").read_bytes())["draw"]
+    (folder / "draw.json").unlink()
+    unnamed = {(site.gateway.id, slot) for site in golden_case.case().sites
+               for slot, machine in enumerate(site.machines) if not machine.maker}
+    write_visit(folder / "visit.csv", drawn, lambda place, device: ("无法核实", "无铭牌") if (
+        device["gateway"], device["slot"]) in unnamed else ("相符", ""))
+
+
+def write_visit(path: Path, drawn: Mapping[str, Any],
+                told: Callable[[int, Mapping[str, Any]], tuple[str, str]]) -> None:
+    """Write what an assessor filled in. told: place in the draw and its device -> result and note."""
+    began = datetime.fromtimestamp(drawn["cosignature"]["time_s"], UTC) + timedelta(hours=5)
+    lines = ["gateway,slot,result,at,note"]
+    for place, device in enumerate(drawn["devices"]):
+        when = began + timedelta(minutes=4 * place)
+        lines.append(",".join((device["gateway"][:8], str(device["slot"]), told(place, device)[0], when.isoformat(),
+                               told(place, device)[1])))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 SCENES: dict[str, Callable[[Path], None]] = {
-    scene.__name__.replace("_", "-"): scene for scene in (plant_x, uplink_cut, stolen_key, golden)}
+    scene.__name__.replace("_", "-"): scene
+    for scene in (plant_x, uplink_cut, stolen_key, simulator, golden, golden_visited)}

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.questions.scenes import SCENES
-from tests.support.golden import folder as golden_folder
+from tests.support import golden
 from tests.support.page import check
 from tests.support.source import ROOT
-from tests.support.warm import Warm
 
 PAGE = ROOT / "docs" / "questions.md"
 ALLOWED = ("base64", "cat", "cut", "grep", "head", "openssl", "sed", "sort", "tail", "tr", "unzip", "xxd")
 PART = re.compile(r"<!-- scene: (?P<scene>[a-z-]+), question (?P<question>\d+) -->")
 PARTS = [(match["question"], match["scene"], match[0]) for match in PART.finditer(PAGE.read_text(encoding="utf-8"))]
-ANSWERED = (*map(str, range(1, 18)), "19", "20")
-
-
-@cache
-def verified_once() -> Warm:
-    """A server of commands that has verified the bundles of the golden case: 25 commands of the page read them."""
-    return Warm("tests.support.golden:remember_verdicts", str(golden_folder()))
+ANSWERED = tuple(map(str, range(1, 22)))
 
 
 def test_every_question_stands_on_the_page_once() -> None:
@@ -38,4 +30,4 @@ def test_the_answer_of_the_page_is_what_the_commands_print(
     folder.mkdir()
     SCENES[scene](folder)
     check(PAGE, begin, "<!-- end -->", folder=folder, programs=tmp_path / "programs", allowed=ALLOWED,
-          server=verified_once() if scene == "golden" else None)
+          server=golden.server() if scene.startswith("golden") else None)

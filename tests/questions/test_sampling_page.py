@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from protocols.evidence import keys
 from protocols.evidence.policy import parse
-from tests.questions.scenes import at, opened_at
+from tests.questions.scenes import at, opened_at, write_visit
 from tests.support.page import check
 from tests.support.plant_fixture import Plant
 from tests.support.source import ROOT
@@ -55,13 +54,8 @@ def visited(folder: Path, plant: Plant) -> None:
     drawn = visits.honest_draw([plant.gateway.members()], policy, at(ANNOUNCED), at_least_permille=900,
                                strata_by="protocol", label=lambda device: ",".join(
                                    "modbus" if p.startswith("modbus") else p for p in device.protocols))
-    lines = ["gateway,slot,result,at,note"]
-    began = datetime.fromtimestamp(drawn["cosignature"]["time_s"], UTC) + timedelta(hours=5)
-    for place, device in enumerate(drawn["devices"]):
-        result, note = {GONE: ("不符", "位置空置"), LOCKED: ("无法核实", "车间上锁")}.get(place, ("相符", ""))
-        when = (began + timedelta(minutes=4 * place)).astimezone().astimezone(UTC)
-        lines.append(f"{device['gateway'][:8]},{device['slot']},{result},{when.isoformat()},{note}")
-    (folder / "visit.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_visit(folder / "visit.csv", drawn, lambda place, _: {
+        GONE: ("不符", "位置空置"), LOCKED: ("无法核实", "车间上锁")}.get(place, ("相符", "")))
 
 
 def test_the_walk_through_prints_what_the_page_says(tmp_path: Path) -> None:

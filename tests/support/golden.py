@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tallystick.words.lookup import Words
+from tests.support.warm import Warm
 from verifier.audit import commands
 from verifier.conformance import golden, golden_plants
 
@@ -31,6 +32,12 @@ def folder() -> Path:
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     case().write(path)
     return path
+
+
+@cache
+def server() -> Warm:
+    """Return a server of commands that has verified the bundles of the case, which many commands read."""
+    return Warm("tests.support.golden:remember_verdicts", str(folder()))
 
 
 _VERIFIED: dict[tuple[str, ...], Any] = {}

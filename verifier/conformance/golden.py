@@ -18,12 +18,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from protocols.evidence import keys
 from protocols.evidence.bundle import write_bundle
 from verifier.conformance import golden_plants as plants
 from verifier.conformance.golden_claims import claims
 from verifier.conformance.golden_plants import CASTING, ELECTRONICS, MACHINING, Machine
 from verifier.conformance.servers import attest, seal_probe, server
-from verifier.conformance.world import Gateway, World, device_row, point_row, private_part
+from verifier.conformance.world import Gateway, World, device_row, key_of, point_row, private_part, public
 
 HOUR_S, DAY_S = 3600, 86_400
 
@@ -202,11 +203,13 @@ class Golden:
             f"openings/{slot}.json": site.gateway.opening(slot, site.private[slot]) for slot in range(newest)}
 
     def write(self, folder: Path) -> None:
-        """Write the bundles, the policy and the lists."""
+        """Write the bundles, the policy, the lists, and the key of an assessor who may visit."""
         folder.mkdir(parents=True, exist_ok=True)
         for site, name in zip(self.sites, plants.FILES, strict=True):
             write_bundle(folder / name, self.members(site))
-        (folder / "policy.json").write_bytes(self.world.policy_json())
+        (folder / "policy.json").write_bytes(self.world.policy_json(assessors=[public("assessor").hex()]))
+        (folder / "assessor.pem").unlink(missing_ok=True)
+        keys.save(key_of("assessor"), folder / "assessor.pem")
         (folder / "devices.csv").write_bytes(plants.as_csv(self.claimed()))
         for uscc, ledger in plants.LEDGERS.items():
             (folder / ledger.file).write_bytes(plants.ledger_csv(uscc))
