@@ -41,7 +41,8 @@ PROBLEMS_MAX = 50
 def needs_restart(old: GatewayConfig, new: GatewayConfig) -> list[str]:
     """Return the keys that differ and are taken over at a start only."""
     names = [field.name for field in dataclasses.fields(GatewayConfig) if field.name not in MOVABLE]
-    return [KEYS.get(name, name) for name in names if getattr(old, name) != getattr(new, name)]
+    keys = [KEYS.get(name, name) for name in names if getattr(old, name) != getattr(new, name)]
+    return [key for key in keys if key.rpartition(".")[0] not in keys]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

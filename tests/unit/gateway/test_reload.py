@@ -70,7 +70,7 @@ def test_only_connections_that_changed_notice(tmp_path: Path, case: str) -> None
 
 @pytest.mark.parametrize(("head", "tail", "keys"), [
     ("", LINE + OTHER, []),
-    ("[window]\nlen_s = 30\n", LINE + OTHER, ["window", "window.len_s"]),
+    ("[window]\nlen_s = 30\n", LINE + OTHER, ["window"]),
     ("[limits]\nqueued_samples = 5000\n[keep]\nraw = true\n", LINE + OTHER, ["limits", "keep"]),
     ('state_dir = "elsewhere"\n', LINE + OTHER, ["gateway.state_dir"]),
     ("[probing]\nopcua = false\n", LINE, ["probing"]),
@@ -80,6 +80,12 @@ def test_what_needs_a_restart_is_named(tmp_path: Path, head: str, tail: str, key
     old = load(tmp_path, DEVICES, POINTS)
     devices, points = (DEVICES, POINTS) if tail != LINE else (DEVICES[:1], POINTS[:2])
     assert reload.needs_restart(old, load(tmp_path, devices, points, tail, head)) == keys
+
+
+def test_more_points_than_a_short_window_bears_need_a_restart(tmp_path: Path) -> None:
+    old = load(tmp_path, DEVICES, POINTS)
+    new = dataclasses.replace(old, len_s=300)
+    assert reload.needs_restart(old, new) == ["window.len_s"]
 
 
 def test_every_field_of_a_configuration_is_either_movable_or_needs_a_restart() -> None:

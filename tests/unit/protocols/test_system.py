@@ -147,3 +147,37 @@ def test_without_uvloop_it_runs_on_what_there_is(monkeypatch: pytest.MonkeyPatch
         return 7
 
     assert system.run(seven()) == 7
+
+
+HUNG_UP = """
+import asyncio, os, signal, sys
+from protocols import system
+async def main():
+    heard = asyncio.Event()
+    with system.hanging_up(heard.set):
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.wait_for(heard.wait(), 0.3 if "ignored" in sys.argv else 20)
+    return 7
+sys.exit(asyncio.run(main()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP here")
+@pytest.mark.parametrize(("prepared", "status"), [
+    ([], 7), (["sh", "-c", 'trap "" HUP; exec "$@"', "sh"], 1)], ids=["heard", "ignored under nohup"])
+def test_a_hang_up_is_heard_unless_it_is_ignored(prepared: list[str], status: int) -> None:
+    done = subprocess.run([*prepared, sys.executable, "-c", HUNG_UP, *(["ignored"] if prepared else [])],
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert done.returncode == status
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP here")
+def test_in_a_terminal_a_hang_up_still_ends_the_process() -> None:
+    master, terminal = os.openpty()
+    try:
+        done = subprocess.run([sys.executable, "-c", HUNG_UP], stdin=terminal, capture_output=True, timeout=60,
+                              check=False)
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert done.returncode == -signal.SIGHUP
