@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from protocols.errors import DeviceError, Problem
+from protocols.mqtt.births import AliasTable, Binding
 from protocols.mqtt.columns import Columns
+from protocols.mqtt.layouts import METRICS_MAX
 from protocols.mqtt.sparkplug_pb2 import Payload
 from protocols.mqtt.values import BOOLEAN, TEMPLATE, decode, quality_of
 from protocols.samples import NOT_LIVE
@@ -26,7 +28,6 @@ MAX_PAYLOAD_BYTES = 1024 * 1024
 """Larger payloads are not looked into, packed or unpacked. A birth of 10 000 metrics with names of 60 characters stays
 below."""
 
-METRICS_MAX = 20_000
 TIMESTAMP_MS_MAX = (2**63 - 1) // 1_000_000
 """Beyond this a time does not fit int64 nanoseconds (the year 2262)."""
 
@@ -39,8 +40,7 @@ ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
 
 _OWN_PREFIXES = ("Node Control/", "Device Control/")
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One payload, parsed. names: of the metrics, one each, empty if absent.
 
     seq: None if absent, else as sent. bd_seq: of a birth or death of a node, None if absent.
@@ -56,29 +56,7 @@ class Frame:
     samples: int
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """What a birth said about one metric. point_index: None if the roster has no such point.
-
-    is_own: it belongs to the protocol and is no sample.
-    """
-
-    name: str
-    datatype: int
-    point_index: int | None
-    is_own: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AliasTable:
-    """Metrics of one birth certificate, by alias and by name."""
-
-    by_alias: Mapping[int, Binding]
-    by_name: Mapping[str, Binding]
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(NamedTuple):
     """What became of the samples of one frame: delivered + unknown_point + undecodable = all of them.
 
     strangers: how many of the undecodable named an alias that no birth explained.

@@ -27,8 +27,8 @@ BACKOFF_CAP_S = 30.0
 STEADY_S = 30.0
 """A connection that lived so long starts the back-off anew. Brokers may accept us and throw us out at once."""
 
-DRAIN_MAX = 500
-"""Messages taken in one turn of the event loop; others must have their turn too."""
+DRAIN_S = 0.005
+"""Messages are taken so long in one turn of the event loop; others must have their turn too."""
 
 RESUBSCRIBE_S = 60.0
 
@@ -134,7 +134,8 @@ class Driver:
         try:
             while True:
                 await _wait(wake, min(announce_s, resubscribe_s, _seconds(router.wake_ns)))
-                for item in inbox.take(DRAIN_MAX):
+                turn_s = time.monotonic() + DRAIN_S
+                while (item := inbox.take()) is not None:
                     match item:
                         case Chunk():
                             router.receive_chunk(item, time.monotonic_ns())
@@ -148,6 +149,8 @@ class Driver:
                             announce_s = min(announce_s, max(time.monotonic(), announced_s + STATE_PAUSE_S))
                         case Down(problem):
                             return problem
+                    if time.monotonic() > turn_s:
+                        break
                 router.dropped(inbox.take_dropped(), self._clock_ns(), time.monotonic_ns())
                 router.tick(self._clock_ns(), time.monotonic_ns())
                 router.flush()
@@ -171,10 +174,9 @@ class Driver:
 
     def _finish(self, inbox: Inbox, router: Router) -> None:
         """Take what had arrived when the connection ended; it was received, so it is counted."""
-        while items := inbox.take(DRAIN_MAX):
-            for item in items:
-                if isinstance(item, Chunk):
-                    router.receive_chunk(item, time.monotonic_ns())
+        while (item := inbox.take()) is not None:
+            if isinstance(item, Chunk):
+                router.receive_chunk(item, time.monotonic_ns())
         router.dropped(inbox.take_dropped(), self._clock_ns(), time.monotonic_ns())
         router.disconnected(self._clock_ns(), time.monotonic_ns())
         router.flush()

@@ -29,9 +29,6 @@ TOPIC_MAX = 65_535
 BODY_MAX = PAYLOAD_MAX + 2 * TOPIC_MAX
 """A longer PUBLISH is dropped while it arrives, once its topic is known; any other packet of that size is an error."""
 
-BATCH_MAX = 500
-"""Messages handed over at once."""
-
 RETAINED = 1
 """The broker kept this message for whoever subscribes: it tells of another time."""
 KEPT = 2
@@ -95,19 +92,24 @@ class Frames:
         acks = bytearray()
         start = at = 0
         end = len(data)
-        is_v5, open_ids, ack_of = self._is_v5, self._open_ids, _ACK
+        is_v5, open_ids = self._is_v5, self._open_ids
         wrong = ""
         while end - at >= 2:
             head = data[at]
             length = data[at + 1]
             body = at + 2
             if length > 127:
-                length, body = _length(data, at + 1, end)
-                if body == 0:
-                    break  # the length itself is cut
-                if body < 0:
-                    wrong = "length"
+                if body == end:
                     break
+                more = data[body]
+                if more < 128:
+                    length += (more << 7) - 128
+                    body += 1
+                else:
+                    length, body = _length(data, at + 1, end)
+                    if body <= 0:
+                        wrong = "length" if body else ""
+                        break
             stop = body + length
             if stop > end:
                 if length > BODY_MAX:
@@ -120,46 +122,38 @@ class Frames:
                         self._skip, at = stop - end, end
                 break
             if head & 0xF0 == PUBLISH:
+                if length < 3:
+                    wrong = "topic"
+                    break
                 name = body + 2
-                value = name + (data[body] << 8 | data[body + 1]) if name <= stop else stop + 1
-                topic = data[name:value]
+                value = end_of_name = name + (data[body] << 8 | data[body + 1])
                 marks = head & 1
-                qos = head & 6
-                if qos:
-                    packet_id = data[value:value + 2]
+                if head & 6:
                     value += 2
-                    if value > stop or qos == 6:
+                    packet_id = data[end_of_name:value]
+                    if value > stop or head & 6 == 6:
                         wrong = "packet id"
                         break
-                    acks += ack_of[qos] + packet_id
-                    if qos == 4:
+                    if head & 4:
+                        acks += b"\x50\x02" + packet_id
                         if packet_id in open_ids:
                             at = stop
                             continue  # it was handed over when it came first
                         open_ids.add(packet_id)
-                if is_v5 and value < stop:
-                    size, value = _length(data, value, stop)
-                    if value <= 0 or value + size > stop:
+                    else:
+                        acks += b"\x40\x02" + packet_id
+                if is_v5:
+                    value, kept = self._properties(data, value, stop)
+                    if value < 0:
                         wrong = "properties"
                         break
-                    if self._subscription_id is not None:
-                        try:
-                            ours = self._subscription_id in subscription_ids(data[value:value + size])
-                        except FrameError:
-                            wrong = "properties"
-                            break
-                        marks |= 0 if ours else KEPT
-                    value += size
-                elif is_v5:
-                    value = stop + 1
-                if value > stop or not topic:  # an empty one stands for an alias, and we allow none
+                    marks |= kept
+                if value > stop or name == end_of_name:  # an empty name stands for an alias, and we allow none
                     wrong = "topic"
                     break
-                messages.append((topic, data[value:stop] if stop - value <= PAYLOAD_MAX else None, marks))
+                payload = data[value:stop] if length <= PAYLOAD_MAX or stop - value <= PAYLOAD_MAX else None
+                messages.append((data[name:end_of_name], payload, marks))
                 at = stop
-                if len(messages) >= BATCH_MAX:
-                    yield Batch(messages, bytes(acks), at - start)
-                    messages, acks, start = [], bytearray(), at
                 continue
             if messages or acks:
                 yield Batch(messages, bytes(acks), at - start)
@@ -188,6 +182,21 @@ class Frames:
             if head & 6 == 4:
                 self._open_ids.add(data[value:value + 2])
         return data[name:value]
+
+    def _properties(self, data: bytes, at: int, stop: int) -> tuple[int, int]:
+        """Return where the properties of a message end, -1 if they are none, and KEPT or 0."""
+        if at >= stop:
+            return -1, 0
+        size, value = _length(data, at, stop)
+        end = value + size
+        if value <= 0 or end > stop:
+            return -1, 0
+        if self._subscription_id is None:
+            return end, 0
+        try:
+            return end, 0 if self._subscription_id in subscription_ids(data[value:end]) else KEPT
+        except FrameError:
+            return -1, 0
 
 
 def _length(data: bytes, at: int, end: int) -> tuple[int, int]:

@@ -13,6 +13,9 @@ from protocols.mqtt.frames import Arrived
 
 MESSAGES_MAX = 20_000
 BYTES_MAX = 32 * 1024 * 1024
+GIVE_WAY_S = 0.25
+"""How long the network thread may wait for the event loop to take something."""
+
 ITEM_BYTES = 300
 """What a message costs beside its bytes on the wire: topic, object, place in the queue."""
 
@@ -73,7 +76,7 @@ Count = Callable[[bytes, bytes | None], tuple[str, int]]
 
 
 class Inbox:
-    """Thread-safe. `put` and `put_note` are for the network thread, `take` and `take_dropped` for the event loop.
+    """Thread-safe. `put`, `give_way` and `put_note` are for the network thread, the others for the event loop.
 
     wake: called by the network thread when there is something to take after there was nothing.
     """
@@ -84,6 +87,9 @@ class Inbox:
         self._messages_max = messages_max
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
+        self._taken = threading.Condition(self._lock)
+        self._is_stuck = False
+        self._is_waiting = False
         self._items: deque[Chunk | Note] = deque()
         self._messages = 0
         self._bytes = 0
@@ -131,6 +137,21 @@ class Inbox:
         self._messages += len(chunk.messages)
         self._bytes += chunk.size + ITEM_BYTES * len(chunk.messages)
 
+    def give_way(self) -> None:
+        """Wait a moment while the queue is more than half full and is being emptied.
+
+        Both threads share one interpreter, and the one that reads would else leave the other too little of it. The
+        network keeps what comes meanwhile. Where nobody takes anything there is no use in waiting.
+        """
+        with self._taken:
+            if self._is_crowded() and not self._is_stuck:
+                self._is_waiting = True
+                self._is_stuck = not self._taken.wait(GIVE_WAY_S)
+                self._is_waiting = False
+
+    def _is_crowded(self) -> bool:
+        return 2 * self._messages > self._messages_max or 2 * self._bytes > self._bytes_max
+
     def put_note(self, note: Note) -> None:
         """Queue a note; notes are few and are never dropped."""
         with self._lock:
@@ -139,21 +160,19 @@ class Inbox:
         if was_empty:
             self._wake()
 
-    def take(self, messages_max: int) -> list[Chunk | Note]:
-        """Return the oldest items, in the order they came: as many as hold this many messages, one at least."""
-        taken: list[Chunk | Note] = []
-        messages = 0
+    def take(self) -> Chunk | Note | None:
+        """Return the oldest item, None if there is none."""
         with self._lock:
-            while self._items and messages < messages_max:
-                item = self._items.popleft()
-                taken.append(item)
-                if isinstance(item, Chunk):
-                    messages += len(item.messages)
-                    self._messages -= len(item.messages)
-                    self._bytes -= item.size + ITEM_BYTES * len(item.messages)
-                else:
-                    messages += 1
-        return taken
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            if isinstance(item, Chunk):
+                self._messages -= len(item.messages)
+                self._bytes -= item.size + ITEM_BYTES * len(item.messages)
+                self._is_stuck = False
+                if self._is_waiting and not self._is_crowded():
+                    self._taken.notify()
+            return item
 
     def take_dropped(self) -> dict[str, Dropped]:
         """Return what was dropped since the last call, by source."""

@@ -10,11 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from protocols.errors import DeviceError, Problem
 from protocols.mqtt import codec, documents
+from protocols.mqtt.births import AliasTable
 from protocols.mqtt.columns import Columns
 from protocols.mqtt.documents import Topic
 from protocols.mqtt.inbox import Chunk, Dropped, Incoming
+from protocols.mqtt.layouts import Layouts
 from protocols.mqtt.session import (
     NS_PER_S,
+    SEQ_END,
     AskRebirth,
     Connected,
     Deliver,
@@ -48,7 +51,12 @@ TOLD_WHY = {
 }
 """What a person can do something about; deaths and rebirths are everyday life."""
 
+ADDRESSES_MAX = 20_000
+"""Topics of edge nodes that are remembered; a stranger may invent more."""
+
 Node = tuple[str, str]
+Address = tuple[str, str, Kind, str]
+"""Group, node, message type, device."""
 
 
 class Router:
@@ -56,6 +64,9 @@ class Router:
 
     Called from one thread, but for `count`, which reads what never changes.
     """
+
+    is_fast = True
+    """False leaves every Sparkplug message to protobuf."""
 
     def __init__(self, endpoint: MqttEndpoint, points: Sequence[Point], sink: Sink) -> None:
         self._sink = sink
@@ -89,6 +100,10 @@ class Router:
         self._told_ns: dict[tuple[str, str], int] = {}
         self._wakes: dict[Node, int] = {}
         self._asks: list[Node] = []
+        self._addresses: dict[bytes, Address] = {}
+        self._layouts: dict[Address, Layouts] = {}
+        self._turns: dict[Node, tuple[int, int]] = {}
+        """Nodes whose session has not been told yet what was delivered: its next number, and when it was heard."""
 
     @property
     def filters(self) -> list[str]:
@@ -181,24 +196,47 @@ class Router:
     def receive_chunk(self, chunk: Chunk, now_ns: int) -> None:
         """Take messages as they came."""
         received_ns = chunk.received_ns
-        for name, payload, marks in chunk.messages:
+
+        def otherwise(name: bytes, payload: bytes | None, marks: int) -> Sequence[int]:
             topic = self._by_bytes.get(name)
-            if topic is not None:
-                self._document(topic, payload, marks != 0, received_ns, now_ns)
-            else:
-                self.receive(Incoming(name.decode("utf-8", "replace"), payload, marks != 0, received_ns), now_ns)
+            if topic is None:
+                address = self._addresses.get(name)
+                if (address is not None and payload is not None and not marks
+                        and self._is_in_turn(address, payload, received_ns, now_ns)):
+                    return ()
+                item = Incoming(name.decode("utf-8", "replace"), payload, marks != 0, received_ns)
+                if address is not None:
+                    self._sparkplug(address, item, now_ns)
+                else:
+                    self.receive(item, now_ns)
+                return ()
+            devices = self._document(topic, payload, marks != 0, received_ns, now_ns)
+            return () if marks else devices
+
+        devices = documents.add_messages(chunk.messages, self._by_bytes, received_ns, self._columns, otherwise)
+        if devices:  # all of it came at one time, so each device answered once
+            self._sink.answered(sorted(devices), received_ns)
 
     def receive(self, item: Incoming, now_ns: int) -> None:
         """Take one message."""
         topic = self._topics.get(item.topic)
         if topic is not None:
-            self._document(topic, item.payload, item.is_retained, item.received_ns, now_ns)
+            devices = self._document(topic, item.payload, item.is_retained, item.received_ns, now_ns)
+            if devices and not item.is_retained:
+                self._sink.answered(devices, item.received_ns)
             return
         address = _node_of(item.topic)
         if address is None or address[:2] not in self._sessions:
             self._discards["unknown_point"] += 1
             self._stranger(item.topic, now_ns)
             return
+        if len(self._addresses) >= ADDRESSES_MAX:
+            self._addresses.clear()
+            self._layouts.clear()
+        self._addresses[item.topic.encode()] = address
+        self._sparkplug(address, item, now_ns)
+
+    def _sparkplug(self, address: Address, item: Incoming, now_ns: int) -> None:
         group, node, kind, device = address
         if item.payload is None:
             self._tell(Problem.of(item.topic, "mqtt.payload_too_large", max=codec.MAX_PAYLOAD_BYTES), now_ns)
@@ -210,6 +248,9 @@ class Router:
             self._tell(error.problems[0], now_ns)
             self._unreadable((group, node), kind, item, now_ns)
             return
+        layouts = self._layouts.get(address)
+        if layouts is not None:
+            layouts.learn(item.payload)
         if item.is_retained:
             # Sparkplug retains nothing of this; what is retained nevertheless tells of another day.
             self._discards["not_live"] += frame.samples
@@ -245,8 +286,9 @@ class Router:
                 told = Problem.of(topic[:200], "mqtt.stranger", device=device[:100], template=template.text)
                 self._tell(told, now_ns)
 
-    def _document(self, topic: Topic, payload: bytes | None, is_retained: bool, received_ns: int, now_ns: int) -> None:
-        devices: Iterable[int] = topic.devices
+    def _document(self, topic: Topic, payload: bytes | None, is_retained: bool, received_ns: int, now_ns: int
+                  ) -> tuple[int, ...]:
+        """Take one document; return the devices that it is from."""
         try:
             if payload is None:
                 raise DeviceError(Problem.of(topic.name, "mqtt.payload_too_large", max=codec.MAX_PAYLOAD_BYTES))
@@ -254,17 +296,37 @@ class Router:
         except DeviceError as error:
             self._discards["undecodable"] += len(topic.readers)
             self._tell(error.problems[0], now_ns)
-        else:
+            return topic.devices
+        if tally.undecodable:
             self._discards["undecodable"] += tally.undecodable
-            if tally.undecodable:
-                self._tell(Problem.of(topic.name, "mqtt.wrong_type", count=tally.undecodable), now_ns)
-            if len(topic.devices) > 1:
-                # A topic that many devices share tells of those only which it has something of.
-                devices = tally.devices
-        if not is_retained and devices:
-            self._sink.answered(tuple(devices), received_ns)
+            self._tell(Problem.of(topic.name, "mqtt.wrong_type", count=tally.undecodable), now_ns)
+        # A topic that many devices share tells of those only which it has something of.
+        return tally.devices if len(topic.devices) > 1 else topic.devices
 
     # Sparkplug
+
+    def _is_in_turn(self, address: Address, payload: bytes, received_ns: int, now_ns: int) -> bool:
+        """Deliver data whose turn it is, by the layout of the data before it; return False for anything else."""
+        group, name, kind, device = address
+        node = (group, name)
+        session = self._sessions[node]
+        table = session.tables.get(device)
+        if table is None or kind not in (Kind.NDATA, Kind.DDATA) or not session.is_calm or not self.is_fast:
+            return False
+        layouts = self._layouts.get(address)
+        if layouts is None or layouts.table is not table:
+            layouts = self._layouts[address] = Layouts(table)
+        block = layouts.read(payload)
+        if block is None:
+            return False
+        seq, _ = self._turns.get(node, (session.next_seq, 0))
+        if block.seq != seq:
+            return False
+        self._turns[node] = ((seq + 1) % SEQ_END, now_ns)
+        self._columns.add_block(block.points, block.source_ns, block.values, received_ns)
+        if block.unknown:
+            self._discards["unknown_point"] += block.unknown
+        return True
 
     def _unreadable(self, node: Node, kind: Kind, item: Incoming, now_ns: int) -> None:
         self._discards["undecodable"] += 1
@@ -272,7 +334,10 @@ class Router:
             self._step(node, Missed("unreadable"), item.received_ns, now_ns)
 
     def _step(self, node: Node, event: Event, received_ns: int, now_ns: int) -> None:
-        session, effects = self._sessions[node].step(event, now_ns=now_ns)
+        before = self._sessions[node]
+        if node in self._turns:
+            before = self._sessions[node] = before.turns_taken(*self._turns.pop(node))
+        session, effects = before.step(event, now_ns=now_ns)
         unexplained = False
         for effect in effects:
             match effect:
@@ -302,7 +367,8 @@ class Router:
         message = effect.message
         points = session.points.get(message.device, {})
         tally = codec.add_metrics(message.frame, effect.table, points, message.received_ns, self._columns)
-        self._discards["unknown_point"] += tally.unknown_point
+        if tally.unknown_point:
+            self._discards["unknown_point"] += tally.unknown_point
         self._discards["undecodable"] += tally.undecodable
         where = "/".join((*node, message.device)) if message.device else "/".join(node)
         if tally.undecodable:
@@ -311,7 +377,7 @@ class Router:
             self._compare(where, self._metrics[node][message.device], effect.table, now_ns)
         return tally.strangers > 0
 
-    def _compare(self, where: str, wanted: Mapping[str, SparkplugPoint], table: codec.AliasTable, now_ns: int) -> None:
+    def _compare(self, where: str, wanted: Mapping[str, SparkplugPoint], table: AliasTable, now_ns: int) -> None:
         """Tell what the ledger has and the birth lacks, or has as something else."""
         missing = [name for name in wanted if name not in table.by_name]
         if missing:
@@ -365,7 +431,7 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED_MAX]) + (", ..." if len(names) > NAMED_MAX else "")
 
 
-def _node_of(topic: str) -> tuple[str, str, Kind, str] | None:
+def _node_of(topic: str) -> Address | None:
     """Return group, node, message type and device of a Sparkplug topic that a host receives, else None."""
     parts = topic.split("/")
     if parts[0] != SPARKPLUG_NAMESPACE or len(parts) not in (4, 5) or parts[2] not in Kind.__members__:

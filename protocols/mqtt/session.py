@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import NamedTuple
 
-from protocols.mqtt.codec import AliasTable, Frame, alias_table
+from protocols.mqtt.births import AliasTable
+from protocols.mqtt.codec import Frame, alias_table
 
 NS_PER_S = 1_000_000_000
 
@@ -51,8 +53,7 @@ class Kind(StrEnum):
     DDEATH = "DDEATH"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message of this node. device: empty for those of the node itself. received_ns: UTC, by this gateway."""
 
     kind: Kind
@@ -94,8 +95,7 @@ class Tick:
 Event = Message | Connected | Disconnected | Missed | Unexplained | Tick
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(NamedTuple):
     """The samples of `message`, which `table` explains, are good to be counted."""
 
     message: Message
@@ -185,6 +185,15 @@ class NodeSession:
     def is_deaf(self) -> bool:
         """Whether births cannot be expected to come: we may not ask, or asked twice and were not heard."""
         return not self.may_ask or self.ask_pause_ns > 2 * ASK_PAUSE_MIN_NS
+
+    def turns_taken(self, next_seq: int, heard_ns: int) -> NodeSession:
+        """Return the session after data in its turn, which the caller has delivered: `is_calm` was true all along."""
+        return replace(self, next_seq=next_seq, heard_ns=heard_ns, behind=0)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether data in its turn, of who is born, changes nothing but whose turn it is."""
+        return self.online and not self.held
 
     def step(self, event: Event, *, now_ns: int) -> Step:
         """Return the session after `event` and what the caller must do, in order."""

@@ -37,7 +37,7 @@ def decode(metric: Payload.Metric, datatype: int) -> Decoded:
     if kind in ("int_value", "long_value"):
         number = metric.int_value if kind == "int_value" else metric.long_value
         if datatype in INTEGER_BITS:
-            return of_integer(_signed(number, INTEGER_BITS[datatype]))
+            return of_integer(signed(number, INTEGER_BITS[datatype]))
         if datatype in UNSIGNED_BITS and number >> UNSIGNED_BITS[datatype] == 0:
             return of_integer(number)
     elif kind in ("float_value", "double_value"):
@@ -76,7 +76,7 @@ def of_data_set(data_set: Payload.DataSet) -> Decoded:
     return Decoded(whole.number, f"{columns} x {len(data_set.rows)}")
 
 
-def _signed(number: int, bits: int) -> int:
+def signed(number: int, bits: int) -> int:
     """Read two's complement. Edge nodes send a small negative number cut to its type, or widened to 32 or 64 bits."""
     for width in (width for width in (bits, 32, 64) if width >= bits):
         if number >> width == 0 and number >= (1 << width) - (1 << (bits - 1)):

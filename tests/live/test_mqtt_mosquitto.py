@@ -123,7 +123,7 @@ async def test_json_live_and_retained(broker: Mosquitto) -> None:
         await eventually(lambda: len(sink.rows) == 5 and sink.discards["undecodable"] == 1)
     assert [row for row in sink.rows if row[0] == 0] == [(0, 1.0, GOOD | NOT_LIVE), (0, 7.0, GOOD)]
     assert sorted(sink.values(1)) == [0.0, 1.0, 2.0]
-    assert sink.answers == {0: 2, 1: 3}
+    assert set(sink.answers) == {0, 1}
 
 
 async def test_a_killed_broker_comes_back(broker: Mosquitto) -> None:

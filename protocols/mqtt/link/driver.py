@@ -38,7 +38,10 @@ from protocols.mqtt.target import SPARKPLUG_NAMESPACE, MqttEndpoint
 # paho logs topics and errors of its own; what a person must know is told through `Sink.event`.
 logging.getLogger("paho").setLevel(logging.CRITICAL)
 
-CHUNK_BYTES = 64 * 1024
+CHUNK_BYTES = 128 * 1024
+CHUNK_MAX = 500
+"""Messages that the event loop takes at once."""
+
 LOOP_S = 0.5
 CLOSE_S = 1.5
 SUBSCRIBE_MAX = 100
@@ -313,8 +316,11 @@ class Link:
         messages = batch.messages
         if self._state_bytes is not None:
             messages = [message for message in messages if not self._is_our_state(message)]
-        if messages:
-            self._inbox.put(Chunk(self._clock_ns(), messages, batch.size), self._router.count)
+        received_ns = self._clock_ns()
+        for start in range(0, len(messages), CHUNK_MAX):
+            part = messages[start:start + CHUNK_MAX]
+            self._inbox.put(Chunk(received_ns, part, batch.size * len(part) // len(messages)), self._router.count)
+            self._inbox.give_way()
 
     def _on_message(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
         """Take one message from paho, where its own reading is left in place."""

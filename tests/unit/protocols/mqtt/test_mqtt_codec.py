@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from protocols.errors import DeviceError
 from protocols.mqtt import codec
-from protocols.mqtt.codec import AliasTable, Tally
+from protocols.mqtt.births import AliasTable
+from protocols.mqtt.codec import Tally
 from protocols.mqtt.columns import Columns
 from protocols.samples import BAD, GOOD, NOT_LIVE, UNCERTAIN, SampleBatch, fingerprint
 from tests.support.source import ROOT

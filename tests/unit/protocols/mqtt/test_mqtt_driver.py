@@ -76,7 +76,7 @@ async def test_json_from_the_wire_to_the_sink() -> None:
             await eventually(lambda: sink.values(1) and sum(sink.discards.values()) == 2)
         await eventually(lambda: server.seen[-1][0] == DISCONNECT)
     assert sink.rows == [(0, 1.0, GOOD | NOT_LIVE), (0, 2.0, GOOD), (1, 3.0, GOOD)]
-    assert sink.answers == {0: 1, 1: 2}
+    assert set(sink.answers) == {0, 1}
     assert sink.discards == {"unknown_point": 1, "undecodable": 1}
     assert server.published() == []
     assert sink.codes() == ["mqtt.payload_too_large"]

@@ -11,7 +11,7 @@ from paho.mqtt import _packet  # the same packets, read by another hand
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from protocols.mqtt import frames
-from protocols.mqtt.frames import BATCH_MAX, KEPT, PAYLOAD_MAX, RETAINED, Arrived, Batch, FrameError, Frames, Packet
+from protocols.mqtt.frames import KEPT, PAYLOAD_MAX, RETAINED, Arrived, Batch, FrameError, Frames, Packet
 from tests.unit.protocols.mqtt.scripted_broker import packet, publish
 
 OURS = 300
@@ -53,13 +53,6 @@ def test_everything_else_keeps_its_place() -> None:
     assert [part.messages if isinstance(part, Batch) else part.head for part in parts] == [
         [(b"a", b"0", RETAINED)], 0x90, [(b"a", b"1", 0)], 0xD0]
     assert parts[0] == Batch([(b"a", b"0", RETAINED)], b"", len(publish("a", b"0")))
-
-
-def test_batches_are_bounded() -> None:
-    parts = list(Frames().cut(publish("a", b"x", qos=1) * (2 * BATCH_MAX + 1)))
-    sizes = [len(part.messages) for part in parts if isinstance(part, Batch)]
-    assert sizes == [BATCH_MAX, BATCH_MAX, 1]
-    assert all(isinstance(part, Batch) and len(part.acks) == 4 * len(part.messages) for part in parts)
 
 
 def test_properties_and_what_was_kept_for_us() -> None:

@@ -18,6 +18,10 @@ def count(topic: bytes, payload: bytes | None) -> tuple[str, int]:
     return topic.decode(), 7
 
 
+def take_all(inbox: Inbox) -> list[Chunk | Note]:
+    return list(iter(inbox.take, None))
+
+
 def numbers_of(items: list[Chunk | Note]) -> list[int]:
     return [message[2] for item in items if isinstance(item, Chunk) for message in item.messages]
 
@@ -28,25 +32,26 @@ def test_in_order_and_bounded_by_messages() -> None:
     inbox.put(chunk(2, 3, 4), count)  # one of them fits
     down = Down(Problem("a", "b"))
     inbox.put_note(down)  # a note has room where a message has none
-    assert numbers_of(inbox.take(1)) == [0, 1], "what came together is taken together"
-    rest = inbox.take(10)
+    first = inbox.take()
+    assert first is not None and numbers_of([first]) == [0, 1], "what came together is taken together"
+    rest = take_all(inbox)
     assert numbers_of(rest) == [2] and rest[-1] == down
     lost = inbox.take_dropped()
     assert (lost["t"].messages, lost["t"].samples) == (2, 14)
     assert inbox.take_dropped() == {} and inbox.is_empty
     inbox.put(chunk(9), count)
-    assert numbers_of(inbox.take(10)) == [9]
+    assert numbers_of(take_all(inbox)) == [9]
 
 
 def test_bounded_by_bytes() -> None:
     inbox = Inbox(lambda: None, bytes_max=2 * (ITEM_BYTES + 101))
     inbox.put(chunk(0, 1, 2, size=100), count)
     assert inbox.take_dropped()["t"].messages == 1
-    assert numbers_of(inbox.take(1)) == [0, 1]
+    assert numbers_of(take_all(inbox)) == [0, 1]
     inbox.put(chunk(3, 4, size=101), count)
     assert inbox.take_dropped()["t"].messages == 1
     inbox.put(chunk(5, size=99), count)
-    assert inbox.take_dropped() == {} and numbers_of(inbox.take(9)) == [3, 5]
+    assert inbox.take_dropped() == {} and numbers_of(take_all(inbox)) == [3, 5]
     inbox.put(chunk(6, 7, size=100), count)
     assert inbox.take_dropped() == {}, "all room is there again"
 
@@ -54,7 +59,7 @@ def test_bounded_by_bytes() -> None:
 def test_counting_is_left_undone_while_there_is_room() -> None:
     inbox = Inbox(lambda: None)
     inbox.put(chunk(0), lambda *_: 1 // 0)  # type: ignore[arg-type, return-value]  # never called
-    assert len(inbox.take(1)) == 1
+    assert len(take_all(inbox)) == 1
 
 
 def test_who_sleeps_is_woken_once() -> None:
@@ -64,7 +69,7 @@ def test_who_sleeps_is_woken_once() -> None:
     inbox.put(chunk(1), count)
     inbox.put_note(Subscribed(()))
     assert len(woken) == 1
-    inbox.take(10)
+    take_all(inbox)
     assert not inbox.is_empty  # what was dropped is still to be told
     inbox.take_dropped()
     inbox.put_note(Subscribed(()))
@@ -85,7 +90,7 @@ def test_threads_lose_nothing() -> None:
     taken: dict[bytes, list[int]] = {str(n).encode(): [] for n in range(threads_n)}
     dropped = 0
     while any(t.is_alive() for t in threads) or not inbox.is_empty:
-        for item in inbox.take(17):
+        for item in take_all(inbox):
             assert isinstance(item, Chunk)
             for topic, _, number in item.messages:
                 taken[topic].append(number)
@@ -93,3 +98,23 @@ def test_threads_lose_nothing() -> None:
     assert sum(map(len, taken.values())) + dropped == 3 * sent_each * threads_n
     for numbers in taken.values():
         assert numbers == sorted(set(numbers))
+
+
+def test_who_reads_gives_way_to_who_empties_and_to_nobody_else() -> None:
+    inbox = Inbox(lambda: None, messages_max=10)
+    inbox.put(chunk(*range(5)), count)
+    inbox.give_way()  # half full is not crowded
+    inbox.put(chunk(5, 6), count)
+    released = threading.Event()
+
+    def read() -> None:
+        inbox.give_way()
+        released.set()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    assert released.is_set(), "nobody took anything: the wait has an end"
+    inbox.give_way()
+    assert inbox._is_stuck, "and is not tried again before somebody does"
+    assert len(take_all(inbox)) == 2 and not inbox._is_stuck

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -336,7 +335,7 @@ def test_silence_is_no_death_unless_the_owner_says_so() -> None:
 def test_values_in_a_death_are_not_lost_unseen() -> None:
     node = Node().born()
     death = message(Kind.DDEATH, 2)
-    with_value = replace(death, frame=message(Kind.DDATA, 2).frame)
+    with_value = death._replace(frame=message(Kind.DDATA, 2).frame)
     assert node.do(with_value) == ["discard 1 not_live in_death", "offline D death"]
 
 
