@@ -7,6 +7,7 @@ cell or the server, and its nameplate is nobody's here.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
@@ -19,7 +20,10 @@ PROPERTIES = {"Manufacturer": "manufacturer", "Model": "model", "SerialNumber": 
               "ProductInstanceUri": "product_instance_uri"}
 GROUPS = ("Identification", "Nameplate")
 
+PAUSE_MAX_S = 2.0
+
 Node = TypeVar("Node", bound=Hashable)
+Answer = TypeVar("Answer")
 
 
 async def read_nameplates(
@@ -54,6 +58,20 @@ async def read_nameplates(
     for (device, name), text in zip(found, texts, strict=True):
         plates[device][PROPERTIES[name]] = "".join(c for c in text if c.isprintable())[:TEXT_CHARS_MAX]
     return [Nameplate(device_index=device, **plate) for device, plate in plates.items()]
+
+
+def gently(ask: Callable[[Sequence[Node]], Awaitable[list[Answer]]], batch: int, *, clock: Callable[[], float],
+           sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+           ) -> Callable[[Sequence[Node]], Awaitable[list[Answer]]]:
+    """Return `ask` for any number of nodes: `batch` at a time, and the server has as long for others after each."""
+    async def asked(nodes: Sequence[Node]) -> list[Answer]:
+        answers: list[Answer] = []
+        for start in range(0, len(nodes), batch):
+            began_s = clock()
+            answers += await ask(nodes[start:start + batch])
+            await sleep(min(PAUSE_MAX_S, clock() - began_s))
+        return answers
+    return asked
 
 
 async def _climb(
