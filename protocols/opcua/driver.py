@@ -29,7 +29,7 @@ from protocols.opcua import collector, discovery, session, takeover
 from protocols.opcua.collector import PUBLISH_OUTSTANDING, Collector
 from protocols.opcua.commission import judge, plan_rows, type_word
 from protocols.opcua.link.driver import DISTRUST, POLICY_CLASSES, REFUSED_LOGIN, GuardedClient, Link
-from protocols.opcua.nameplate import TEXT_CHARS_MAX, read_nameplates
+from protocols.opcua.nameplate import TEXT_CHARS_MAX, gently, read_nameplates
 from protocols.opcua.pki import (
     OWN_CERTIFICATE,
     OwnCertificate,
@@ -79,6 +79,7 @@ class OpcUaDriver:
         self._is_running = False
         self._told: Problem | None = None
         self._told_s = 0.0
+        self._lost_at: datetime | None = None
 
     def server_spki_sha256(self) -> str | None:
         """Hex SHA-256 of the server's DER SubjectPublicKeyInfo, proven by the last channel; None when unsecured."""
@@ -115,7 +116,8 @@ class OpcUaDriver:
                         link = None
                     if link is None:
                         link = await self._subscribed()
-                    since_s = loop.time()
+                        self._tell_gap()
+                    since_s, self._lost_at = loop.time(), None
                     self._tell_back(since_s)
                     await self._serve(link)
                 except OSError as error:  # refused, reset, timed out: the session may outlive it
@@ -128,6 +130,8 @@ class OpcUaDriver:
                     if link is not None:
                         await self._close(link)
                         link = None
+                if since_s < loop.time() and self._lost_at is None:
+                    self._lost_at = datetime.now(UTC)
                 if link is not None and link.lost_s is None:
                     link.lost_s = loop.time()
                 attempt = 0 if loop.time() - since_s > STEADY_S else attempt + 1
@@ -383,6 +387,13 @@ class OpcUaDriver:
             self._sink.event(problem.code, problem.where, **dict(problem.args))
         self._told = problem
 
+    def _tell_gap(self) -> None:
+        """A session made anew after a loss has nothing of what happened meanwhile: say from when to when."""
+        if self._lost_at is not None:
+            since, until = (time.isoformat(timespec="seconds") for time in (self._lost_at, datetime.now(UTC)))
+            self._sink.event("opcua.changes_lost", self._endpoint.name, endpoint=self._endpoint.url, since=since,
+                             until=until, why=self._told.code if self._told is not None else "")
+
     def _tell_back(self, now_s: float) -> None:
         if self._told is not None:
             self._sink.event("opcua.back", self._endpoint.name, endpoint=self._endpoint.url,
@@ -495,5 +506,7 @@ class OpcUaDriver:
         first = {int(device): collector.points[positions[0]].address
                  for device, positions in zip(collector.devices, collector.points_of, strict=True)}
         start = {device: link.node_id(address) for device, address in first.items() if link.knows(address)}
-        return await read_nameplates(start, root=ua.NodeId(ua.ObjectIds.ObjectsFolder),
-                                     parents=link.parents, children=link.children, read_text=link.texts)
+        clock, batch = asyncio.get_running_loop().time, link.browse_batch
+        return await read_nameplates(
+            start, root=ua.NodeId(ua.ObjectIds.ObjectsFolder), parents=gently(link.parents, batch, clock=clock),
+            children=gently(link.children, batch, clock=clock), read_text=gently(link.texts, batch, clock=clock))

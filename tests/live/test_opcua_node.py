@@ -215,23 +215,24 @@ async def until_counts(server: NodeServer, wanted: tuple[int, int]) -> None:
 
 async def test_every_change_arrives_also_over_a_line_that_is_cut(program: Path, keys: Path, tmp_path: Path) -> None:
     sink = Recorder()
-    async with node_server(program, keys, change_ms=100) as server, Proxy(server.port).open() as proxy:
-        async with running(OpcUaDriver(settings(proxy.port, tmp_path, queue_size=200, publishing_interval_ms=100),
+    # Sampled faster than it changes: two timers of one period may miss each other on a busy machine.
+    async with node_server(program, keys, change_ms=200) as server, Proxy(server.port).open() as proxy:
+        async with running(OpcUaDriver(settings(proxy.port, tmp_path, queue_size=200, publishing_interval_ms=50),
                                        at(V), sink)):
             await until(lambda: len(sink.points) == VARIABLES)
-            await until(lambda: len(sink.values(100)) > 15)
+            await until(lambda: len(sink.values(100)) > 8)
             proxy.refuses = True
             proxy.cut()
             await until(lambda: "opcua.unreachable" in sink.codes())
             proxy.refuses = False
             await until(lambda: "opcua.back" in sink.codes())
             seen = len(sink.values(100))
-            await until(lambda: len(sink.values(100)) > seen + 15)
+            await until(lambda: len(sink.values(100)) > seen + 8)
             assert await server.counts() == (1, 1)
         got = sink.values(100)[1:]
         # A message may come twice around a cut, sent and then republished: repeats change no count. None may be lost.
         once = list(dict.fromkeys(got))
-        assert once == [got[0] + i for i in range(len(once))], "a tick of 100 ms is one sample, in order, none lost"
+        assert once == [got[0] + i for i in range(len(once))], "a tick of 200 ms is one sample, in order, none lost"
         assert len(got) - len(once) <= 1, "one message at the most is under way when a line is cut"
         assert sink.codes() == ["opcua.unreachable", "opcua.back"]
         assert not sink.lost
@@ -249,7 +250,7 @@ async def test_after_a_kill_data_flow_again_in_ten_seconds_in_one_session(
             async with node_server(program, keys, port=port, change_ms=200) as second:
                 await until(lambda: len(sink.points) == VARIABLES, deadline_s=10.0)
                 assert await second.counts() == (1, 1)
-                assert sink.codes() == ["opcua.unreachable", "opcua.back"]
+                assert sink.codes() == ["opcua.unreachable", "opcua.changes_lost", "opcua.back"]
 
 
 async def test_after_kill_9_of_a_collector_its_session_goes_on_and_else_its_subscription(
