@@ -157,7 +157,7 @@ class Bench:
             return OpcUaDriver(OpcUaEndpoint(
                 name="bench", url=url, security_policy="None", security_mode="None", allow_insecure=True,
                 pki_dir=self.folder / "pki", trust_dir=self.folder / "trust", publishing_interval_ms=50, timeout_s=3.0,
-                poll_s=0.1, idle_read_s=30.0, reads=self.case.removeprefix("opc_ua_")),
+                poll_s=0.05, idle_read_s=30.0, reads=self.case.removeprefix("opc_ua_")),
                 [OpcUaPoint(point_index=slot, device_index=self.devices.index(device),
                             address=parse_opcua(point.address)) for slot, device, point in self.points],
                 self.tally, self.clock_ns)
@@ -170,7 +170,7 @@ class Bench:
                              address=parse_modbus(point.address, point.type), scale=point.scale)
                  for slot, device, point in self.points], self.tally, self.clock_ns)
         endpoint = MqttEndpoint(name="bench", protocol=self.case, endpoint=f"mqtt://{host}:{self.wire.port}",
-                                timeout_s=5.0)
+                                timeout_s=5.0, reorder_s=0.1)
         if self.case == "mqtt":
             return MqttDriver(endpoint, [
                 MqttPoint(point_index=slot, device_index=self.devices.index(device), type=point.type,

@@ -50,7 +50,7 @@ def numbers(rows: list[list[str]]) -> Counter[int]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in ((schedule, "RECONNECT_FIRST_S"), (session, "BACKOFF_FIRST_S"), (mqtt, "BACKOFF_FIRST_S")):
         monkeypatch.setattr(module, name, 0.05)
-    for name in ("HOLD_NS", "CONNECT_GRACE_NS", "ASK_PAUSE_MIN_NS", "ASK_PAUSE_MAX_NS"):
+    for name in ("CONNECT_GRACE_NS", "ASK_PAUSE_MIN_NS", "ASK_PAUSE_MAX_NS"):
         monkeypatch.setattr(sparkplug, name, 100_000_000)
 
 

@@ -35,7 +35,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
                           (mqtt, ("BACKOFF_FIRST_S", "BACKOFF_CAP_S"))):
         for name in names:
             monkeypatch.setattr(module, name, 0.1)
-    for name in ("HOLD_NS", "CONNECT_GRACE_NS", "ASK_PAUSE_MIN_NS", "ASK_PAUSE_MAX_NS"):
+    for name in ("CONNECT_GRACE_NS", "ASK_PAUSE_MIN_NS", "ASK_PAUSE_MAX_NS"):
         monkeypatch.setattr(sparkplug, name, 100_000_000)
 
 
