@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from protocols.modbus import schedule
 from protocols.modbus.driver import Driver as ModbusDriver
 from protocols.modbus.target import ModbusEndpoint, ModbusPoint
 from protocols.modbus.target import parse_address as parse_modbus
+from protocols.mqtt import driver as mqtt
+from protocols.mqtt import session as sparkplug
 from protocols.mqtt.driver import Driver as MqttDriver
 from protocols.mqtt.target import MqttEndpoint, MqttPoint, SparkplugPoint, parse_json_address, parse_sparkplug_address
+from protocols.opcua import session
 from protocols.opcua.driver import OpcUaDriver
 from protocols.opcua.target import OpcUaEndpoint, OpcUaPoint
 from protocols.opcua.target import parse_address as parse_opcua
@@ -46,6 +51,23 @@ CASES = {
 OF_DRIVERS = tuple(f"<coroutine object {name}." for name in (
     "Collector", "Link", "Poller", "OpcUaDriver", "Driver", "Client", "UASocketProtocol", "UaClient"))
 """How the tasks begin that a driver may have started; the others are the plant's."""
+
+
+PAUSE_S = 0.1
+
+
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses between attempts: they are for plants, and a test need not wait them out."""
+    for module, names in (
+            (schedule, ("RECONNECT_FIRST_S", "RECONNECT_MAX_S", "SILENT_FIRST_S", "SILENT_MAX_S")),
+            (session, ("BACKOFF_FIRST_S", "BACKOFF_UNREACHABLE_CAP_S", "BACKOFF_REFUSED_CAP_S", "RETRY_FIRST_S")),
+            (mqtt, ("BACKOFF_FIRST_S", "BACKOFF_CAP_S"))):
+        for name in names:
+            monkeypatch.setattr(module, name, PAUSE_S)
+    for name in ("CONNECT_GRACE_NS", "ASK_PAUSE_MIN_NS", "ASK_PAUSE_MAX_NS"):
+        monkeypatch.setattr(sparkplug, name, round(PAUSE_S * 1e9))
+    defaults: Any = sparkplug.NodeSession.__init__
+    monkeypatch.setitem(defaults.__kwdefaults__, "ask_pause_ns", round(PAUSE_S * 1e9))
 
 
 class AnyDriver(Protocol):

@@ -12,13 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from protocols.modbus import schedule
 from protocols.modbus.driver import Driver as ModbusDriver
-from protocols.mqtt import driver as mqtt
-from protocols.mqtt import session as sparkplug
-from protocols.opcua import session
 from simulators.pcap import Capture, Stream
-from tests.compliance.driver_bench import Bench, collecting
+from tests.compliance.driver_bench import Bench, be_impatient, collecting
 from tests.support.programs import need
 
 READING_FUNCTIONS = {1, 2, 3, 4, 17, 43}
@@ -48,10 +44,7 @@ def numbers(rows: list[list[str]]) -> Counter[int]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((schedule, "RECONNECT_FIRST_S"), (session, "BACKOFF_FIRST_S"), (mqtt, "BACKOFF_FIRST_S")):
-        monkeypatch.setattr(module, name, 0.05)
-    for name in ("CONNECT_GRACE_NS", "ASK_PAUSE_MIN_NS", "ASK_PAUSE_MAX_NS"):
-        monkeypatch.setattr(sparkplug, name, 100_000_000)
+    be_impatient(monkeypatch)
 
 
 async def recorded(folder: Path, *cases: str) -> tuple[Bench, Path]:
@@ -86,7 +79,7 @@ async def test_opc_ua_services(tmp_path: Path) -> None:
                           "opcua.servicenodeid.numeric"))
     assert not found.keys() & FORBIDDEN_SERVICES.keys(), found
     assert set(found) <= set(READING_SERVICES), found
-    assert min(found[826], found[631]) > 5, f"published and polled: {found}"
+    assert found[826] and found[631], f"published and polled: {found}"
 
 
 @pytest.mark.parametrize("case", ["mqtt", "sparkplug_b"])

@@ -9,11 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from protocols.modbus import schedule
-from protocols.mqtt import driver as mqtt
-from protocols.mqtt import session as sparkplug
-from protocols.opcua import session
-from tests.compliance.driver_bench import CASES, Bench, collecting
+from tests.compliance.driver_bench import CASES, Bench, be_impatient, collecting
 from tests.support.programs import need
 
 HOUR_NS = 3_600_000_000_000
@@ -21,18 +17,7 @@ HOUR_NS = 3_600_000_000_000
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses between attempts are for plants; a test need not wait them out."""
-    monkeypatch.setattr(schedule, "RECONNECT_FIRST_S", 0.05)
-    monkeypatch.setattr(schedule, "RECONNECT_MAX_S", 0.2)
-    monkeypatch.setattr(schedule, "SILENT_FIRST_S", 0.05)
-    monkeypatch.setattr(schedule, "SILENT_MAX_S", 0.2)
-    monkeypatch.setattr(session, "BACKOFF_FIRST_S", 0.05)
-    monkeypatch.setattr(session, "BACKOFF_UNREACHABLE_CAP_S", 0.2)
-    monkeypatch.setattr(session, "BACKOFF_REFUSED_CAP_S", 0.2)
-    monkeypatch.setattr(mqtt, "BACKOFF_FIRST_S", 0.05)
-    monkeypatch.setattr(mqtt, "BACKOFF_CAP_S", 0.2)
-    for name in ("CONNECT_GRACE_NS", "ASK_PAUSE_MIN_NS", "ASK_PAUSE_MAX_NS"):
-        monkeypatch.setattr(sparkplug, name, 100_000_000)
+    be_impatient(monkeypatch)
 
 
 @pytest.mark.parametrize("case", CASES)

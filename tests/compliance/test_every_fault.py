@@ -11,17 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from protocols.modbus import schedule
-from protocols.mqtt import driver as mqtt
-from protocols.mqtt import session as sparkplug
-from protocols.opcua import session
 from simulators.kinds import SHOWN
-from tests.compliance.driver_bench import Bench, collecting
+from tests.compliance.driver_bench import Bench, be_impatient, collecting
 
 IN_EVERY_LIFE = {"lose", "refuse", "restart", "slow", "truncate", "garbage", "flood", "clock"}
 PLAYED = {
     "modbus_tcp": ("late", "twice", "cut", "other_unit", "other_transaction", "silent", "close", "busy", "dead"),
-    "modbus_rtu_over_tcp": ("cut", "other_unit", "twice"),
+    "modbus_rtu_over_tcp": ("other_unit",),
     "opc_ua_subscription": ("bad_node", "dead", "stall"),
     "mqtt": ("unreadable", "retained", "twice", "reorder", "gap", "dead"),
     "sparkplug_b": ("unreadable", "retained", "twice", "reorder", "gap", "missing_birth", "historical", "death",
@@ -30,13 +26,7 @@ PLAYED = {
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, names in ((schedule, ("RECONNECT_FIRST_S", "SILENT_FIRST_S", "SILENT_MAX_S")),
-                          (session, ("BACKOFF_FIRST_S", "BACKOFF_UNREACHABLE_CAP_S", "RETRY_FIRST_S")),
-                          (mqtt, ("BACKOFF_FIRST_S", "BACKOFF_CAP_S"))):
-        for name in names:
-            monkeypatch.setattr(module, name, 0.1)
-    for name in ("CONNECT_GRACE_NS", "ASK_PAUSE_MIN_NS", "ASK_PAUSE_MAX_NS"):
-        monkeypatch.setattr(sparkplug, name, 100_000_000)
+    be_impatient(monkeypatch)
 
 
 def test_every_kind_is_played_before_a_driver() -> None:
