@@ -32,6 +32,9 @@ ROUNDED = re.compile(r"[0-9][.,][0-9]+E\+[0-9]{2}")
 """How Excel shows a number that it could not keep, and how it then stands in a CSV."""
 
 BROKEN = ("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!")
+WORKBOOKS = (b"PK\x03\x04", bytes.fromhex("d0cf11e0a1b11ae1"))
+"""How a zip begins, as .xlsx is, and an .xls, which is told to be none."""
+
 FREE = re.compile(r"\{[a-z_][a-z0-9_]{0,63}\}")
 """A column of the user's own, for the places of a template that bear its name."""
 
@@ -83,8 +86,8 @@ def read_rows(path: Path, raw: bytes | None, shape: Shape, problems: list[Proble
     """
     if raw is None:
         return
-    lines = _sheet_lines(path, raw, shape, problems) if path.suffix.lower() == ".xlsx" else \
-        _csv_lines(path.name, raw, shape, problems)
+    is_workbook = path.suffix.lower() == ".xlsx" or raw.startswith(WORKBOOKS)  # whatever its name says
+    lines = (_sheet_lines if is_workbook else _csv_lines)(path, raw, shape, problems)
     head = next(lines, None)
     if head is None:
         return
@@ -133,7 +136,8 @@ def _header_is_good(where: str, header: list[str], shape: Shape, problems: list[
     return not missing and not is_double
 
 
-def _csv_lines(name: str, raw: bytes, shape: Shape, problems: list[Problem]) -> Iterator[Line]:
+def _csv_lines(path: Path, raw: bytes, shape: Shape, problems: list[Problem]) -> Iterator[Line]:
+    name = path.name
     text = _decoded(raw)
     if text is None:
         problems.append(Problem.of(name, "ledger.encoding"))

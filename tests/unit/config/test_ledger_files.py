@@ -197,6 +197,13 @@ def test_a_workbook_that_cannot_be_used(tmp_path: Path, content: bytes | None, c
     assert problems(file) == [("台账.xlsx", code)] * 2
 
 
+def test_a_workbook_is_one_whatever_its_name_says(tmp_path: Path) -> None:
+    workbook(tmp_path / "devices.csv", {"a": cells(DEVICES, ROWS)})
+    (tmp_path / "points.csv").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(4096))  # an .xls
+    (tmp_path / "gateway.toml").write_text(TOML.replace("{more}", ""), encoding="utf-8")
+    assert problems(tmp_path / "gateway.toml") == [("points.csv", "cells.no_spreadsheet")]
+
+
 # Templates
 
 
