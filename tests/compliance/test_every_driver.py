@@ -1,14 +1,19 @@
 """One life for every driver: the same steps over every protocol, real drivers against the simulated plant's servers.
 
 After each step the plant's true numbers are compared: sent = handed over + discarded, to the last sample.
+TALLYSTICK_FALLBACK=1 runs the same without the fast ways of the drivers: what they fall back to must do as well.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from protocols.modbus import driver as modbus
+from protocols.mqtt.link import driver as mqtt
+from protocols.opcua import bulk
 from tests.compliance.driver_bench import CASES, Bench, be_impatient, collecting
 from tests.support.programs import need
 
@@ -18,6 +23,10 @@ HOUR_NS = 3_600_000_000_000
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     be_impatient(monkeypatch)
+    if os.environ.get("TALLYSTICK_FALLBACK") == "1":
+        monkeypatch.setattr(modbus, "SWIFT", frozenset())
+        monkeypatch.setattr(mqtt.Link, "is_fast", False)
+        monkeypatch.setattr(bulk.Decoder, "_values", lambda *_: None)
 
 
 @pytest.mark.parametrize("case", CASES)
