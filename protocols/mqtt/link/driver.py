@@ -218,6 +218,8 @@ class Link:
                 self._blame("mqtt.connection_lost", reason="-")
             assert self._why is not None
             self._inbox.put_note(Down(self._why))
+            if self._client is not None:
+                _let_go(self._client)
             with contextlib.suppress(RuntimeError):  # the event loop may be gone by now
                 self._loop.call_soon_threadsafe(self._ended.set)
 
@@ -380,6 +382,17 @@ class Link:
 
     def _problem(self, code: str, **args: object) -> Problem:
         return Problem.of(self._endpoint.name, code, **args)
+
+
+def _let_go(client: paho.Client) -> None:
+    """Take back what ties a client to us: it closes its pair of sockets when nothing refers to it any more.
+
+    Else they wait for Python's cyclic collector, which a quiet gateway before a dead broker may not see for days.
+    """
+    client.on_connect = client.on_subscribe = client.on_message = client.on_disconnect = None
+    client.on_socket_register_write = None
+    if isinstance(client, Client):
+        del client.on_batch
 
 
 def _state(at_ms: int, *, online: bool) -> bytes:
