@@ -23,6 +23,7 @@ or is anything else than it says, is read by `codec.py` from its start: what is 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -39,6 +40,7 @@ NUMBERS = {1: "u1", 2: "i1", 3: "u1", 4: "<i2", 5: "<u2", 6: "<i4", 7: "<u4", 8:
            19: "<u4"}
 """Built-in type -> numpy's name of its encoding."""
 BOOLEAN, STRING, INTEGERS_64 = 1, 12, (8, 9)
+BAD_DECODING_ERROR = 0x80070000
 KNOWN_TEXTS_MAX = 4096
 KNOWN_TEXT_BYTES_MAX = 200
 FEW = 8
@@ -210,6 +212,38 @@ class Decoder:
             values.append(made[0])
             texts.append((place, made[1]))
         return np.array(values, dtype=np.float64), texts
+
+
+def read_all(answers: Sequence[tuple[int, Decoder, bytes]]) -> Columns:
+    """Decode the ReadResponses of one list, in order: (how many values were asked, its decoder, its body).
+
+    Where all are runs of one layout they are one. A row that cannot be read has a place, and no good value.
+    Raises UndecodableError, also where a response has more or fewer values than were asked.
+    """
+    runs: list[tuple[Layout, NDArray[Any]]] = []
+    for count, _, body in answers:
+        announced, at = codec.read_results(body)
+        if announced != count:
+            raise UndecodableError(f"{count} values asked, {announced} answered")
+        run = _run(body, at, len(body), count, 0) if count > FEW else None
+        if run is None or (runs and run[0] is not runs[0][0]):
+            return columns.joined([_with_places(decoder.read(body)) for _, decoder, body in answers],
+                                  handles_of_reads=True)
+        runs.append(run)
+    if not runs:
+        return columns.of(Items())
+    layout = runs[0][0]
+    raw = np.dtype((np.void, layout.record.itemsize))  # records with names are joined one field after the other
+    return _of_run(layout, np.concatenate([records.view(raw) for _, records in runs]).view(layout.record))
+
+
+def _with_places(answer: Columns) -> Columns:
+    if not answer.undecodable:
+        return answer
+    lacking = Items()
+    for _ in range(answer.undecodable):
+        lacking.add(0, float("nan"), BAD_DECODING_ERROR, 0, 0, None)
+    return replace(columns.joined([answer, columns.of(lacking)]), undecodable=0)
 
 
 def _run(body: bytes, at: int, end: int, count: int, prefix: int) -> tuple[Layout, NDArray[Any]] | None:

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ from asyncua.common.utils import Buffer
 from asyncua.crypto import security_policies
 from asyncua.ua.ua_binary import nodeid_from_binary, nodeid_to_binary, struct_to_binary
 
-from protocols.opcua import bulk, codec, columns, profiles, session
+from protocols.opcua import bulk, codec, profiles, session
 from protocols.opcua.collector import Collector, Prepared, Subscription
 from protocols.opcua.columns import EPOCH_TICKS, Columns
 from protocols.opcua.discovery import Reference
@@ -254,7 +254,7 @@ class Link:
 
     async def poll(self, prepared: Prepared) -> Columns:
         """Send prepared requests, some at a time; row i of the answer is the i-th address."""
-        found: list[Columns] = []
+        found: list[bytes] = []
         loop = asyncio.get_running_loop()
         while len(found) < len(prepared.parts):
             together = prepared.parts[len(found):len(found) + self.reads_at_once]
@@ -269,12 +269,9 @@ class Link:
                 continue
             self.reads_at_once = session.reads_at_once(self.reads_at_once, loop.time() - began_s,
                                                        self.profile.reads_at_once)
-            for (count, _, decoder), body in zip(together, bodies, strict=True):
-                answer = decoder.read(body)
-                if len(answer) + answer.undecodable != count:
-                    raise codec.UndecodableError(f"{count} values asked, {len(answer)} answered")
-                found.append(_whole(answer))
-        return columns.joined(found, handles_of_reads=True)
+            found += bodies
+        return bulk.read_all([(count, decoder, body) for (count, _, decoder), body
+                              in zip(prepared.parts, found, strict=True)])
 
     async def learn(self) -> None:
         """Learn the namespaces, which may move when a server restarts, what the server is, and its limits."""
@@ -523,16 +520,6 @@ class Link:
                 with suppress(Exception):
                     await client.close_secure_channel()
         client.disconnect_socket()
-
-
-def _whole(answer: Columns) -> Columns:
-    """Give a row that cannot be read a place, and no good value."""
-    if not answer.undecodable:
-        return answer
-    lacking = codec.Items()
-    for _ in range(answer.undecodable):
-        lacking.add(0, float("nan"), ua.StatusCodes.BadDecodingError, 0, 0, None)
-    return replace(columns.joined([answer, columns.of(lacking)]), undecodable=0)
 
 
 def _unused_callback(_result: object) -> None:

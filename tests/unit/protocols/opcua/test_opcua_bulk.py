@@ -226,3 +226,28 @@ def test_several_notifications_in_one_message_are_behind_each_other() -> None:
                                                                                           ((1, "t"),), 2)
     assert columns.joined(parts, handles_of_reads=True).handle.tolist() == [0, 1]
     assert len(columns.joined([])) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_responses_of_one_list_are_one_answer(seed: int) -> None:
+    """Runs of one layout become one array; where one is anything else, all are read for themselves."""
+    rng = random.Random(seed)
+    sizes = [rng.randrange(1, 40) for _ in range(5)]
+    kinds = ["d" if seed < 2 else rng.choice("dis") for _ in range(5)]
+    bodies = [read_body([one(rng, 0x05, kind) for _ in range(size)]) for size, kind in zip(sizes, kinds, strict=True)]
+    wanted = columns.joined([columns.of(codec.decode_read(body)) for body in bodies], handles_of_reads=True)
+    found = bulk.read_all([(size, Decoder(), body) for size, body in zip(sizes, bodies, strict=True)])
+    assert columns.same(found, wanted)
+    with pytest.raises(codec.UndecodableError, match="asked"):
+        bulk.read_all([(sizes[0] + 1, Decoder(), bodies[0])])
+
+
+def test_a_row_that_cannot_be_read_has_a_place_and_no_good_value() -> None:
+    values = [one(random.Random(1), 0x05, "d") for _ in range(20)]
+    values[15] = b"\x01\x3f" + bytes(20)
+    found = bulk.read_all([(20, Decoder(), read_body(values)), (20, Decoder(), read_body(values[:15] + values[:5]))])
+    assert found.handle.tolist() == list(range(40))
+    assert found.undecodable == 0
+    assert found.status.tolist() == [0] * 15 + [bulk.BAD_DECODING_ERROR] * 5 + [0] * 20
+    assert np.isnan(found.value[15:20]).all()
+    assert len(bulk.read_all([])) == 0
