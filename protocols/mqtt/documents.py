@@ -32,8 +32,8 @@ UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1, "iso": 0}
 TIME_NS_MAX = 2**63 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-HITS_FORGIVE = 1_000
-"""Documents of one shape after which another shape is learnt at once."""
+HITS_FORGIVE = 100
+"""How often a shape must have been met for another one to be learnt at once."""
 
 _ABSENT = object()
 
@@ -200,32 +200,36 @@ def add_messages(messages: Sequence[Arrived], topics: Mapping[bytes, Topic], rec
     points: list[NDArray[np.int64]] = []
     values: list[float] = []
     sources: list[int] = []
+    topic_of, add_points = topics.get, points.append
     for name, payload, marks in messages:
-        topic = topics.get(name)
+        topic = topic_of(name)
         if topic is not None and not marks and payload is not None and topic.shape is not None:
             # As in Topic.add and Shape.read, without their calls: this is what a million messages a second need.
-            shape = topic.shape
-            if payload.count(b'"') == shape.quotes:
+            quotes, decode, get = topic.shape
+            if payload.count(b'"') == quotes:
                 try:
-                    found = shape.get(shape.decode(payload))
+                    found = get(decode(payload))
                     if topic.clock is not None:
                         sources.append(topic.clock.read(found[0]))
                         found = found[1:]
                 except SLOW:
                     pass
                 else:
-                    points.append(topic.points)
+                    add_points(topic.points)
                     values += found
-                    topic.hits += 1
                     heard.add(topic)
                     continue
         if points:
             columns.add_rows(points, values, received_ns, sources or None, GOOD)
-            points, values, sources = [], [], []
+            points.clear()
+            values.clear()
+            sources.clear()
         devices.update(otherwise(name, payload, marks))
     if points:
         columns.add_rows(points, values, received_ns, sources or None, GOOD)
-    devices.update(device for topic in heard for device in topic.devices)
+    for topic in heard:
+        topic.hits += 1
+        devices.update(topic.devices)
     return devices
 
 

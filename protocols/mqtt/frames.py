@@ -127,6 +127,10 @@ class Frames:
                     break
                 name = body + 2
                 value = end_of_name = name + (data[body] << 8 | data[body + 1])
+                if head == PUBLISH and not is_v5 and name < value <= stop and length <= PAYLOAD_MAX:
+                    messages.append((data[name:value], data[value:stop], 0))  # as below; nearly all are like this
+                    at = stop
+                    continue
                 marks = head & 1
                 if head & 6:
                     value += 2

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -40,8 +39,7 @@ Wanted = Mapping[tuple[str, ...], str]
 """Steps of a JSON pointer -> type of the point, or TIME."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """How documents look. quotes: quotation marks in one; decode: raises msgspec.MsgspecError for any other document.
 
     get: the wanted values of what `decode` returns, in the order of `wanted`.

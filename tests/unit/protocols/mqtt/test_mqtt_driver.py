@@ -448,7 +448,7 @@ def test_points_of_another_protocol_are_refused() -> None:
 
 async def test_a_full_queue_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Driver, "queue_messages_max", 100)
-    sent, go, again = 3_000, threading.Event(), threading.Event()
+    sent, go, again = 5_000, threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         peer.accept()
