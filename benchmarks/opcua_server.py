@@ -3,8 +3,8 @@
     python benchmarks/opcua_server.py FOLDER [--mixed] [--secured] [--ms 100] [--items 10000]
 
 Every Read of BATCH nodes gets a prepared ReadResponse; every `ms` milliseconds one PublishResponse holds a new value of
-every monitored item, with its source time. What no PublishRequest waits for is not sent, as a server's queue of one
-would have it; the first item's value is the number of the round, so that a client sees what it missed. A response costs
+every monitored item, with its source time. What no PublishRequest waits for is queued, QUEUE rounds deep, as a server
+queues values; the first item's value is the number of the round, so that a client sees what it missed. A response costs
 this process one copy and, secured, its encryption: it is never the limit. Prints its port.
 """
 
@@ -28,6 +28,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 BATCH = 1000
 URI = "urn:bench:opcua"
+QUEUE = 10
+"""Rounds that wait for a PublishRequest before the oldest is dropped."""
 VARIANTS = 8
 """Different messages, in turn."""
 TICKS = 134_000_000_000_000_000
@@ -81,6 +83,9 @@ class Replayer(UaProcessor):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._waiting: deque[tuple[int, int]] = deque()
+        self._rounds: deque[int] = deque(maxlen=QUEUE)
+        self._ready: list[tuple[bytearray, int, int]] = []
+        self._sent = 0
         self._handles: list[int] = []
         self._reads = [read_response(self.kinds, variant) for variant in range(VARIANTS)]
         self._served = 0
@@ -100,6 +105,7 @@ class Replayer(UaProcessor):
                 return True
         elif kind == ids.PublishRequest_Encoding_DefaultBinary:
             self._waiting.append((requesthdr.RequestHandle, seqhdr.RequestId))
+            self._send()
             return True
         elif kind == ids.CreateSubscriptionRequest_Encoding_DefaultBinary:
             made = ua.CreateSubscriptionResponse()
@@ -129,22 +135,27 @@ class Replayer(UaProcessor):
         return await super()._process_message(typeid, requesthdr, seqhdr, body)
 
     async def _tick(self) -> None:
-        """Send a round to each PublishRequest that waits when it is due."""
-        ready = [publish_response(self._handles, self.kinds, variant) for variant in range(VARIANTS)]
+        """Make a round whenever it is due, and send it to the PublishRequest that waited longest."""
+        self._ready = [publish_response(self._handles, self.kinds, variant) for variant in range(VARIANTS)]
         loop = asyncio.get_running_loop()
-        due, number, sent = loop.time(), 0, 0
+        due, number = loop.time(), 0
         while not self._transport.is_closing():
             due += self.settings.ms / 1000
             await asyncio.sleep(max(0.0, due - loop.time()))
             number += 1
-            if self._waiting:
-                sent += 1
-                handle, request_id = self._waiting.popleft()
-                body, sequence_at, value_at = ready[number % VARIANTS]
-                struct.pack_into("<I", body, HANDLE_AT, handle)
-                struct.pack_into("<I", body, sequence_at, sent)
-                struct.pack_into("<d", body, value_at, number)
-                self._answer(bytes(body), request_id)
+            self._rounds.append(number)
+            self._send()
+
+    def _send(self) -> None:
+        while self._rounds and self._waiting:
+            number = self._rounds.popleft()
+            handle, request_id = self._waiting.popleft()
+            body, sequence_at, value_at = self._ready[number % VARIANTS]
+            self._sent += 1
+            struct.pack_into("<I", body, HANDLE_AT, handle)
+            struct.pack_into("<I", body, sequence_at, self._sent)
+            struct.pack_into("<d", body, value_at, number)
+            self._answer(bytes(body), request_id)
 
 
 async def serve(settings: argparse.Namespace) -> None:
