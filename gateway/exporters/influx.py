@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -22,6 +23,9 @@ from protocols.samples import PollBatch, SampleBatch
 log = logging.getLogger(__name__)
 
 RETRY_S = (0.5, 2.0, 8.0)
+LINGER_S = 1.0
+"""How long a sample waits for others to be written with: a request costs as much as thousands of lines."""
+
 
 
 class InfluxExporter:
@@ -59,9 +63,11 @@ class InfluxExporter:
             if self._queued + size > self._settings.queue_samples:
                 self.dropped += size
                 return
+            was_empty, before = not self._queue, self._queued
             self._queue.append(samples)
             self._queued += size
-            self._wake.notify()
+            if was_empty or before < self._settings.batch_samples <= self._queued:
+                self._wake.notify()
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Write what is queued for at most `timeout_s`, then leave the thread to its fate."""
@@ -87,6 +93,10 @@ class InfluxExporter:
                 if self._closing:
                     return None
                 self._wake.wait()
+            until_s = time.monotonic() + LINGER_S
+            while self._queued < self._settings.batch_samples and not self._closing \
+                    and (left_s := until_s - time.monotonic()) > 0:
+                self._wake.wait(left_s)
             taken: list[SampleBatch] = []
             size = 0
             while self._queue and (not taken or size + self._queue[0].point_index.size <= self._settings.batch_samples):
