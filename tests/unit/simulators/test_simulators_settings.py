@@ -26,7 +26,7 @@ def test_the_example_is_the_default_plant() -> None:
 
 def test_the_numbers_shown_in_the_example_are_the_default_ones(tmp_path: Path) -> None:
     text = EXAMPLE.read_text(encoding="utf-8").replace("# [devices]", "[devices]")
-    for key in Numbers.__dataclass_fields__:
+    for key in set(Numbers.__dataclass_fields__) - {"points"}:
         text = text.replace(f"# {key} =", f"{key} =")
     plant = load(tmp_path, text)
     assert None not in plant.devices.model_dump(exclude={"points"}).values()
