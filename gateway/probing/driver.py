@@ -19,12 +19,12 @@ from cryptography import x509
 from gateway.probing.certificate import ProbeCertificate, spki_of
 from protocols.errors import DeviceError, Problem, VerificationError
 from protocols.evidence import probe
-from protocols.opcua.link.driver import DISTRUST, POLICY_CLASSES, GuardedClient
+from protocols.opcua.guarded.driver import DISTRUST, POLICY_CLASSES, GuardedClient
 from protocols.opcua.pki import leaf_of
 from protocols.opcua.target import SECURITY_POLICIES, OpcUaEndpoint
 
 ua: Any = _ua
-"""Untyped here, as in protocols/opcua/link/driver.py."""
+"""Untyped here, as in protocols/opcua/guarded/driver.py."""
 
 PROBE_REQUESTS: tuple[type, ...] = (ua.CreateSessionRequest, ua.CloseSessionRequest)
 CLOSE_S = 1.0

@@ -1,4 +1,4 @@
-"""The OPC UA driver: one session per server, subscriptions in batches. `link/driver.py` holds the connection itself.
+"""The OPC UA driver: one session per server, subscriptions in batches. `link/driver.py` holds the session.
 
 asyncua does the socket, the secure channel, the session and the encoding of requests. What it does not do is done here:
 its publish loop drops a response that it cannot parse, its iterator drops what exceeds a queue, its reconnecting starts
@@ -28,7 +28,8 @@ from protocols.errors import ConfigError, DeviceError, Problem
 from protocols.opcua import collector, discovery, session, takeover
 from protocols.opcua.collector import PUBLISH_OUTSTANDING, Collector
 from protocols.opcua.commission import judge, plan_rows, type_word
-from protocols.opcua.link.driver import DISTRUST, POLICY_CLASSES, REFUSED_LOGIN, GuardedClient, Link
+from protocols.opcua.guarded.driver import DISTRUST, POLICY_CLASSES, REFUSED_LOGIN, GuardedClient
+from protocols.opcua.link.driver import Link
 from protocols.opcua.nameplate import TEXT_CHARS_MAX, gently, read_nameplates
 from protocols.opcua.pki import (
     OWN_CERTIFICATE,

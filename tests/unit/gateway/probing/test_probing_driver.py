@@ -36,7 +36,7 @@ from gateway.probing.certificate import (
 from gateway.probing.driver import CLOSE_S, PROBE_REQUESTS, ask
 from protocols.errors import ConfigError, DeviceError, VerificationError
 from protocols.evidence import probe
-from protocols.opcua.link.driver import POLICY_CLASSES
+from protocols.opcua.guarded.driver import POLICY_CLASSES
 from protocols.opcua.pki import own_certificate
 from protocols.opcua.target import SECURITY_POLICIES
 from tests.unit.protocols.opcua.bench import Proxy, endpoint, free_port, serving, until

@@ -27,8 +27,8 @@ from protocols.opcua import codec, columns, session
 from protocols.opcua import driver as driver_module
 from protocols.opcua.collector import PUBLISH_OUTSTANDING
 from protocols.opcua.driver import OpcUaDriver
-from protocols.opcua.link import driver as link_module
-from protocols.opcua.link.driver import READ_ONLY_REQUESTS
+from protocols.opcua.guarded import driver as guarded_module
+from protocols.opcua.guarded.driver import READ_ONLY_REQUESTS
 from protocols.opcua.profiles import PROFILES
 from protocols.opcua.target import Nameplate, OpcUaPoint, parse_address
 from protocols.samples import BAD, GOOD
@@ -263,7 +263,7 @@ async def test_batches_shrink_where_the_server_takes_fewer(
             raise ua.UaStatusCodeError(ua.StatusCodes.BadTooManyOperations)
         return await real(self, parameters)
 
-    monkeypatch.setattr(link_module.GuardedSession, "create_monitored_items", limited)
+    monkeypatch.setattr(guarded_module.GuardedSession, "create_monitored_items", limited)
     names = [f"v{i}" for i in range(100)]
     await plant.add(names)
     async with running(OpcUaDriver(endpoint(plant.port, tmp_path), plant.points(names), sink)):

@@ -15,7 +15,8 @@ from asyncua import ua as _ua
 
 from protocols.opcua import session
 from protocols.opcua.driver import OpcUaDriver
-from protocols.opcua.link.driver import GuardedSession, Link
+from protocols.opcua.guarded.driver import GuardedSession
+from protocols.opcua.link.driver import Link
 from protocols.opcua.profiles import PROFILES, UNKNOWN, recognise
 from protocols.opcua.target import OpcUaPoint, parse_address
 from protocols.samples import BAD

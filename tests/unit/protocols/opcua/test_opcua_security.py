@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from protocols.errors import ConfigError, DeviceError
 from protocols.opcua import bulk
 from protocols.opcua.driver import OpcUaDriver
-from protocols.opcua.link.driver import GuardedClient
+from protocols.opcua.guarded.driver import GuardedClient
 from protocols.opcua.pki import REJECTED, own_certificate, server_spki_sha256
 from protocols.samples import fingerprint
 from tests.unit.protocols.opcua.bench import (
@@ -285,7 +285,7 @@ async def test_the_channel_is_renewed_before_it_ends(
         await real(self, renew)
 
     monkeypatch.setattr(GuardedClient, "open_secure_channel", watched)
-    monkeypatch.setattr("protocols.opcua.link.driver.CHANNEL_LIFETIME_S", 0.8)
+    monkeypatch.setattr("protocols.opcua.guarded.driver.CHANNEL_LIFETIME_S", 0.8)
     sink = Recorder()
     # Idle reads between two renewals: asyncua's server takes the new token into use with the first request that has it.
     settings = endpoint(plant.port, tmp_path, idle_read_s=0.1, **SECURED)
