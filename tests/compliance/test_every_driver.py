@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from protocols.modbus import driver as modbus
+from protocols.mqtt.documents import Topic
 from protocols.mqtt.link import driver as mqtt
+from protocols.mqtt.router import Router
 from protocols.opcua import bulk
 from tests.compliance.driver_bench import CASES, Bench, be_impatient, collecting
 from tests.support.programs import need
@@ -25,7 +27,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     be_impatient(monkeypatch)
     if os.environ.get("TALLYSTICK_FALLBACK") == "1":
         monkeypatch.setattr(modbus, "SWIFT", frozenset())
-        monkeypatch.setattr(mqtt.Link, "is_fast", False)
+        for slow in (mqtt.Link, Router, Topic):
+            monkeypatch.setattr(slow, "is_fast", False)
         monkeypatch.setattr(bulk.Decoder, "_values", lambda *_: None)
 
 
