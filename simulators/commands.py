@@ -30,7 +30,7 @@ def simulate_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join((say("simulators.help.faults"), *(
-        f"  {kind:18}{shown.text}" for kind, shown in SHOWN.items())))
+        f"  {kind:18}{say(f'simulators.kind.{kind}')}" for kind in SHOWN)))
 
 
 def simulate_command(args: argparse.Namespace, say: Say) -> int:

@@ -17,6 +17,7 @@ from simulators.scenario import FaultTable, check_scenario, connections_of, load
 from simulators.sent import Sent
 from simulators.settings import load_plant
 from simulators.sparkplug_pb2 import Payload
+from tallystick.words.lookup import Words
 from tests.support.source import ROOT
 
 LAYOUT = draw_layout(1)
@@ -73,6 +74,14 @@ def test_a_file_that_is_no_scenario_is_told_by_its_keys(tmp_path: Path) -> None:
         load_scenario(file)
     assert sorted((p.where.removeprefix(f"{file}, "), p.code) for p in caught.value.problems) == [
         ("faults[0].kind", "config.not_one_of"), ("faults[1].at", "config.unknown_key_near")]
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_every_kind_is_told_in_words(lang: str) -> None:
+    say = Words(lang)
+    told = {kind: say(f"simulators.kind.{kind}") for kind in SHOWN}
+    assert len(set(told.values())) == len(told)
+    assert not [text for text in told.values() if "simulators.kind" in text]
 
 
 @pytest.mark.parametrize("kind", SHOWN)
