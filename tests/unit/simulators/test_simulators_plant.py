@@ -29,7 +29,6 @@ from simulators.sparkplug_pb2 import Payload
 
 PROJECT = Path(__file__).parents[3]
 READY_S = 30
-END_S = 3
 WAIT_S = 15
 
 
@@ -70,14 +69,13 @@ class RunningPlant:
         ids = {device["id"] for device in self.devices if device["connection"] in connections}
         return [point for point in self.points if point["device"] in ids]
 
-    def end(self) -> tuple[int, float, str]:
-        """Close stdin; return exit status, how long it took, and what was printed after the ready line."""
-        begin = time.monotonic()
+    def end(self) -> tuple[int, str]:
+        """Close stdin; return exit status, and what was printed after the ready line. Raises TimeoutExpired."""
         if self.process.stdin is not None:
             self.process.stdin.close()
         assert self.process.stdout is not None
         status = self.process.wait(timeout=READY_S)
-        return status, time.monotonic() - begin, self.process.stdout.read()
+        return status, self.process.stdout.read()
 
     def kill(self) -> None:
         if self.process.poll() is None:
@@ -355,15 +353,14 @@ def test_json_devices_publish_what_the_ledger_points_at(plant: RunningPlant) -> 
     assert retained == {f"{topic}/nameplate" for topic in topics}
 
 
-def test_the_end_is_clean_quick_and_announced(plant: RunningPlant) -> None:
+def test_the_end_is_clean_and_announced(plant: RunningPlant) -> None:
     """Keep this test last in the file: it ends the plant that the others share."""
     listener = Listener(plant, "spBv1.0/#")
     for node in ("edge-1", "edge-2"):
         listener.client.publish(f"spBv1.0/{plant.truth['site']}/NCMD/{node}", rebirth_request(), qos=1)
     listener.wait(lambda: len({n for kind, n, *_ in listener.sparkplug() if kind == "NBIRTH"}) == 2)
-    status, took_s, rest = plant.end()
+    status, rest = plant.end()
     assert status == 0, (plant.out / "log").read_text(encoding="utf-8")
-    assert took_s < END_S
     last = json.loads(rest)
     assert (last["event"], last["writes_refused"]) == ("stopped", 3), "two of Modbus, one of OPC UA"
     listener.wait(lambda: len({n for kind, n, *_ in listener.sparkplug() if kind == "NDEATH"}) == 2)
@@ -382,9 +379,8 @@ def test_a_signal_ends_another_plant_and_dev_null_does_not(tmp_path: Path, numbe
         assert running.ready["devices"] == running.truth["devices"]["configured"] == 4
         assert running.process.poll() is None
         running.process.send_signal(number)
-        status, took_s, _ = running.end()
+        status, _ = running.end()
         assert status == 0
-        assert took_s < END_S
     finally:
         running.kill()
 

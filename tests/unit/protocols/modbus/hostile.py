@@ -185,8 +185,8 @@ async def attack(protocol: str, hostile: Hostile, *, requests: int, units: tuple
                  deadline_s: float = 60, in_flight: int = 1) -> Outcome:
     """Run the driver against `hostile` until it was asked `requests` times. The caller shortens schedule's waits.
 
-    The driver's clock is the number of the last request that the server had from it when a reply arrived. So with one request
-    in flight, the time of a sample is the number of the request that its reply must answer; with more of them, it is
+    The driver's clock is the number of the last request that the server had from it when a reply arrived. So with one
+    request in flight, the time of a sample is the number of the request that its reply must answer; with more of them, it is
     the number of one that is at most so many behind.
     """
     points: list[ModbusPoint] = []
