@@ -186,8 +186,8 @@ async def attack(protocol: str, hostile: Hostile, *, requests: int, units: tuple
     """Run the driver against `hostile` until it was asked `requests` times. The caller shortens schedule's waits.
 
     The driver's clock is the number of the last request that the server had from it when a reply arrived. So with one
-    request in flight, the time of a sample is the number of the request that its reply must answer; with more of them, it is
-    the number of one that is at most so many behind.
+    request in flight, the time of a sample is the number of the request that its reply must answer; with more of them,
+    it is the number of one that is at most so many behind.
     """
     points: list[ModbusPoint] = []
     meant: dict[int, tuple[int, int, int]] = {}  # meant: point slot -> (unit, block, register)
