@@ -33,8 +33,8 @@ REQUESTS_MAX = 0x4000
 class Cycle:
     """Some reads in a row, asked and answered any number of times: `begin`, `number`, then frames out and bytes in.
 
-    devices: slots of the devices that are asked. confirmed: how many are answered for certain. has_exception: whether an
-    exception reply came since the last frames.
+    devices: slots of the devices that are asked. confirmed: how many are answered for certain. has_exception: whether
+    an exception reply came since the last frames.
 
     replies: data bytes of each good reply, an exception code (int) for an exception reply; as many as are confirmed.
     """
