@@ -30,7 +30,7 @@ def simulate_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join((say("simulators.help.faults"), *(
-        f"  {kind:18}{say(f'simulators.kind.{kind}')}" for kind in SHOWN)))
+        f"  {kind:18}{say(f'simulators.kind.{kind}')}" for kind in SHOWN), "", say("simulators.help.cheats")))
 
 
 def simulate_command(args: argparse.Namespace, say: Say) -> int:
