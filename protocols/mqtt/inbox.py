@@ -126,6 +126,7 @@ class Inbox:
                 self._add(Chunk(chunk.received_ns, chunk.messages[:taken], size))
         lost = [count(topic, payload) for topic, payload, _ in chunk.messages[taken:]]
         with self._lock:
+            was_empty = was_empty or (not self._items and not self._dropped)  # all may have been taken meanwhile
             for source, samples in lost:
                 dropped = self._dropped.setdefault(source, Dropped())
                 dropped.messages += 1

@@ -76,6 +76,21 @@ def test_who_sleeps_is_woken_once() -> None:
     assert len(woken) == 2
 
 
+def test_who_empties_the_queue_while_losses_are_counted_is_woken_for_them() -> None:
+    woken: list[str] = []
+    inbox = Inbox(lambda: woken.append("up"), messages_max=1)
+    inbox.put(chunk(0), count)
+    assert woken == ["up"]
+
+    def take_meanwhile(topic: bytes, payload: bytes | None) -> tuple[str, int]:
+        assert numbers_of(take_all(inbox)) == [0] and inbox.is_empty, "who was woken goes back to sleep"
+        return count(topic, payload)
+
+    inbox.put(chunk(1), take_meanwhile)
+    assert woken == ["up", "up"], "else nobody is ever woken again: what comes finds a queue that is not empty"
+    assert inbox.take_dropped()["t"].messages == 1
+
+
 def test_threads_lose_nothing() -> None:
     inbox = Inbox(lambda: None, messages_max=50)
     sent_each, threads_n = 1_000, 4
