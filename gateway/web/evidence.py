@@ -51,7 +51,7 @@ def window_line(facts: Facts, say: Say) -> str:
 
 
 def alarms(facts: Facts, say: Say) -> list[str]:
-    """Return what somebody must act on: revocations, demands, a disk over its budget."""
+    """Return what somebody must act on: revocations, demands, draws to come, a disk over its budget."""
     if facts.status is None:
         return []
     lines = []
@@ -59,6 +59,11 @@ def alarms(facts: Facts, say: Say) -> list[str]:
     if said["revoked_from"] is not None:
         lines.append(say("statements.status_revoked", from_size=said["revoked_from"]))
     for demand in said["demands"]:
+        if not demand["slots"] and not demand["hours"]:  # a draw is announced: nobody can be late
+            if demand["deadline_s"] > facts.now_s:
+                lines.append(say("web.evidence.announced", index=demand["index"],
+                                 instant=local_time(demand["deadline_s"])))
+            continue
         code = "web.evidence.demand" if demand["deadline_s"] > facts.now_s else "web.evidence.demand_over"
         lines.append(say(code, index=demand["index"], deadline=local_time(demand["deadline_s"]),
                          devices=len(demand["slots"]), hours=len(demand["hours"])))

@@ -11,9 +11,11 @@ import pytest
 
 from config.gateway import PlatformTable
 from gateway.web import pages
+from gateway.web.evidence import alarms
 from gateway.web.facts import Facts
 from gateway.web.index import make_index
 from gateway.web.pages import Asked
+from gateway.web.words import local_time
 from tallystick.words.lookup import LANGUAGES, Words
 from tests.support.web_plant import WebPlant
 from tests.unit.gateway.commissioning.plants import device, point
@@ -58,13 +60,22 @@ def test_what_somebody_must_act_on_stands_first_on_both_pages(plant: WebPlant, l
     facts = with_platform(
         plant, said={"revoked_from": 60, "demands": [
             {"index": 5, "key": KEY, "slots": [0], "hours": [1, 2], "deadline_s": plant.facts().now_s + 3_600},
-            {"index": 6, "key": KEY, "slots": [], "hours": [], "deadline_s": 10**18}]},
+            {"index": 6, "key": KEY, "slots": [0], "hours": [], "deadline_s": 10**18}]},
         disk={"budget": 2**20, "use": {"evidence": 3 * 2**20}})
     for renderer in (pages.evidence, pages.overview):
         text = page(facts, lang, renderer)
         assert "60" in text and "3.0 MB" in text
         assert "@1000000000000000000" in text, "a deadline that no calendar has"
     assert Words(lang)("statements.status_revoked", from_size=60) in page(facts, lang)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_an_announced_draw_is_no_demand_and_never_overdue(plant: WebPlant, lang: str) -> None:
+    now_s = plant.facts().now_s
+    demands = [{"index": index, "key": KEY, "slots": [], "hours": [], "deadline_s": now_s + ahead_s}
+               for index, ahead_s in ((5, 3_600), (6, -3_600))]
+    told = alarms(with_platform(plant, said={"revoked_from": None, "demands": demands}), Words(lang))
+    assert told == [Words(lang)("web.evidence.announced", index=5, instant=local_time(now_s + 3_600))]
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
