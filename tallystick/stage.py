@@ -84,8 +84,11 @@ class Stage:
     def command(self, name: str, *words: str | Path, may_fail: bool = False) -> str:
         """Run a command of ours to its end and return what it printed."""
         with (self.logs / f"{name}.log").open("wb") as errors:
-            done = subprocess.run(self._line(words), stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL,
-                                  timeout=STEP_TIMEOUT_S, check=False)
+            try:
+                done = subprocess.run(self._line(words), stdout=subprocess.PIPE, stderr=errors,
+                                      stdin=subprocess.DEVNULL, timeout=STEP_TIMEOUT_S, check=False)
+            except subprocess.TimeoutExpired:
+                raise StageError(f"tallystick {name} took longer than {STEP_TIMEOUT_S:.0f} s") from None
         text = done.stdout.decode()
         (self.logs / f"{name}.out").write_text(text, encoding="utf-8")
         if done.returncode not in ((0, 1) if may_fail else (0,)):

@@ -12,8 +12,9 @@ import pytest
 
 from simulators.layout import Layout, draw_layout
 from simulators.ledger import devices_csv, expected, plant_json
-from tallystick import demo
+from tallystick import demo, stage
 from tallystick.demo import Demo, differences
+from tallystick.stage import Stage, StageError
 from tallystick.words.lookup import Words
 
 
@@ -118,3 +119,9 @@ def test_a_cheat_that_is_not_refused_by_its_code_fails_the_demo(tmp_path: Path,
     assert running._tamper(tmp_path / "x.tally") is False
     assert told == ["demo.tamper", "demo.caught", "demo.not_caught", "demo.not_caught"]
     assert demo.WINDOWS_CUT >= 2 and demo.WINDOWS_MIN >= 6
+
+
+def test_a_command_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "STEP_TIMEOUT_S", 0.0)
+    with pytest.raises(StageError, match="tallystick slow took longer than 0 s"):
+        Stage(tmp_path, Words("en")).command("slow", "--version")
