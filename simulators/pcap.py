@@ -6,16 +6,19 @@ sequence numbers in order, no acknowledgements lost). Source: draft-ietf-opsawg-
 
 from __future__ import annotations
 
+import logging
 import struct
 import time
 from pathlib import Path
 from typing import BinaryIO
 
+log = logging.getLogger(__name__)
+
 MAGIC_MICROSECONDS = 0xA1B2C3D4
 LINKTYPE_RAW = 101
 SEGMENT_BYTES = 32_768
 CAPTURE_BYTES_MAX = 2**30
-"""A capture that is full ends; the plant goes on, and `is_full` says so."""
+"""A capture that is full ends, and so does one whose disk is full; the plant goes on, and its log says so once."""
 
 SYN, FIN, PUSH, ACK = 2, 1, 8, 16
 Address = tuple[str, int]
@@ -36,20 +39,32 @@ class Capture:
             return
         total = 40 + len(data)
         if self._size + total + 16 > CAPTURE_BYTES_MAX:
-            self.is_full = True
+            self._end(f"it holds {CAPTURE_BYTES_MAX} bytes")
             return
         now_us = time.time_ns() // 1000
         ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, total, 0, 0x4000, 64, 6, 0, _octets(source[0]), _octets(target[0]))
         ip = ip[:10] + _checksum(ip).to_bytes(2, "big") + ip[12:]
         tcp = struct.pack(">HHIIBBHHH", source[1], target[1], seq % 2**32, ack % 2**32, 5 << 4, flags, 65_535, 0, 0)
-        self._file.write(struct.pack("<IIII", now_us // 1_000_000, now_us % 1_000_000, total, total) + ip + tcp + data)
+        head = struct.pack("<IIII", now_us // 1_000_000, now_us % 1_000_000, total, total)
+        try:
+            self._file.write(head + ip + tcp + data)
+        except OSError as error:
+            self._end(error)
         self._size += 16 + total
 
     def close(self) -> None:
         """End the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()  # what is buffered is written now
+        except OSError as error:
+            self._end(error)
+
+    def _end(self, why: object) -> None:
+        if not self.is_full:
+            log.warning("the packet capture ends early: %s", why)
+        self.is_full = True
 
 
 class Stream:

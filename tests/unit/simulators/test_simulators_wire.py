@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from simulators.pcap import Capture
 from simulators.sent import Sent
 from simulators.wire import NOISE, Wire
@@ -171,3 +173,21 @@ async def test_a_capture_holds_both_directions_in_order(tmp_path: Path) -> None:
         at, packets = at + 16 + size, packets + 1
     assert said == {True: b"one\ntwo\n", False: b"one\ntwo\n"}
     assert packets == 3 + 4 + 3
+
+
+async def test_a_disk_that_is_full_ends_the_capture_and_nothing_else(
+        tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def write(self, _: bytes = b"") -> int:
+            raise OSError(28, "No space left on device")
+
+        close = write
+
+    capture = Capture(tmp_path / "x.pcap")
+    capture.close()
+    monkeypatch.setattr(capture, "_file", Full())
+    async with echo(capture) as wire, client(wire) as (reader, writer):
+        assert await ask(reader, writer) == b"hello\n"
+        assert wire.sent.samples == 1
+    capture.close()
+    assert caplog.text.count("the packet capture ends early") == 1
