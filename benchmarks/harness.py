@@ -250,6 +250,12 @@ def library_version(package: str) -> str:
     return done.stdout or "?"
 
 
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds, user and system, of another process and all its threads (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @dataclass(frozen=True, slots=True)
 class Began:
     """Where a process under test began to count."""
