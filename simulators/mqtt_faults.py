@@ -148,14 +148,15 @@ class Delivered:
         sent, points = self._sent["sensors"], self._topics[topic]
         try:
             body = json.loads(payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             sent.spoilt(len(points), "unreadable documents")
             return
         sent.add((key for key, steps in points if _has(body, steps)), "documents")
 
     def _sparkplug(self, topic: str, payload: bytes) -> None:
         sent = self._sent["edge"]
-        _, _, kind, node, *rest = topic.split("/")
+        kind, _, place = topic.split("/", 2)[2].partition("/")  # anybody may publish a topic that is too short
+        node, _, device = place.partition("/")
         if kind not in CARRY_VALUES:
             sent.add((), kind)
             return
@@ -170,7 +171,7 @@ class Delivered:
         for metric in message.metrics:
             if metric.name.startswith(OWN):
                 continue
-            key = self._metrics.get((node, "".join(rest), metric.name)) if metric.name else \
+            key = self._metrics.get((node, device, metric.name)) if metric.name else \
                 self._aliases.get((node, metric.alias))
             if key is None:
                 others += 1

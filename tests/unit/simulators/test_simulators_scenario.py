@@ -148,7 +148,8 @@ def test_what_a_subscriber_was_handed_is_counted_by_point() -> None:
     delivered.take(f"spBv1.0/g/NDEATH/{node}", payload.SerializeToString())
     assert (sent["edge"].points, sent["edge"].others, sent["edge"].unreadable) == (
         Counter({(edge[0].id, point.id): 2}), 2, 1)
-    delivered.take(sensors[0].place, b"{")
+    delivered.take("spBv1.0/g/x", b"")
+    delivered.take(sensors[0].place, b"[" * 100_000)
     delivered.take(sensors[0].place, b'{"values": 3, "status": [1]}')
     assert (sent["sensors"].points.total(), sent["sensors"].unreadable) == (0, len(sensors[0].points))
 
