@@ -40,13 +40,13 @@ class Delivery:
         self._sink = sink
         self._name = name
         self._plans: dict[Request, _Plan] = {}
-        self._cycle: tuple[Sequence[Request], _Plan] | None = None
+        self._cycles: dict[int, tuple[Sequence[Request], _Plan]] = {}  # by unit
         self._unlabelled: set[int] = set()
 
     def forget(self) -> None:
         """Let go of how replies are decoded: the plan has changed."""
         self._plans.clear()
-        self._cycle = None
+        self._cycles.clear()
 
     def one(self, request: Request, data: bytes, received_ns: int) -> None:
         """Deliver a good reply."""
@@ -61,10 +61,12 @@ class Delivery:
         self._rest(plan, decoded, (received_ns,))
 
     def all(self, requests: Sequence[Request], data: Iterable[bytes], times: Sequence[int]) -> None:
-        """Deliver the good replies to all reads of a cycle, each sample with the time that its own reply arrived."""
-        if self._cycle is None or self._cycle[0] is not requests:
-            self._cycle = (requests, _plan(requests))
-        plan = self._cycle[1]
+        """Deliver the good replies to all reads of a cycle of one unit, each sample with the time of its own reply."""
+        unit = requests[0].unit
+        made = self._cycles.get(unit)
+        if made is None or made[0] is not requests:
+            made = self._cycles[unit] = (requests, _plan(requests))
+        plan = made[1]
         decoded = plan.codec.decode(b"".join(data))
         if decoded.value.size:
             self._look_at_labels(plan, decoded)

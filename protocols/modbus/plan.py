@@ -26,8 +26,8 @@ ILLEGAL_VALUE = 3
 GATEWAY_EXCEPTIONS = frozenset({0x0A, 0x0B})
 """Gateway path unavailable, gateway target failed to respond: the gateway spoke, the device did not."""
 
-NO_REPLY = ("modbus.timeout", "modbus.closed")
-"""What a device does that has nothing to say to a read; a gateway's exception and a mismatch are about the line."""
+NO_REPLY = ("modbus.timeout", "modbus.closed", "modbus.gateway_exception")
+"""What a device does that has nothing to say to a read, or the gateway before it; a mismatch is about the line."""
 
 RETRY_FIRST_S = 600.0
 RETRY_MAX_S = 86_400.0

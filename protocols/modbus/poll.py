@@ -228,11 +228,12 @@ class Poller:
                         if not self._line.is_open:
                             await self._line.open()
                         await self._line.read_all(cycle, times)
-                    last = cycle.replies[-1] if times else b""
-                    if last in GATEWAY_EXCEPTIONS:
-                        takes.now()
-                        return self._failed(unit, cycle.requests[len(times) - 1], Problem.of(
-                            self._endpoint.name, "modbus.gateway_exception", unit=unit.unit, exception=last))
+                    if cycle.has_exception:  # with several in flight, good replies may have come behind it
+                        for request, reply in zip(cycle.requests, cycle.replies, strict=False):
+                            if reply in GATEWAY_EXCEPTIONS:
+                                takes.now()
+                                return self._failed(unit, request, Problem.of(
+                                    self._endpoint.name, "modbus.gateway_exception", unit=unit.unit, exception=reply))
             except DeviceError as error:
                 takes.now()
                 return self._failed(unit, cycle.requests[len(times)], error.problems[0])

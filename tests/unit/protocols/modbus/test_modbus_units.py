@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
 from pymodbus.server import ModbusTcpServer
 
-from protocols.modbus import schedule
+from protocols.modbus import delivery, schedule
 from protocols.modbus.driver import Driver, Link
+from protocols.modbus.plan import Request, make_requests
 from protocols.modbus.schedule import Pace
 from protocols.modbus.target import UnitSettings
 from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
@@ -271,3 +273,45 @@ async def test_whoever_gives_up_his_turn_leaves_the_line_free() -> None:
     async with link.turn(1):
         pass
     assert time.monotonic() - began_s < 1.0, "unit 1 has no interval, only the pause is kept"
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+async def test_a_read_that_a_gateway_gets_no_answer_to_keeps_no_other_from_being_read(in_flight: int) -> None:
+    """Devices on a serial line that say nothing to a strange address look like this behind a gateway."""
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                raw = await reader.readexactly(12)
+                address, count = int.from_bytes(raw[8:10], "big"), int.from_bytes(raw[10:], "big")
+                data = bytes([3, 2 * count]) + bytes(2 * count) if address != 1000 else b"\x83\x0b"
+                writer.write(raw[:4] + (1 + len(data)).to_bytes(2, "big") + raw[6:7] + data)
+        writer.close()
+
+    sink = Recording()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        points = [point(n, f"1/holding/{1000 * n}", "uint16") for n in range(3)]
+        async with running(Driver(endpoint(server.sockets[0].getsockname()[1], in_flight=in_flight), points, sink)):
+            await until(lambda: "modbus.points_mute" in sink.codes() and len(sink.values.get(2, ())) > 3)
+    assert set(sink.values) == {0, 2}
+    assert sink.codes() == ["modbus.points_mute"]
+
+
+def test_units_that_take_turns_keep_how_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Sequence[Request]] = []
+    original = delivery._plan
+
+    def noted(requests: Sequence[Request]) -> object:
+        made.append(requests)
+        return original(requests)
+
+    monkeypatch.setattr(delivery, "_plan", noted)
+    points = [point(n, f"{1 + n % 2}/holding/{1000 * n}", "uint16", device=n % 2) for n in range(4)]
+    requests = make_requests(points, endpoint(1))
+    polls = [tuple(r for r in requests if r.unit == unit) for unit in (1, 2)]
+    sink = Recording()
+    deliver = delivery.Delivery(dict(enumerate(points)), sink, "line")
+    for _ in range(3):
+        for poll in polls:
+            deliver.all(poll, [b"\0\7"] * 2, [1, 2])
+    assert made == polls and sink.values == {n: [7.0] * 3 for n in range(4)}
