@@ -103,6 +103,10 @@ class BlockCodec:
         """Decode replies whose lengths were checked. data: their data bytes. ValueError if not `size` of them."""
         if len(data) != self.size:
             raise ValueError(f"{len(data)} bytes of data, {self.size} were asked for")
+        with np.errstate(invalid="ignore", over="ignore"):  # a signalling NaN, or what its scale makes infinite
+            return self._decoded(data)
+
+    def _decoded(self, data: bytes) -> Decoded:
         raw = np.frombuffer(data, dtype=np.uint8)
         value = np.zeros(self.numeric.size, dtype=np.float64)
         missing: list[NDArray[np.int64]] = []

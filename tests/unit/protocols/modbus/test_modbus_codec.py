@@ -211,3 +211,9 @@ def test_round_trip_of_any_block_in_any_order_of_points(
             assert math.isnan(value) == math.isnan(found.value[position])
     assert not texts
     assert np.array_equal(found.missing, np.unique(found.missing))
+
+
+@pytest.mark.parametrize(("type_", "data", "scale"), [
+    ("float32", "7fa00000", 1.0), ("float64", "7ff4000000000000", 2.0)])
+def test_a_signalling_nan_is_one_more_nan_and_no_warning(type_: str, data: str, scale: float) -> None:
+    assert np.isnan(decode([point("1/holding/0", type_, scale=scale)], bytes.fromhex(data)).value).all()
