@@ -21,6 +21,7 @@ from protocols.mqtt.births import AliasTable, Binding
 from protocols.mqtt.columns import Columns
 from protocols.mqtt.layouts import METRICS_MAX
 from protocols.mqtt.sparkplug_pb2 import Payload
+from protocols.mqtt.target import METRIC_CHARS_MAX
 from protocols.mqtt.values import BOOLEAN, TEMPLATE, decode, quality_of
 from protocols.samples import NOT_LIVE
 
@@ -134,7 +135,7 @@ def alias_table(frame: Frame, points: Mapping[str, int]) -> AliasTable:
 
     def read(metrics: Iterable[Payload.Metric], names: Iterable[str], above: str) -> None:
         for metric, name in zip(metrics, names, strict=True):
-            whole = above + name
+            whole = _inside(above, name)
             if metric.HasField("template_value"):
                 if metric.HasField("alias"):
                     by_alias[metric.alias] = Binding(whole, TEMPLATE, None)
@@ -167,7 +168,7 @@ def add_metrics(
         for metric, name in zip(metrics, names, strict=True):
             # A birth carries both, name and alias; data carries one of them.
             if name:
-                whole = above + name
+                whole = _inside(above, name)
                 binding = table.by_name.get(whole) or Binding(whole, 0, points.get(whole), is_own(whole))
             elif metric.HasField("alias") and metric.alias in table.by_alias:
                 binding = table.by_alias[metric.alias]
@@ -213,6 +214,14 @@ def _name(metric: Payload.Metric) -> str:
     """Return the name. protobuf hands over bytes where it is no UTF-8; such a name is none of the roster."""
     name: str | bytes = metric.name
     return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+
+
+def _inside(above: str, name: str) -> str:
+    """Return the whole name of a metric. No point has one that is longer than the limit: where it was cut, nothing is.
+
+    Else a long name of a template would stand once more in memory for each of its thousands of members.
+    """
+    return (above + name)[:METRIC_CHARS_MAX + 1]
 
 
 def rebirth_request(now_ms: int) -> bytes:

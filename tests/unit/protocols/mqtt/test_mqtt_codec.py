@@ -341,6 +341,18 @@ def test_templates_within_templates_have_an_end() -> None:
         codec.parse(body, where="t")
 
 
+def test_a_long_name_does_not_stand_in_memory_for_each_member() -> None:
+    members = [metric(block(1, b"%d" % n), number(4, 3), number(10, 1)) for n in range(50)]
+    long = metric(block(1, b"x" * 100_000), number(4, 19), template(*members))
+    own = metric(block(1, b"T"), number(4, 19), template(*members))
+    frame = codec.parse(long + own, where="t")
+    table = codec.alias_table(frame, {"T/7": 1})
+    assert sum(map(len, table.by_name)) < 60_000
+    batch, tally = read(long + own, {"T/7": 1}, table)
+    assert batch is not None and batch.point_index.tolist() == [1]
+    assert tally == Tally(1, 99, 0, 0)
+
+
 def test_members_count_against_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "METRICS_MAX", 10)
     member = metric(block(1, b"x"), number(4, 3), number(10, 1))
