@@ -105,7 +105,8 @@ class Identifying:
         await self._standing.learn(read, self._adopt)
 
     def _say_news(self, found: list[Finding]) -> None:
-        news = [finding for finding in found if finding not in self._findings]
+        known = set(self._findings)
+        news = [finding for finding in found if finding not in known]
         for finding in news[:TOLD_MAX]:
             self._tell(finding.code, self._standing.config.devices_file.name, **dict(finding.args))
         if len(news) > TOLD_MAX:
