@@ -27,7 +27,6 @@ LINGER_S = 1.0
 """How long a sample waits for others to be written with: a request costs as much as thousands of lines."""
 
 
-
 class InfluxExporter:
     """Takes batches over and writes them in the background until `close`."""
 
@@ -117,7 +116,8 @@ class InfluxExporter:
             except Exception as error:  # the client raises its own, urllib3's and the socket's errors alike
                 if wait_s is None or self._closing:
                     self.dropped += size
-                    log.warning("influx: %d samples not written: %s", size, str(error).splitlines()[0][:200])
+                    reason = next(iter(str(error).splitlines()), type(error).__name__)
+                    log.warning("influx: %d samples not written: %s", size, reason[:200])
                     return
                 with self._wake:
                     self._wake.wait_for(lambda: self._closing, wait_s)

@@ -121,3 +121,14 @@ def test_every_sample_is_written_or_counted_as_dropped() -> None:
     assert exporter.written == 100
     assert exporter.dropped == 0
     assert len(bodies) == 11
+
+
+def test_an_error_without_a_word_ends_no_export() -> None:
+    exporter = InfluxExporter(settings(1), "", lambda: SERIES)
+    exporter.close()
+
+    def write(**_: object) -> None:
+        raise TimeoutError
+
+    exporter._write(write, [batch([1.0, 2.0])])
+    assert exporter.dropped == 2
