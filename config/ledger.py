@@ -25,7 +25,9 @@ TEXT_MAX = 200
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
 NEAR_AMONG_MAX = 2000
-"""Among more names than these none is suggested for a misspelt one: a file wrong in every line must not take hours."""
+NEAR_PROBLEMS_MAX = 100
+"""Among more names, or behind more problems, none is suggested for a misspelt one: a file wrong in every line must not
+take hours."""
 
 DEVICE_COLUMNS = ("id", "name", "maker", "model", "serial", "asset", "class", "industry", "uscc", "region", "thing",
                   "deployment", "energy", "parent", "connection")
@@ -126,9 +128,8 @@ def read_ledger(devices_file: Path, points_file: Path | None, connections: froze
         of_template = templates.get(row.get("template", ""), [])
         found += template.problems(of_template, row, where)
         if row.get("template") and row["template"] not in names:
-            near = difflib.get_close_matches(row["template"][:64], names, 1)
             found.append(Problem.of(f"{where}, template", "ledger.unknown_template", value=row["template"][:64],
-                                    near=near[0] if near else "-"))
+                                    near=_near(row["template"], names, problems)))
         problems += found
         known.add(row["id"])
         if not found:
@@ -140,7 +141,7 @@ def read_ledger(devices_file: Path, points_file: Path | None, connections: froze
     points: list[PointRow] = []
     for place, row in read_rows(points_file, raw_points, POINT_TABLE, problems) if points_file is not None else ():
         where = _tagged(place, row["device"], row["id"])
-        found = list(_point_problems(where, row, known if has_devices else {row["device"]}))
+        found = list(_point_problems(where, row, known if has_devices else {row["device"]}, problems))
         problems += found
         if not found:
             points.append(_point(row, row["device"], row["address"], where))
@@ -276,11 +277,17 @@ def _identity_problems(devices: list[Device]) -> Iterator[Problem]:
         done.update(path)
 
 
-def _point_problems(where: str, row: Mapping[str, str], devices: set[str]) -> Iterator[Problem]:
+def _near(name: str, names: set[str], before: list[Problem]) -> str:
+    """Return the name that a misspelt one may stand for, `-` if none is like it. before: problems that came first."""
+    if len(names) > NEAR_AMONG_MAX or len(before) > NEAR_PROBLEMS_MAX:
+        return "-"
+    return next(iter(difflib.get_close_matches(name[:64], names, 1)), "-")
+
+
+def _point_problems(where: str, row: Mapping[str, str], devices: set[str], before: list[Problem]) -> Iterator[Problem]:
     if row["device"] not in devices:
-        near = difflib.get_close_matches(row["device"][:64], devices, 1) if len(devices) <= NEAR_AMONG_MAX else []
         yield Problem.of(f"{where}, device", "ledger.unknown_device", value=row["device"][:64] or "-",
-                         near=near[0] if near else "-")
+                         near=_near(row["device"], devices, before))
     yield from _row_problems(where, row)
 
 

@@ -280,6 +280,14 @@ def test_what_is_wrong_with_some_machines_is_told_for_each(tmp_path: Path) -> No
                                                "ledger.unknown_template"]
 
 
+def test_of_very_many_misspelt_templates_only_the_first_get_a_suggestion(tmp_path: Path) -> None:
+    rows = [device(f"d{n}", unit="1", template="pres") for n in range(200)]
+    with pytest.raises(ConfigError) as caught:
+        load_gateway(folder(tmp_path, text(DEVICES, rows), text(POINTS, []), text(TEMPLATES, PRESS[:2])))
+    near = [dict(p.args)["near"] for p in caught.value.problems if p.code == "ledger.unknown_template"]
+    assert len(near) == 200 and near[0] == "press" and near[-1] == "-"
+
+
 def test_a_misspelt_column_is_told_although_columns_in_braces_are_free(tmp_path: Path) -> None:
     rows = [device("d1", **{"{first}": "1", "frist": "1"})]
     assert problems(folder(tmp_path, text(DEVICES, rows), text(POINTS, []))) == [
