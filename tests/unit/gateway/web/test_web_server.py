@@ -40,7 +40,6 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebPlant]:
         [device("press-1", name=HOSTILE, maker='"""><img src=x>"', serial="S1"), device("press-2", serial="S2"),
          device("dead", serial="S3")],
         [point("press-1", 0), point("press-2", 1), point("dead", 2)])
-    plant.heard("press-1", "press-2")
     plant.agent.tell("modbus.timeout", "line", unit=HOSTILE, timeout_s=1)
     plant.window(producing=["press-1"], connected=["press-2"], contradictions=[Finding(
         "identity.serial_differs", ("press-2",), (("device", "press-2"), ("shown", HOSTILE), ("ledger", "S2")))])
@@ -50,6 +49,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebPlant]:
 
 @pytest.fixture
 async def client(plant: WebPlant) -> Client:
+    plant.heard("press-1", "press-2")  # for each test anew: after a minute they would be silent
     client: Client = TestClient(TestServer(plant.application()))
     await client.start_server()
     return client
