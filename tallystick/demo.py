@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from protocols.terms.say import Say
-from tallystick.stage import Stage, StageError, ended_cleanly, free_port, indented, listens, wait_for
+from tallystick.stage import MARK, Stage, StageError, ended_cleanly, free_port, indented, listens, wait_for
 
 WINDOW_S = 5
 WINDOWS_MIN = 6
@@ -35,7 +35,8 @@ def demo_command(args: argparse.Namespace, say: Say) -> int:
     """Run it. 0 when every figure equals the plant's true counts and every tampering was refused, else 1."""
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()) and not (out / ("truth.json" if args.golden else "plant.json")).exists():
+    own = (out / ("truth.json" if args.golden else "plant.json"), out / "logs" / MARK)
+    if any(out.iterdir()) and not any(path.exists() for path in own):
         print(say("demo.not_empty", out=out), file=sys.stderr)
         return 2
     if args.golden:

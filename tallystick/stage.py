@@ -23,6 +23,8 @@ if sys.platform != "win32":
     ENDINGS.append(signal.SIGHUP)
 WITNESS = "witness.demo.example"
 REGISTER = "register.demo.example/tallystick"
+MARK = "of-this-demo"
+"""A file among the logs: what stands beside it may be emptied by the next run, however this one ended."""
 
 
 class StageError(Exception):
@@ -41,6 +43,7 @@ class Stage:
         self._started = time.monotonic()
         empty(self.work)
         empty(self.logs)
+        (self.logs / MARK).touch()
 
     @property
     def seconds(self) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import csv
 import json
+from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +127,17 @@ def test_a_command_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(stage, "STEP_TIMEOUT_S", 0.0)
     with pytest.raises(StageError, match="tallystick slow took longer than 0 s"):
         Stage(tmp_path, Words("en")).command("slow", "--version")
+
+
+def test_a_folder_whose_run_failed_at_once_can_be_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> int:
+        raise StageError("no port")
+
+    monkeypatch.setattr(Demo, "run", fails)
+    monkeypatch.setattr(demo, "ended_cleanly", nullcontext)  # signals of this process are its own
+    args = Namespace(out=tmp_path / "out", golden=False, seed=1, broker="embedded")
+    assert [demo.demo_command(args, Words("en")) for _ in range(2)] == [1, 1]
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "letter.txt").touch()
+    assert demo.demo_command(Namespace(**vars(args) | {"out": other}), Words("en")) == 2
