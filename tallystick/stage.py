@@ -144,7 +144,7 @@ def ended_cleanly(stage: Stage) -> Iterator[None]:
 
     The end of a terminal, of a service manager or of `timeout` is as clean as Ctrl-C.
     """
-    for number in ENDINGS[1:]:
+    for number in ENDINGS:
         signal.signal(number, _interrupt)
     try:
         yield
@@ -155,6 +155,8 @@ def ended_cleanly(stage: Stage) -> Iterator[None]:
 
 
 def _interrupt(*_: object) -> None:
+    for number in ENDINGS:  # at once: two that come together must not end the clearing up of the first
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
