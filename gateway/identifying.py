@@ -54,6 +54,7 @@ class Identifying:
         self._turns: dict[str, _Turn] = {}
         self._facts: dict[str, list[Facts]] = {}
         self._findings: list[Finding] = []
+        self._shown = 0
         self._asked_s: int | None = None
 
     async def run(self) -> None:
@@ -99,6 +100,7 @@ class Identifying:
         config = self._standing.config
         found = await asyncio.to_thread(identity.findings, config, facts)
         read = await asyncio.to_thread(identity.confirmed, config, facts, found)
+        self._shown = sum(bool(seen.shown()) for seen in facts)
         self._asked_s = int(time.time())
         self._say_news(found)
         self._findings = found
@@ -114,8 +116,7 @@ class Identifying:
 
     def report(self) -> dict[str, Any]:
         """Return what `status` shows. findings: with the devices they are about; more: how many are not listed."""
-        facts = [seen for listed in self._facts.values() for seen in listed]
-        return {"asked_s": self._asked_s, "devices": sum(bool(seen.shown()) for seen in facts),
+        return {"asked_s": self._asked_s, "devices": self._shown,
                 "findings": [{"code": finding.code, "devices": list(finding.devices), "args": dict(finding.args)}
                              for finding in self._findings[:LISTED_MAX]],
                 "more": max(0, len(self._findings) - LISTED_MAX)}
