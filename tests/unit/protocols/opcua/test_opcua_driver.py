@@ -296,7 +296,8 @@ async def test_stated_limits_are_honoured(plant: Plant, tmp_path: Path) -> None:
 
 
 async def test_prepared_reads_are_what_asyncua_would_send_and_share_a_wait(
-        plant: Plant, tmp_path: Path) -> None:
+        plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "LATENCY_S", 60.0)  # this machine may be slow, and the server with it
     names = [f"v{i}" for i in range(30)]
     await plant.add(names)
     async with Proxy(plant.port).open() as proxy:
