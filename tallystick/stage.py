@@ -149,15 +149,19 @@ def ended_cleanly(stage: Stage) -> Iterator[None]:
     try:
         yield
     finally:
-        for number in ENDINGS:  # who is impatient must not cut the clearing up
-            signal.signal(number, signal.SIG_IGN)
+        _be_patient()  # who is impatient must not cut the clearing up
         stage.stop_all()
 
 
 def _interrupt(*_: object) -> None:
-    for number in ENDINGS:  # at once: two that come together must not end the clearing up of the first
-        signal.signal(number, signal.SIG_IGN)
+    _be_patient()  # at once: two that come together must not end the clearing up of the first
     raise KeyboardInterrupt
+
+
+def _be_patient() -> None:
+    """Hear no more endings. Not SIG_IGN: Python writes a traceback for what is ignored after it came."""
+    for number in ENDINGS:
+        signal.signal(number, lambda *_: None)
 
 
 def empty(folder: Path) -> None:

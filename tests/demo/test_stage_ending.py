@@ -28,8 +28,8 @@ with ended_cleanly(stage):
 
 def test_signals_that_come_together_leave_nothing_running(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "out")], cwd=ROOT, stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL) as run:
-        assert run.stdout is not None
+                          stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None and run.stderr is not None
         sleeper = int(run.stdout.readline())
         try:
             for number in (signal.SIGSTOP, signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
@@ -37,6 +37,7 @@ def test_signals_that_come_together_leave_nothing_running(tmp_path: Path) -> Non
             run.wait(60)
             with pytest.raises(ProcessLookupError):
                 os.kill(sleeper, 0)
+            assert "ignored due to race" not in run.stderr.read().decode()
         finally:
             run.kill()
             with suppress(ProcessLookupError):
