@@ -25,6 +25,12 @@ FILE_BYTES_MAX = 32 * 1024 * 1024
 OPENED_BYTES_MAX = 256 * 1024 * 1024
 MEMBERS_MAX = 300
 SHEETS_MAX = 60
+TAGS_MAX = 250_000
+"""Of the members that are read as a whole, together; Excel has at most 65 490 formats."""
+
+WHOLE = ("[Content_Types].xml", "_rels/", "docProps/", "xl/_rels/", "xl/styles.xml", "xl/theme/", "xl/workbook.xml")
+"""How their names begin: the library makes an object of each of their elements, before it reads a cell."""
+
 ROWS_MAX = 100_000
 COLUMNS_MAX = 60
 SHEET_ROWS_MAX = 1 << 20
@@ -133,17 +139,20 @@ def _bound(data: bytes, where: str) -> None:
                 raise ConfigError(Problem.of(where, "cells.no_spreadsheet"))
             if any(name.endswith(MACROS) for name in names):
                 raise ConfigError(Problem.of(where, "cells.macros"))
-            left = OPENED_BYTES_MAX
+            left, tags_left = OPENED_BYTES_MAX, TAGS_MAX
             for member in members:
-                left = _bound_member(file, member, left, where)
+                left, tags = _bound_member(file, member, left, where)
+                tags_left -= tags if member.filename.startswith(WHOLE) else 0
+                if tags_left < 0:
+                    raise ConfigError(Problem.of(where, "cells.too_large", what="styles", limit=TAGS_MAX))
     except UNREADABLE as error:
         raise ConfigError(Problem.of(where, "cells.no_spreadsheet")) from error
 
 
-def _bound_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, left: int, where: str) -> int:
-    """Return how many bytes the other members may still have."""
+def _bound_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, left: int, where: str) -> tuple[int, int]:
+    """Return how many bytes the other members may still have, and how many tags of XML this one has."""
     is_xml = member.filename.endswith((".xml", ".rels", ".vml"))
-    before = b""
+    before, tags = b"", 0
     with file.open(member) as opened:
         while chunk := opened.read(CHUNK_BYTES):
             left -= len(chunk)
@@ -152,7 +161,8 @@ def _bound_member(file: zipfile.ZipFile, member: zipfile.ZipInfo, left: int, whe
             if is_xml and any(sign in before + chunk for sign in REFUSED_XML):
                 raise ConfigError(Problem.of(where, "cells.refused_xml", member=member.filename))
             before = chunk[-OVERLAP_BYTES:]
-    return left
+            tags += chunk.count(b"<") if is_xml else 0
+    return left, tags
 
 
 def _sheets(data: bytes, where: str, rows_max: int,

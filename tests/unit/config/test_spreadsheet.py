@@ -81,6 +81,16 @@ def test_a_bomb_is_refused_by_what_comes_out_of_it(honest: Path, monkeypatch: py
     assert _codes(_write(honest, members)) == ["cells.too_large"] and honest.stat().st_size < 1 << 16
 
 
+def test_styles_without_end_are_refused_before_an_object_is_made_of_each(
+        honest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spreadsheet, "TAGS_MAX", 1_000)
+    read_sheets(honest)
+    members = _members(honest)
+    styles = members["xl/styles.xml"].replace(b"</cellXfs>", b"<xf/>" * 1_000 + b"</cellXfs>")
+    assert styles != members["xl/styles.xml"]
+    assert _codes(_write(honest, members | {"xl/styles.xml": styles})) == ["cells.too_large"]
+
+
 def test_a_zip_that_lies_about_its_sizes(honest: Path) -> None:
     data = bytearray(_write(honest, _members(honest) | {"x.png": bytes(1 << 16)}).read_bytes())
     real = (1 << 16).to_bytes(4, "little")
