@@ -7,6 +7,7 @@ the message is counted as sent when the wire has handed those bytes over, and no
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,6 +24,9 @@ NOISE_PAUSE_S = 0.1
 
 FAREWELL_S = 1.0
 """A client that does not hang up when the other side has is hung up on."""
+
+TAKEN_S, TAKEN_PAUSE_S = 60.0, 0.1
+"""While nobody listens at an address, the system may give its port to somebody who wants any."""
 
 ESTABLISHED = 1
 """What the kernel (TCP_INFO) calls a connection that neither side has ended."""
@@ -246,14 +250,24 @@ class Wire:
     async def open(self, host: str, port: int, target: tuple[str, int]) -> None:
         """Listen for clients of `target`. Port 0 takes a free one. Raises OSError."""
         self._host, self.port, self.target = host, port, target
-        await self.welcome()
+        await self._listen()
 
     async def welcome(self) -> None:
-        """Take connections, again. Raises OSError."""
-        if self._server is None:
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(lambda: _Passage(self).client, self._host, self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
+        """Take connections again. A port that somebody else was given meanwhile is waited for. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + TAKEN_S
+        while self._server is None:
+            try:
+                await self._listen()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or loop.time() > end_s:
+                    raise
+                await asyncio.sleep(TAKEN_PAUSE_S)
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Passage(self).client, self._host, self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     def shut(self) -> None:
         """Take no connections; those that are go on."""

@@ -129,6 +129,19 @@ async def test_it_refuses_and_welcomes_again_at_the_same_address() -> None:
             assert await ask(reader, writer) == b"hello\n"
 
 
+async def test_a_port_that_somebody_else_was_given_meanwhile_is_waited_for() -> None:
+    async with echo() as wire:
+        wire.refuse()
+        with socket.create_server(("127.0.0.1", wire.port)):
+            welcoming = asyncio.create_task(wire.welcome())
+            await asyncio.sleep(0.05)
+            assert not welcoming.done()
+        async with asyncio.timeout(10):
+            await welcoming
+        async with client(wire) as (reader, writer):
+            assert await ask(reader, writer) == b"hello\n"
+
+
 async def test_who_hangs_up_on_what_he_has_not_read_may_not_have_read_it() -> None:
     async with echo() as wire:
         loop = asyncio.get_running_loop()
