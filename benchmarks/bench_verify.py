@@ -7,7 +7,6 @@ do: of the register, of its witnesses, and of what the windows name as seen.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from benchmarks.calibration import CHECK_S, Times, cpu_s, met, repeat, spread
-from benchmarks.harness import PYTHON, Measure, Row, last_line, versions
+from benchmarks.harness import PYTHON, Measure, Row, last_line, memory_mb, versions
 from benchmarks.harness import measure as figure
 from benchmarks.plant import Case, Plant
 
@@ -71,7 +70,7 @@ def measure(folder: Path, windows: int, target: int | None, *, as_json: bool = F
 
     if windows == YEAR.windows:
         times = repeat(lambda: one(windows), repeats=1)
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        _, peak_mb = memory_mb()
         if as_json:
             return json.dumps({"calibrated_s": times.calibrated_s, "peak_mb": peak_mb})
         return (f"{times.median_s:.1f} s calibrated, {times.raw_s[0]:.1f} s as measured: "
@@ -80,7 +79,7 @@ def measure(folder: Path, windows: int, target: int | None, *, as_json: bool = F
     rows, whole = repeat(lambda: one(1)), repeat(lambda: one(windows))
     times = Times(tuple((s - statistics.median(rows.raw_s)) / (windows - 1) for s in whole.raw_s),
                   tuple((s - rows.median_s) / (windows - 1) for s in whole.calibrated_s))
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    _, peak_mb = memory_mb()
     if as_json:
         return json.dumps({"calibrated_s": times.calibrated_s, "peak_mb": peak_mb})
     rates = tuple(1 / s for s in times.calibrated_s)

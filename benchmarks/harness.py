@@ -256,6 +256,16 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def memory_mb(pid: int | None = None) -> tuple[float, float]:
+    """Return the memory of a process, this one by default, in MB: now, and the most so far (Linux).
+
+    `ru_maxrss` is of no use in a child: it begins with what its parent had when it forked.
+    """
+    text = Path(f"/proc/{pid or 'self'}/status").read_text(encoding="ascii", errors="replace")
+    values = dict(line.split(":", 1) for line in text.splitlines())
+    return int(values["VmRSS"].split()[0]) / 1024, int(values["VmHWM"].split()[0]) / 1024
+
+
 @dataclass(frozen=True, slots=True)
 class Began:
     """Where a process under test began to count."""
