@@ -32,7 +32,6 @@ class Mischief:
         self.on: dict[str, int] = {}
         self.played: Counter[str] = Counter()
         self.clock_s = 0.0
-        self.times = 1
         self.dead: set[str] = set()
         """Devices that say nothing."""
         self._seen: Counter[str] = Counter()

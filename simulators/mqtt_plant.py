@@ -216,11 +216,6 @@ class EdgeNode:
         if self._publisher is not None:
             self._publisher.vanish()
 
-    def birth(self) -> None:
-        """Publish the births again, unasked."""
-        if self._publisher is not None and self._publisher.client.is_connected():
-            self._birth()
-
     async def start(self) -> None:
         """Connect with the will in place and publish the births. Raises OSError."""
         publisher = self._publisher = _Publisher(f"{self._group}-{self.node}", self._endpoint, self.mischief)
