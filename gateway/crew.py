@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from typing import NoReturn
 
 from gateway.commissioning.connect import Driver
 
@@ -39,8 +40,8 @@ class Crew:
         if ending:
             await asyncio.wait(ending, timeout=STOP_S)
 
-    async def watch(self) -> None:
-        """Wait until a driver ends that nobody stopped. Raises: what it raised."""
+    async def watch(self) -> NoReturn:
+        """Wait until a driver ends that nobody stopped. Raises: what it raised; RuntimeError if it raised nothing."""
         while True:
             self._changed.clear()
             changed = asyncio.create_task(self._changed.wait())
@@ -48,7 +49,9 @@ class Crew:
                 await asyncio.wait([changed, *self._tasks.values()], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 changed.cancel()
-            for task in list(self._tasks.values()):
+            for name, task in self._tasks.items():
                 if task.done():
-                    task.result()
-                    return
+                    if not task.cancelled():
+                        task.result()
+                    # Its devices would not be counted any more, and nobody would know why.
+                    raise RuntimeError(f"the driver of {name} ended, and nobody had asked it to")

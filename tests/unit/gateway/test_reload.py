@@ -163,9 +163,12 @@ async def test_one_driver_is_exchanged_and_the_others_go_on() -> None:
     assert a.state == "ended"
 
 
-async def test_a_driver_that_returns_ends_the_watch() -> None:
+@pytest.mark.parametrize("end", [lambda failing: failing.set_result(None), lambda failing: failing.cancel()],
+                         ids=["returns", "is cancelled by what it waits for"])
+async def test_a_driver_that_ends_without_an_error_is_one(end: Callable[[asyncio.Future[None]], object]) -> None:
     crew, a = Crew(), Worker()
     drivers: Any = {"a": a}
     crew.start(drivers)
-    a.failing.set_result(None)
-    await asyncio.wait_for(crew.watch(), 5)
+    end(a.failing)
+    with pytest.raises(RuntimeError, match="the driver of a ended"):
+        await asyncio.wait_for(crew.watch(), 5)
