@@ -19,6 +19,9 @@ _KEY = re.compile(rf"\s*({_PATH})\s*=")
 _PARTS = re.compile(_NAME)
 _TOKEN = re.compile(r"""\"\"\"|'''|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[\[\]{}]|\#.*""")
 
+PARTS_MAX = 20
+"""Names with dots between them; behind these no place is told."""
+
 
 def lines_of(text: str) -> dict[str, int]:
     """Return place -> line, counted from 1, of tables and keys: `gateway.site`, `connections[0].units[1].ids`."""
@@ -31,14 +34,14 @@ def lines_of(text: str) -> dict[str, int]:
         header = _HEADER.match(line) if begins else None
         key = _KEY.match(line) if begins else None
         if header is not None:
-            table = _table(_PARTS.findall(header[2]), counts, is_array=header[1] == "[[")
+            table = _table(_PARTS.findall(header[2])[:PARTS_MAX], counts, is_array=header[1] == "[[")
             found.setdefault(table, number)
             if table.endswith("]"):
                 found.setdefault(table[:table.rindex("[")], number)
             continue
         if key is not None:
             place = table
-            for part in _PARTS.findall(key[1]):
+            for part in _PARTS.findall(key[1])[:PARTS_MAX]:
                 place = _joined(place, part)
                 found.setdefault(place, number)
         closing, depth = _rest(line[key.end():] if key is not None else line, closing, depth)
