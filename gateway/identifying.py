@@ -69,6 +69,7 @@ class Identifying:
         for name, driver in self._drivers.items():
             if name not in self._turns or self._turns[name].driver is not driver:
                 self._turns[name] = _Turn(driver, now_s + FIRST_S)
+                self._facts.pop(name, None)  # the same names may stand for other machines now
         gone = self._turns.keys() - self._drivers.keys()
         for name in gone:
             del self._turns[name]
@@ -85,12 +86,15 @@ class Identifying:
         turn, standing = self._turns[name], self._standing
         try:
             slots = standing.roster.device_slots()
-            self._facts[name] = await identity.gather(standing.config, name, turn.driver, slots)
+            facts = await identity.gather(standing.config, name, turn.driver, slots)
         except Exception as error:  # who a device is must never end what counts it; it is asked again
             log.debug("%s was not asked who it is: %s: %s", name, type(error).__name__, error)
             turn.due_s = self._clock_s() + turn.retry_s
             turn.retry_s = min(RETRY_CAP_S, turn.retry_s * 2)
             return False
+        if self._drivers.get(name) is not turn.driver:  # it was exchanged meanwhile
+            return False
+        self._facts[name] = facts
         turn.due_s = self._clock_s() + self._every_s
         turn.retry_s = RETRY_FIRST_S
         return True

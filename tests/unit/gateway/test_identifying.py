@@ -123,6 +123,33 @@ async def test_a_driver_that_was_exchanged_is_asked_anew_and_one_that_went_is_fo
     assert bench.work.report()["devices"] == 0
 
 
+async def test_what_an_exchanged_driver_saw_is_held_against_nobody_any_more(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [device("a")])
+    bench.drivers["line"] = Shows({0: {"vendor_name": "Acme"}})
+    bench.drivers["other"] = Shows(None)
+    await bench.at(0)
+    await bench.at(FIRST_S)
+    assert len(bench.work.report()["findings"]) == 1
+    bench.drivers["line"] = Shows(None)  # another machine, which is not there yet
+    del bench.drivers["other"]  # so what is known is judged again
+    await bench.at(10)
+    assert (bench.work.report()["findings"], bench.work.report()["devices"]) == ([], 0)
+
+
+async def test_what_is_seen_while_a_driver_is_exchanged_is_not_taken(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [device("a")])
+
+    class Slow(Shows):
+        async def identities(self) -> dict[int, dict[str, str]]:
+            bench.drivers["line"] = Shows(None)
+            return {0: {"vendor_name": "Acme"}}
+
+    bench.drivers["line"] = Slow(None)
+    await bench.at(0)
+    await bench.at(FIRST_S)
+    assert bench.told == [] and bench.work.report()["devices"] == 0
+
+
 async def test_many_contradictions_do_not_flood_the_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identifying, "LISTED_MAX", 20)
     bench = Bench(tmp_path, [device(f"d{n}") for n in range(30)])
