@@ -12,7 +12,7 @@ import pytest
 
 from protocols.errors import DeviceError
 from protocols.mqtt.columns import Columns
-from protocols.mqtt.documents import Clock, DocumentTally, Topic
+from protocols.mqtt.documents import MAX_PAYLOAD_BYTES, Clock, DocumentTally, Topic, add_messages
 from protocols.samples import SampleBatch
 from tests.unit.protocols.mqtt.mqtt_recording import json_point
 
@@ -165,3 +165,16 @@ def test_many_documents_are_the_same_both_ways() -> None:
             assert ours is not None and theirs is not None and ours.texts == theirs.texts
             assert rows(ours) == rows(theirs)
     assert 0.6 * MESSAGES < at_once < 0.95 * MESSAGES
+
+
+def test_a_document_beyond_the_limit_is_not_read_whatever_was_learnt() -> None:
+    fast, columns, left = taught(), Columns(), list[bytes]()
+
+    def otherwise(name: bytes, payload: bytes | None, marks: int) -> tuple[int, ...]:
+        left.append(payload or b"")
+        return ()
+
+    body = json.dumps(PLAIN).encode()
+    largest = body + b" " * (MAX_PAYLOAD_BYTES - len(body))
+    assert add_messages([(b"t", largest, 0), (b"t", largest + b" ", 0)], {b"t": fast}, 5, columns, otherwise) == {0, 1}
+    assert (len(columns), left) == (len(POINTERS), [largest + b" "])
