@@ -145,6 +145,7 @@ class OpcUaTable(Section):
     idle_read_s: float | None = None
     timeout_s: float = 5.0
     queue_size: int = 10
+    server_timestamps: bool = False
     server_device: str | None = None
     user_certificate_file: str | None = None
     user_key_file: str | None = None
@@ -441,7 +442,8 @@ def _endpoint(table: OpcUaTable | ModbusTable | MqttTable, where: str, base: Pat
             publishing_interval_ms=table.publishing_interval_ms,
             # A silent device must be asked within every window, whatever the phase: a third of it is soon enough.
             idle_read_s=table.idle_read_s or max(len_s / 3, 0.5), timeout_s=table.timeout_s,
-            queue_size=table.queue_size, user_certificate_file=path(table.user_certificate_file),
+            queue_size=table.queue_size, server_timestamps=table.server_timestamps,
+            user_certificate_file=path(table.user_certificate_file),
             user_key_file=path(table.user_key_file), reads=table.reads, poll_s=table.poll_s, profile=table.profile,
             takeover_file=state / "opcua" / f"{table.name}.json")
         problems = endpoint.problems(where)

@@ -45,10 +45,12 @@ class SampleBatch:
     All columns have shape (n,):
         point_index: point slot, 0 <= index < points of the registry.
         received_ns: UTC nanoseconds, stamped by this gateway, never by the device.
-        source_ns: UTC nanoseconds of the device or server; NO_SOURCE_TIME where the protocol has none.
+        source_ns: UTC nanoseconds of the device, as it tells; NO_SOURCE_TIME where the protocol has none.
         value: exact for booleans and integers up to 2^53; `fingerprint` for the rows listed in `texts`.
         quality: GOOD, UNCERTAIN or BAD, possibly or-ed with NOT_LIVE.
     texts: side table of (row, value as text) for strings, bytes and larger integers, for people, not for counting.
+    server_ns: int64, shape (n,): UTC nanoseconds of the server between device and gateway, 0 where it told none; None
+        where it told none at all (OPC UA: `server_timestamps` asks for it). For people, not for counting.
     """
 
     point_index: NDArray[np.int64]
@@ -57,9 +59,12 @@ class SampleBatch:
     value: NDArray[np.float64]
     quality: NDArray[np.uint8]
     texts: tuple[tuple[int, str], ...] = ()
+    server_ns: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         shape = (self.point_index.size,)
+        if self.server_ns is not None and self.server_ns.shape != shape:
+            raise ValueError(f"SampleBatch.server_ns must be of shape {shape}, got {self.server_ns.shape}")
         for name, dtype in _COLUMNS:
             column = getattr(self, name)
             if column.shape != shape or column.dtype != dtype:

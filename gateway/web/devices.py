@@ -135,6 +135,7 @@ class PointRowNow:
     quality: str | None
     received_s: int | None
     source_ns: int
+    server_ns: int
     stage: str
 
 
@@ -156,7 +157,8 @@ def point_rows(line: Line, cells: Sequence[Cell | None], facts: Facts, slots: Se
             id=point.id, address=point.address, role=point.row["role"], type=point.row["type"] or "", stage=stage,
             value=None if cell is None else _value(cell, point.row["type"], labels.get(point.address, {})),
             quality=quality, received_s=None if cell is None else cell.received_ns // NS_PER_S,
-            source_ns=0 if cell is None else cell.source_ns))
+            source_ns=0 if cell is None else cell.source_ns,
+            server_ns=0 if cell is None else cell.server_ns))
     return rows
 
 

@@ -25,7 +25,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What a point last delivered. Times are UTC ns of the gateway; source_ns 0 where the protocol has none.
+    """What a point last delivered. Times are UTC ns of the gateway; source_ns, server_ns 0 where the protocol has none.
 
     text: of a value that is no number, cut to TEXT_CHARS_MAX. value: None for such a one, and where none are kept.
     """
@@ -35,6 +35,7 @@ class Cell:
     quality: int
     value: float | None
     text: str | None
+    server_ns: int = 0
 
 
 class Live:
@@ -52,6 +53,8 @@ class Live:
         """Shape (devices,): born and not dead (Sparkplug): connected, also while silent."""
         self._received_ns = np.zeros(points, dtype=np.int64)
         self._source_ns = np.zeros(points, dtype=np.int64)
+        self._server_ns = np.zeros(points, dtype=np.int64)
+        self._tells_server_times = False
         self._value = np.zeros(points if values else 0, dtype=np.float64)
         self._quality = np.zeros(points, dtype=np.uint8)
 
@@ -68,6 +71,7 @@ class Live:
         self.heard_ns = _grown(self.heard_ns, devices)
         self.is_online = _grown(self.is_online, devices)
         self._received_ns, self._source_ns = _grown(self._received_ns, points), _grown(self._source_ns, points)
+        self._server_ns = _grown(self._server_ns, points)
         self._value = _grown(self._value, points if self._keeps else 0)
         self._quality = _grown(self._quality, points)
 
@@ -95,6 +99,10 @@ class Live:
         slots = slots[known]
         self._received_ns[slots] = batch.received_ns[known]
         self._source_ns[slots] = batch.source_ns[known]
+        if batch.server_ns is not None:
+            self._server_ns[slots], self._tells_server_times = batch.server_ns[known], True
+        elif self._tells_server_times:
+            self._server_ns[slots] = 0
         self._quality[slots] = batch.quality[known]
         live = batch.quality[known] < NOT_LIVE  # what a broker retained says nothing of the device now
         self.heard_ns[self._owner[slots[live]]] = batch.received_ns[known][live]
@@ -136,7 +144,8 @@ class Live:
             at_ns, text = self._texts.get(slot, (0, None))
             is_text = text is not None and at_ns == received_ns
             found.append(Cell(
-                received_ns=received_ns, source_ns=int(self._source_ns[slot]), quality=int(self._quality[slot]),
+                received_ns=received_ns, source_ns=int(self._source_ns[slot]),
+                server_ns=int(self._server_ns[slot]), quality=int(self._quality[slot]),
                 value=float(self._value[slot]) if self._keeps and not is_text else None,
                 text=text if is_text else None))
         return found

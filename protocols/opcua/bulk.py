@@ -60,6 +60,7 @@ class Layout:
     type_id: int
     has_status: bool
     has_ticks: bool
+    has_server: bool
     record: np.dtype[Any]
     fixed: int
 
@@ -78,7 +79,7 @@ def _layout(key: int, prefix: int) -> Layout:
         (0x20, "server_ps", "<u2")) if mask & bit]
     record = np.dtype(fields)
     head = prefix + 6 if type_id == STRING else 0
-    return Layout(type_id, bool(mask & 0x02), bool(mask & 0x04), record, head + record.itemsize)
+    return Layout(type_id, bool(mask & 0x02), bool(mask & 0x04), bool(mask & 0x08), record, head + record.itemsize)
 
 
 @cache
@@ -164,7 +165,7 @@ class Decoder:
         n = walked.offsets.size
         offsets = walked.offsets + at
         value, status, ticks = np.full(n, np.nan), np.zeros(n, np.uint32), np.zeros(n, np.int64)
-        type_id, texts = np.zeros(n, np.uint8), []
+        server_ticks, type_id, texts = np.zeros(n, np.int64), np.zeros(n, np.uint8), []
         for key, rows in walked.groups:
             layout = _layout(key, prefix)
             starts = offsets[rows]
@@ -182,16 +183,20 @@ class Decoder:
                 status[rows] = records["status"]
             if layout.has_ticks:
                 ticks[rows] = records["ticks"]
+            if layout.has_server:
+                server_ticks[rows] = records["server"]
             texts += [(int(rows[place]), text) for place, text in told]
         if walked.odd.value:
             rows = np.flatnonzero(walked.keys < 0)
             odd = columns.of(walked.odd)
             value[rows], status[rows], ticks[rows], type_id[rows] = odd.value, odd.status, odd.ticks, odd.type_id
+            server_ticks[rows] = odd.server_ticks
             texts += [(int(rows[place]), text) for place, text in odd.texts]
         if len(walked.groups) > 1 or walked.odd.value:
             texts.sort()
         handle = _records(body, np.dtype("<u4"), offsets).astype(np.int64) if prefix else np.arange(n)
-        return Columns(handle=handle, value=value, status=status, ticks=ticks, type_id=type_id, texts=tuple(texts))
+        return Columns(handle=handle, value=value, status=status, ticks=ticks, server_ticks=server_ticks,
+                       type_id=type_id, texts=tuple(texts))
 
     def _texts(self, body: bytes, starts: NDArray[np.int64], lengths: NDArray[np.int32],
                ) -> tuple[NDArray[np.float64], list[tuple[int, str]]]:
@@ -267,6 +272,7 @@ def _of_run(layout: Layout, records: NDArray[Any]) -> Columns:
         handle=records["handle"].astype(np.int64) if has_handle else np.arange(n, dtype=np.int64),
         value=value, status=records["status"].astype(np.uint32) if layout.has_status else np.zeros(n, np.uint32),
         ticks=records["ticks"].astype(np.int64) if layout.has_ticks else np.zeros(n, np.int64),
+        server_ticks=records["server"].astype(np.int64) if layout.has_server else np.zeros(n, np.int64),
         type_id=np.full(n, layout.type_id, np.uint8), texts=tuple(texts))
 
 

@@ -53,20 +53,22 @@ class UndecodableError(Exception):
 class Items:
     """Values in the order of the message. Row i of every list is one value.
 
-    handle: the client handle of a notification, the row itself for a read. ticks: source time, 0 where absent.
-    type_id: built-in type of the value, array or not. texts: (row, text) of what is fingerprinted.
-    undecodable: how many further values were announced and could not be read.
+    handle: the client handle of a notification, the row itself for a read. ticks: source time, server_ticks: server
+    time, 0 where absent. type_id: built-in type of the value, array or not. texts: (row, text) of what is
+    fingerprinted. undecodable: how many further values were announced and could not be read.
     """
 
     handle: list[int] = field(default_factory=list)
     value: list[float] = field(default_factory=list)
     status: list[int] = field(default_factory=list)
     ticks: list[int] = field(default_factory=list)
+    server_ticks: list[int] = field(default_factory=list)
     type_id: list[int] = field(default_factory=list)
     texts: list[tuple[int, str]] = field(default_factory=list)
     undecodable: int = 0
 
-    def add(self, handle: int, value: float, status: int, ticks: int, type_id: int, text: str | None) -> None:
+    def add(self, handle: int, value: float, status: int, ticks: int, type_id: int, text: str | None,
+            server_ticks: int = 0) -> None:
         """Append one row."""
         if text is not None:
             self.texts.append((len(self.value), text))
@@ -74,6 +76,7 @@ class Items:
         self.value.append(value)
         self.status.append(status)
         self.ticks.append(ticks)
+        self.server_ticks.append(server_ticks)
         self.type_id.append(type_id)
 
     def extend(self, other: Items) -> None:
@@ -84,6 +87,7 @@ class Items:
         self.value += other.value
         self.status += other.status
         self.ticks += other.ticks
+        self.server_ticks += other.server_ticks
         self.type_id += other.type_id
 
 
@@ -203,11 +207,15 @@ def data_value(data: bytes, at: int, handle: int, items: Items) -> int:
     if mask & 0x04:
         ticks, = _I64.unpack_from(data, at)
         at += 8
-    # Source picoseconds come before the server time (5.2.2.17); neither is used.
-    at += (2 if mask & 0x10 else 0) + (8 if mask & 0x08 else 0) + (2 if mask & 0x20 else 0)
+    at += 2 if mask & 0x10 else 0  # source picoseconds come before the server time (5.2.2.17); none are used
+    server_ticks = 0
+    if mask & 0x08:
+        server_ticks, = _I64.unpack_from(data, at)
+        at += 8
+    at += 2 if mask & 0x20 else 0
     if at > len(data):
         raise UndecodableError("DataValue is cut")
-    items.add(handle, float(value), status, ticks, type_id, text)
+    items.add(handle, float(value), status, ticks, type_id, text, server_ticks)
     return at
 
 

@@ -22,14 +22,15 @@ class Columns:
     """`Items` as arrays, each of shape (n,). Row i of every array is one value, in the order of the message.
 
     handle: int64, the client handle of a notification, the row itself for a read. value: float64. status: uint32.
-    ticks: int64, source time, 0 where absent. type_id: uint8. texts: (row, text) of what is fingerprinted.
-    undecodable: how many further values were announced and could not be read.
+    ticks: int64, source time, server_ticks: server time, 0 where absent. type_id: uint8. texts: (row, text) of what
+    is fingerprinted. undecodable: how many further values were announced and could not be read.
     """
 
     handle: NDArray[np.int64]
     value: NDArray[np.float64]
     status: NDArray[np.uint32]
     ticks: NDArray[np.int64]
+    server_ticks: NDArray[np.int64]
     type_id: NDArray[np.uint8]
     texts: tuple[tuple[int, str], ...] = ()
     undecodable: int = 0
@@ -43,6 +44,7 @@ def of(items: Items) -> Columns:
     return Columns(
         handle=np.array(items.handle, dtype=np.int64), value=np.array(items.value, dtype=np.float64),
         status=np.array(items.status, dtype=np.uint32), ticks=np.array(items.ticks, dtype=np.int64),
+        server_ticks=np.array(items.server_ticks, dtype=np.int64),
         type_id=np.array(items.type_id, dtype=np.uint8), texts=tuple(items.texts), undecodable=items.undecodable)
 
 
@@ -61,6 +63,7 @@ def joined(parts: list[Columns], *, handles_of_reads: bool = False) -> Columns:
     return Columns(
         handle=handle, value=np.concatenate([part.value for part in parts]),
         status=np.concatenate([part.status for part in parts]), ticks=np.concatenate([part.ticks for part in parts]),
+        server_ticks=np.concatenate([part.server_ticks for part in parts]),
         type_id=np.concatenate([part.type_id for part in parts]), texts=tuple(texts),
         undecodable=sum(part.undecodable for part in parts))
 
@@ -77,7 +80,7 @@ def has_overflow(status: NDArray[np.uint32]) -> NDArray[np.bool_]:
     return overflow
 
 
-def source_ns_of(ticks: NDArray[np.int64]) -> NDArray[np.int64]:
+def time_ns_of(ticks: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return UTC nanoseconds since 1970; 0 (absent) stays 0, and times no int64 can hold are moved to its ends.
 
     A device whose clock stands at 1970-01-01T00:00:00 has a source time, a bad one: it becomes 1 ns, not absent.
@@ -101,17 +104,18 @@ def batch_of(columns: Columns, point_index: NDArray[np.int64], received_ns: int,
         received_ns: when the response arrived here.
     Returns: the batch of k <= n samples, and the positions in `point_index` they belong to, shape (k,).
     """
-    handle, ticks, value, status, texts = (
-        columns.handle, columns.ticks, columns.value, columns.status, columns.texts)
+    handle, ticks, value, status, texts, server = (
+        columns.handle, columns.ticks, columns.value, columns.status, columns.texts, columns.server_ticks)
     if handle.size and handle.max() >= point_index.size:
         keep = handle < point_index.size
         moved = np.cumsum(keep) - 1
         texts = tuple((int(moved[row]), text) for row, text in texts if keep[row])
-        handle, ticks, value, status = handle[keep], ticks[keep], value[keep], status[keep]
+        handle, ticks, value, status, server = handle[keep], ticks[keep], value[keep], status[keep], server[keep]
     batch = SampleBatch(
         point_index=point_index[handle], received_ns=np.full(handle.size, received_ns, dtype=np.int64),
-        source_ns=source_ns_of(ticks), value=value,
-        quality=quality_of(status) if status.any() else np.zeros(handle.size, dtype=np.uint8), texts=texts)
+        source_ns=time_ns_of(ticks), value=value,
+        quality=quality_of(status) if status.any() else np.zeros(handle.size, dtype=np.uint8), texts=texts,
+        server_ns=time_ns_of(server) if server.any() else None)
     return batch, handle
 
 
@@ -119,4 +123,4 @@ def same(one: Columns, other: Columns) -> bool:
     """Whether two columns hold the same, bit for bit; any two NaN are the same."""
     return (one.texts, one.undecodable) == (other.texts, other.undecodable) and all(
         np.array_equal(getattr(one, name), getattr(other, name), equal_nan=name == "value")
-        for name in ("handle", "value", "status", "ticks", "type_id"))
+        for name in ("handle", "value", "status", "ticks", "server_ticks", "type_id"))

@@ -216,7 +216,8 @@ class OpcUaDriver:
         """Open a channel to a server whose certificate is trusted, without a session."""
         end = self._endpoint
         client = GuardedClient(end)
-        link = Link(client=client, server_certificate=None, wanted_profile=end.profile)
+        times = ua.TimestampsToReturn.Both if end.server_timestamps else ua.TimestampsToReturn.Source
+        link = Link(client=client, server_certificate=None, wanted_profile=end.profile, timestamps=times)
         try:
             if end.is_secured:
                 own = await asyncio.to_thread(own_certificate, end.pki_dir)

@@ -52,6 +52,7 @@ class OpcUaEndpoint:
     keeps per point between two notifications. user_certificate_file, user_key_file: a certificate (DER or PEM) and its
     key (PEM) as the user's identity. reads: subscription, or polling every `poll_s`, as are points beyond the number of
     items that the server takes. profile: kind of server, of profiles.py, or auto for what its BuildInfo says.
+    server_timestamps: whether the server's own time of each value is asked for, beside that of its source.
     takeover_file: remembers the session, so that the gateway after one that was killed takes it over.
     """
 
@@ -74,6 +75,7 @@ class OpcUaEndpoint:
     idle_read_s: float = 20.0
     timeout_s: float = 5.0
     queue_size: int = 10
+    server_timestamps: bool = False
 
     @property
     def is_secured(self) -> bool:

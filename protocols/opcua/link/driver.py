@@ -52,6 +52,7 @@ class Link:
     client: GuardedClient
     server_certificate: bytes | None
     wanted_profile: str = profiles.AUTO
+    timestamps: ua.TimestampsToReturn = ua.TimestampsToReturn.Source
     profile: profiles.Profile = profiles.UNKNOWN
     item_batch: int = profiles.BATCH_UNKNOWN
     read_batch: int = profiles.BATCH_UNKNOWN
@@ -92,7 +93,7 @@ class Link:
         while start < len(nodes):
             part = nodes[start:start + self.read_batch]
             request = ua.ReadRequest()
-            request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
+            request.Parameters.TimestampsToReturn = self.timestamps
             request.Parameters.NodesToRead = [
                 ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value, IndexRange=index_range or None)
                 for node, index_range in part]
@@ -115,7 +116,7 @@ class Link:
         """Encode the requests that read known addresses, to be sent again and again until `epoch` is another."""
         parts = []
         for part in session.batches(range(len(addresses)), self.read_batch):
-            parameters = ua.ReadParameters(TimestampsToReturn=ua.TimestampsToReturn.Source)
+            parameters = ua.ReadParameters(TimestampsToReturn=self.timestamps)
             parameters.NodesToRead = [
                 ua.ReadValueId(NodeId=self.node_id(addresses[place]), AttributeId=ua.AttributeIds.Value,
                                IndexRange=addresses[place].index_range or None) for place in part]
@@ -261,7 +262,7 @@ class Link:
             part = items[len(statuses):len(statuses) + self.item_batch]
             parameters = ua.CreateMonitoredItemsParameters()
             parameters.SubscriptionId = self.subscription.id
-            parameters.TimestampsToReturn = ua.TimestampsToReturn.Source
+            parameters.TimestampsToReturn = self.timestamps
             parameters.ItemsToCreate = [self._item(handle, address) for handle, address in part]
             try:
                 results = await self.client.our_session.create_monitored_items(parameters)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -97,3 +99,12 @@ def test_a_birth_lasts_until_the_death() -> None:
     assert (live.is_online.tolist(), live.heard_ns.tolist()) == ([False, True], [0, 5])
     live.offline([1], 6)
     assert live.is_online.tolist() == [False, False]
+
+
+def test_the_time_of_a_server_stays_as_long_as_servers_tell_theirs() -> None:
+    live = Live(2, OWNER)
+    told = batch([(1, 10, 1.5, GOOD), (2, 11, 2.5, GOOD)])
+    live.samples(replace(told, server_ns=np.array([8, 0], dtype=np.int64)))
+    assert [cell and cell.server_ns for cell in live.cells([0, 1, 2])] == [None, 8, 0]
+    live.samples(batch([(1, 12, 1.5, GOOD)]))
+    assert [cell and cell.server_ns for cell in live.cells([1, 2])] == [0, 0]

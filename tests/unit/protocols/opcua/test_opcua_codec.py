@@ -118,7 +118,7 @@ def test_agrees_with_asyncuas_own_decoder_on_a_large_notification() -> None:
     (change,) = theirs.NotificationMessage.NotificationData
     assert ours.items.value == [item.Value.Value.Value for item in change.MonitoredItems]
     assert ours.items.handle == [item.ClientHandle for item in change.MonitoredItems]
-    ns = columns.source_ns_of(np.array(ours.items.ticks))
+    ns = columns.time_ns_of(np.array(ours.items.ticks))
     assert set(ns.tolist()) == {int(TIME.timestamp()) * 10**9 + 123_456_000}
 
 
@@ -246,7 +246,7 @@ def test_overflow_needs_the_info_type_of_a_data_value(status: int, overflow: boo
 
 def test_source_times_at_the_ends_of_the_calendar() -> None:
     ticks = [0, columns.EPOCH_TICKS, columns.EPOCH_TICKS + 1, 1, 2**63 - 1, -2**63]
-    ns = columns.source_ns_of(np.array(ticks, dtype=np.int64)).tolist()
+    ns = columns.time_ns_of(np.array(ticks, dtype=np.int64)).tolist()
     assert ns[:3] == [NO_SOURCE_TIME, 1, 100]
     assert ns[3] < -9 * 10**18
     assert ns[4] > 9 * 10**18

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from asyncua import ua as _ua
+from asyncua.common.utils import Buffer
+from asyncua.ua.ua_binary import struct_from_binary
 
 from protocols.opcua import session
 from protocols.opcua.driver import OpcUaDriver
@@ -174,3 +176,45 @@ async def test_the_time_is_the_servers_own(plant: Plant, tmp_path: Path) -> None
     finally:
         await link.close()
     assert told is not None and abs(told - datetime.fromtimestamp(time.time(), UTC)) < timedelta(seconds=4)
+
+
+@pytest.mark.parametrize("reads", ["subscription", "polling"])
+async def test_the_times_of_source_server_and_receipt_are_kept_apart(
+        plant: Plant, tmp_path: Path, reads: str) -> None:
+    source = datetime(2026, 1, 2, tzinfo=UTC)
+    await plant.nodes["a"].write_value(ua.DataValue(ua.Variant(5.0, ua.VariantType.Double), SourceTimestamp=source))
+    sink, before_ns = Recorder(), time.time_ns()
+    asked = endpoint(plant.port, tmp_path, reads=reads, poll_s=0.1, server_timestamps=True)
+    async with running(OpcUaDriver(asked, plant.points(["a"]), sink, clock_ns=lambda: 7)):
+        await until(lambda: sink.batches)
+    first = sink.batches[0]
+    assert first.source_ns.tolist() == [int(source.timestamp()) * 10**9]
+    assert first.received_ns.tolist() == [7]
+    assert first.server_ns is not None
+    assert before_ns - 60 * 10**9 < first.server_ns[0] <= time.time_ns(), "this server tells when it answers"
+
+
+@pytest.mark.parametrize(("wanted", "asked"), [(True, "Both"), (False, "Source")])
+async def test_the_time_of_the_server_is_asked_for_where_that_is_wanted(
+        plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool, asked: str) -> None:
+    """asyncua's server tells it unasked, so the requests are looked at."""
+    seen: list[str] = []
+    monitor = GuardedSession.create_monitored_items
+
+    async def watched(self: GuardedSession, parameters: Any) -> Any:
+        seen.append(parameters.TimestampsToReturn.name)
+        return await monitor(self, parameters)
+
+    monkeypatch.setattr(GuardedSession, "create_monitored_items", watched)
+    sink = Recorder()
+    driver = OpcUaDriver(endpoint(plant.port, tmp_path, server_timestamps=wanted), plant.points(["a"]), sink)
+    async with running(driver):
+        await until(lambda: sink.batches)
+        link = await driver._open()
+        try:
+            await link.learn()
+            _, request, _ = link.prepare([plant.points(["a"])[0].address]).parts[0]
+        finally:
+            await link.close()
+    assert seen == [asked]
+    assert struct_from_binary(ua.ReadParameters, Buffer(request)).TimestampsToReturn.name == asked
