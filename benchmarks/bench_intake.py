@@ -173,11 +173,11 @@ def prepared(folder: Path) -> tuple[list[Load], int]:
 
 
 @contextlib.contextmanager
-def listening(command: Command) -> Iterator[tuple[int, int]]:
-    """Run a server on the core of processes under test; give its process id and its port."""
+def listening(command: Command, *, core: int | None = None) -> Iterator[tuple[int, int]]:
+    """Run a server, on the core of processes under test unless told; give its process id and its port."""
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors,
-                                   text=True, preexec_fn=on_core(cores()[1]))
+                                   text=True, preexec_fn=on_core(cores()[1] if core is None else core))
         try:
             assert process.stdout is not None
             line = process.stdout.readline().strip()

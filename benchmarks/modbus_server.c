@@ -1,5 +1,6 @@
-/* A Modbus TCP server that is never the limit: function 3 only, any number of requests in flight, one epoll loop.
- * Register r of every unit holds r. Prints the port it listens on. modbus_server [PORT] */
+/* A Modbus TCP server that is never the limit: any number of requests in flight, one epoll loop. Function 3, no other.
+ * Register r of every unit holds r; with PERIOD_MS one more after every period, up to 255 more, and r again. Prints the
+ * port it listens on. modbus_server [PORT [PERIOD_MS]] */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -8,14 +9,16 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { FDS = 4096, IN = 12 * 256, OUT = 259 * 256, REGISTERS = 65536 };
+enum { FDS = 4096, IN = 12 * 256, OUT = 259 * 256, REGISTERS = 65536, STEPS = 256 };
 
 struct peer { size_t have; uint8_t in[IN]; };
 
 static struct peer *peers[FDS];
-static uint8_t memory[2 * (REGISTERS + 256)];
+static uint8_t memory[2 * (REGISTERS + STEPS + 256)];
+static unsigned period_ms;
 static uint8_t out[OUT];
 
 static int send_all(int fd, const uint8_t *data, size_t size) {
@@ -28,20 +31,34 @@ static int send_all(int fd, const uint8_t *data, size_t size) {
     return 1;
 }
 
+/* By how much all registers are larger now. */
+static unsigned step(void) {
+    struct timespec now;
+    if (!period_ms) return 0;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (now.tv_sec * 1000ull + now.tv_nsec / 1000000) / period_ms % STEPS;
+}
+
 /* Answer every whole request that has arrived. Returns 0 when the peer is to be dropped. */
 static int serve(int fd, struct peer *p) {
     ssize_t n = recv(fd, p->in + p->have, IN - p->have, 0);
     if (n <= 0) return 0;
     p->have += n;
-    size_t at = 0, filled = 0;
-    for (; p->have - at >= 12; at += 12) {
+    size_t at = 0, filled = 0, more = step();
+    for (; p->have - at >= 8 && p->have - at >= 6u + p->in[at + 5]; at += 6 + p->in[at + 5]) {
         const uint8_t *q = p->in + at;
         unsigned address = q[8] << 8 | q[9], count = q[10] << 8 | q[11];
-        if (q[5] != 6 || q[7] != 3 || count < 1 || count > 125) return 0;
         uint8_t *r = out + filled;
         memcpy(r, q, 4);
+        if (q[5] < 2) return 0;
+        if (q[7] != 3) { /* what a device answers that tells no nameplate */
+            r[4] = 0, r[5] = 3, r[6] = q[6], r[7] = q[7] | 0x80, r[8] = 1;
+            filled += 9;
+            continue;
+        }
+        if (q[5] != 6 || count < 1 || count > 125) return 0;
         r[4] = 0, r[5] = 3 + 2 * count, r[6] = q[6], r[7] = 3, r[8] = 2 * count;
-        memcpy(r + 9, memory + 2 * address, 2 * count);
+        memcpy(r + 9, memory + 2 * (address + more), 2 * count);
         filled += 9 + 2 * count;
     }
     memmove(p->in, p->in + at, p->have - at);
@@ -50,7 +67,8 @@ static int serve(int fd, struct peer *p) {
 }
 
 int main(int argc, char **argv) {
-    for (int i = 0; i < REGISTERS; i++) memory[2 * i] = i >> 8, memory[2 * i + 1] = i;
+    for (int i = 0; i < REGISTERS + STEPS; i++) memory[2 * i] = i >> 8, memory[2 * i + 1] = i;
+    period_ms = argc > 2 ? atoi(argv[2]) : 0;
     int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(argc > 1 ? atoi(argv[1]) : 0),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

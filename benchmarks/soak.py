@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +149,13 @@ def soak(folder: Path, length_s: float) -> int:
                 process.wait()
 
 
-def start_plant(out: Path, name: str, *, seed: int, at_s: float) -> subprocess.Popen[bytes]:
-    """Start one plant and wait until it is ready."""
+def start_plant(out: Path, name: str, *, seed: int, at_s: float | None) -> subprocess.Popen[bytes]:
+    """Start one plant and wait until it is ready. at_s: when its first restart comes, None for no restarts."""
     out.mkdir(parents=True, exist_ok=True)
     devices, connections = PLANTS[name]
     faults = "".join(
         f'[[faults]]\nkind = "restart"\nconnection = "{connection}"\nat_s = {at_s}\nfor_s = {AWAY_S}\n'
-        f"repeat_s = {RESTART_S * len(PLANTS)}\n" for connection in connections)
+        f"repeat_s = {RESTART_S * len(PLANTS)}\n" for connection in (connections if at_s is not None else ()))
     # the first restart comes when all are there
     (out / "plant.toml").write_text(
         f"[plant]\nseed = {seed}\n[devices]\n{devices}dead = 0\nheartbeat_only = 0\nreached_twice = 0\n"
@@ -169,23 +170,27 @@ def start_plant(out: Path, name: str, *, seed: int, at_s: float) -> subprocess.P
     return plant
 
 
-def write_gateway(folder: Path) -> Path:
-    """Join the ledgers of the plants into one gateway, and enrol it without a platform."""
+def write_gateway(folder: Path, *, more: str = "", devices: Sequence[str] = (), points: Sequence[str] = (),
+                  enrol: Sequence[str] = ("--self",)) -> Path:
+    """Join the ledgers of the plants into one gateway, and enrol it, without a platform by default.
+
+    more: further tables of its file; devices, points: further rows of its ledger.
+    """
     uscc = json.loads((folder / "opc_ua" / "plant.json").read_text(encoding="utf-8"))["uscc"]
     home = folder / "gateway"
     shutil.rmtree(home, ignore_errors=True)
     tallystick("init", home, "--uscc", uscc)
-    for file in ("devices.csv", "points.csv"):
+    for file, others in (("devices.csv", devices), ("points.csv", points)):
         texts = [(folder / name / file).read_text(encoding="utf-8").splitlines() for name in PLANTS]
-        rows = [texts[0][0], *(row for text in texts for row in text[1:])]
+        rows = [texts[0][0], *(row for text in texts for row in text[1:]), *others]
         (home / file).write_text("\n".join(rows) + "\n", encoding="utf-8")
     connections = "\n".join((folder / name / "connections.toml").read_text(encoding="utf-8") for name in PLANTS)
     # simulated servers share the machine with the gateway: a slow answer is not a lost one here
     connections = re.sub(r"(?m)^timeout_s = .*$", f"timeout_s = {TIMEOUT_S}", connections)
     config = home / "gateway.toml"
     config.write_text(f'[gateway]\nsite = "soak"\nuscc = "{uscc}"\nledger_date = 2026-11-01\n'
-                      f"[window]\nlen_s = {WINDOW_S}\ngrace_ms = 1000\n\n{connections}", encoding="utf-8")
-    tallystick("enrol", config, "--self")
+                      f"[window]\nlen_s = {WINDOW_S}\ngrace_ms = 1000\n\n{more}\n{connections}", encoding="utf-8")
+    tallystick("enrol", config, *enrol)
     return config
 
 
@@ -210,18 +215,25 @@ def look_on(folder: Path, gateway: subprocess.Popen[bytes], plants: list[subproc
     return most
 
 
+def entries(home: Path) -> Iterator[Mapping[str, Any]]:
+    """Read the log of a gateway that has ended."""
+    from gateway.commissioning.state import State
+    from gateway.sealing.disk import RealDisk
+    from gateway.sealing.journal import Journal
+
+    journal = Journal(RealDisk(State(home / "state").journal_dir), writable=False)
+    yield from map(journal.entry, range(journal.size))
+
+
 def received(home: Path) -> tuple[Counter[str], int]:
     """Return what the sealed windows say, summed, and the number of windows."""
     from gateway.commissioning.state import State
-    from gateway.sealing.disk import RealDisk
-    from gateway.sealing.journal import STOPPED, Journal
+    from gateway.sealing.journal import STOPPED
 
     state = State(home / "state")
-    journal = Journal(RealDisk(state.journal_dir), writable=False)
     found: Counter[str] = Counter()
     windows = 0
-    for seq in range(journal.size):
-        entry = journal.entry(seq)
+    for entry in entries(home):
         if entry["type"] == "window":
             windows += 1
             samples = entry["samples"]
