@@ -20,7 +20,7 @@ from tests.support.platform_process import tallystick
 from tests.support.processes import processes_that_name, until
 from tests.support.programs import need
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(400)
 
 PRODUCTS = {"demo.tally", "policy.json", "anchor", "report.html", "plant.json"}
 CHEATS = {"bit": "entry.altered", "deleted": "tile.missing", "resigned": "note.unsigned"}
@@ -80,7 +80,7 @@ def test_an_interrupted_demo_leaves_nothing_running(factories: list[Demo], tmp_p
     try:
         for demo, first, second in demos:
             gateway = demo.out / "logs" / "gateway.log"
-            until(lambda log=gateway: log.exists() and log.stat().st_size, "the gateway runs", deadline_s=90)
+            until(lambda log=gateway: log.exists() and log.stat().st_size, "the gateway runs", deadline_s=240)
             assert len(processes_that_name(str(demo.out))) >= 5, "demo, plant, witness, platform, gateway"
             demo.process.send_signal(first)
             time.sleep(0.2)  # a hand's pause

@@ -19,7 +19,7 @@ from tallystick.words.lookup import Words
 from tests.support.platform_process import tallystick
 from tests.support.warm import Warm
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(500)
 
 WHY = {("not_counted", "no_valid_data"): 8, ("not_counted", "heartbeat_only"): 3,
        ("not_counted", "duplicate_identity"): 5, ("not_counted", "parent_or_child"): 2,

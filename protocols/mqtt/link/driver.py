@@ -72,7 +72,7 @@ class Client(paho.Client):
         except BlockingIOError:
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         except OSError as error:
-            self.read_error = error
+            self.read_error = error.with_traceback(None)  # which refers to us, and we to it
             data = b""
         if not data:
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
