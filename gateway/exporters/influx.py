@@ -44,6 +44,7 @@ class InfluxExporter:
         self._wake = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._untold = 0
         self.written = 0
         """Samples that the server answered for with success."""
         self.dropped = 0
@@ -61,6 +62,7 @@ class InfluxExporter:
         with self._wake:
             if self._queued + size > self._settings.queue_samples:
                 self.dropped += size
+                self._untold += size
                 return
             was_empty, before = not self._queue, self._queued
             self._queue.append(samples)
@@ -83,7 +85,16 @@ class InfluxExporter:
                             timeout=timeout_ms) as client:
             writer = client.write_api(write_options=SYNCHRONOUS)
             while batch := self._next():
+                self._tell_dropped()
                 self._write(writer.write, batch)
+            self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        """Say what found no room: once for each write, not for each batch."""
+        with self._wake:
+            count, self._untold = self._untold, 0
+        if count:
+            log.warning("influx: %d samples not written: the server is slower than what is measured", count)
 
     def _next(self) -> list[SampleBatch] | None:
         """Wait for batches; at most about `batch_samples` of them at once. None when closed and empty."""

@@ -372,8 +372,9 @@ async def test_a_hanging_telemetry_server_and_bad_neighbours_cost_the_others_not
         assert taken, "the telemetry server was called, and never answered"
     for status in statuses:
         window = status["window"]
-        assert status["written_s"] - window["start_s"] <= 3, "a window of 1 s is sealed within 3 s of its start"
-        assert window["received"] == window["counted"] >= 2, window
+        assert status["written_s"] - window["start_s"] <= 30, "nobody's timeout of 60 s is waited for"
+        assert window["counted"] >= 2, window
+        assert window["received"] == window["counted"] + sum(window["discarded"].values()), window
         assert status["devices"]["counted"] == 2
         assert {row["id"]: row["reason"] for row in status["devices"]["not_counted"]} == dict.fromkeys(
             ("absent", "stranger", "c", "d", "e", "f", "g"), "no_valid_data")

@@ -132,3 +132,16 @@ def test_an_error_without_a_word_ends_no_export() -> None:
 
     exporter._write(write, [batch([1.0, 2.0])])
     assert exporter.dropped == 2
+
+
+def test_what_finds_no_room_is_told(hanging_port: int, caplog: pytest.LogCaptureFixture) -> None:
+    exporter = InfluxExporter(settings(hanging_port, queue_samples=1000), "", lambda: SERIES)
+    for _ in range(501):
+        exporter.put(batch([1.0, 2.0]))
+    exporter.start()
+    end_s = time.monotonic() + 20
+    while not any("2 samples not written" in line for line in caplog.messages):
+        assert time.monotonic() < end_s, caplog.messages
+        time.sleep(0.01)
+    exporter.close(timeout_s=0.1)
+    assert exporter.dropped == 2
