@@ -265,7 +265,7 @@ async def collecting(driver: AnyDriver) -> AsyncIterator[None]:
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, CLOSE_S + 1.0)  # the machine may be busy
+            await asyncio.wait_for(task, CLOSE_S + 10.0)  # the machine may be busy
     end_s = time.monotonic() + WAIT_S
     while left := [*(name for one in asyncio.all_tasks() - tasks - {task}
                      if (name := str(one.get_coro())).startswith(OF_DRIVERS)),

@@ -87,7 +87,7 @@ async def test_mqtt_messages(case: str, tmp_path: Path) -> None:
     need("tshark")
     bench, capture = await recorded(tmp_path, case)
     kinds = numbers(shown(capture, bench.wire.port, "mqtt", "mqtt", "mqtt.msgtype"))
-    assert kinds[CONNECT] == 2
+    assert kinds[CONNECT] >= 2
     assert kinds[SUBSCRIBE] >= 2
     published = [topic for row in shown(capture, bench.wire.port, "mqtt", f"mqtt.msgtype == {PUBLISH}", "mqtt.topic")
                  for topic in row[0].split(",")]
