@@ -31,7 +31,7 @@ demo: $(VENV)/.demo
 	$(BIN)/tallystick demo --out "$(OUT)" $(if $(SEED),--seed $(SEED)) $(if $(BROKER),--broker $(BROKER)) $(if $(LANG_),--lang $(LANG_))
 
 test: check
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
