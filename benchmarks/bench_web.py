@@ -64,8 +64,8 @@ def beside_counting(plant: WebPlant) -> None:
     poll = PollBatch(block=block, received_ns=now_ns, value=draw.normal(size=125), missing=np.array([], dtype=np.int64))
     for name, batch in (("samples, 100 rows", samples(100)), ("samples, 10 000 rows", samples(10_000)),
                         ("poll, 125 points", poll)):
-        counted = cpu_ms(lambda batch=batch: windows.samples(batch), BATCHES)  # type: ignore[misc]
-        shown = cpu_ms(lambda batch=batch: live.samples(batch), BATCHES)  # type: ignore[misc]
+        counted = cpu_ms(lambda batch=batch: windows.samples(batch), BATCHES)  # type: ignore[misc]  # a default has no type
+        shown = cpu_ms(lambda batch=batch: live.samples(batch), BATCHES)  # type: ignore[misc]  # nor has this one
         print(f"{name:24} counting {counted[0] * 1e3:8.1f} us   last values {shown[0] * 1e3:8.1f} us   "
               f"{shown[0] / counted[0]:.2f} of counting")
 

@@ -162,7 +162,7 @@ async def serve(settings: argparse.Namespace) -> None:
     rng = random.Random(1)
     Replayer.settings = settings
     Replayer.kinds = ["d", *(rng.choice(MIXED if settings.mixed else "d") for _ in range(settings.items - 1))]
-    server_module.UaProcessor = Replayer  # type: ignore[misc]
+    server_module.UaProcessor = Replayer  # type: ignore[misc]  # asyncua has no other way in
     server = Server()
     await server.init()
     server.set_endpoint("opc.tcp://127.0.0.1:0/bench")

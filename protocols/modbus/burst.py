@@ -96,15 +96,14 @@ class Burst:
                 DeviceError(self._problem("modbus.timeout", unit=unit, timeout_s=self._timeout_s)))
 
 
-class Tap(asyncio.Protocol):
+class _Tapped(asyncio.BaseProtocol):
     """Between a transport and the protocol that opened it. burst: who gets the bytes; None: the protocol."""
 
     def __init__(self, below: Any) -> None:
         self.burst: Burst | None = None
         self._below = below
 
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
+    def _pass_on(self, data: bytes) -> None:
         if self.burst is None:
             self._below.data_received(data)
         else:
@@ -119,12 +118,19 @@ class Tap(asyncio.Protocol):
         self._below.connection_lost(exc)
 
 
-class BufferedTap(asyncio.BufferedProtocol):
+class Tap(_Tapped, asyncio.Protocol):
+    """For loops that have the bytes at hand, as uvloop has."""
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        self._pass_on(data)
+
+
+class BufferedTap(_Tapped, asyncio.BufferedProtocol):
     """The same into a buffer of its own: asyncio's own loop makes 256 kB anew for each reply otherwise."""
 
     def __init__(self, below: Any) -> None:
-        self.burst: Burst | None = None
-        self._below = below
+        super().__init__(below)
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -133,19 +139,7 @@ class BufferedTap(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio.BufferedProtocol."""
-        data = bytes(self._buffer[:nbytes])
-        if self.burst is None:
-            self._below.data_received(data)
-        else:
-            self.burst.received(data)
-
-    def eof_received(self) -> bool | None:
-        """See asyncio.BufferedProtocol."""
-        return bool(self._below.eof_received())
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.BufferedProtocol."""
-        self._below.connection_lost(exc)
+        self._pass_on(bytes(self._buffer[:nbytes]))
 
 
 def tapped(transport: Any, below: Any) -> Tap | BufferedTap:

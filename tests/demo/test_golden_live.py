@@ -45,7 +45,7 @@ class Quick(Golden):
 
     def tallystick(self, name: str, *words: str | Path) -> None:
         with (self.logs / f"{name}.log").open("ab") as errors:
-            self._running[name] = plants().start(words, out=None, err=errors.fileno())  # type: ignore[assignment]
+            self._running[name] = plants().start(words, out=None, err=errors.fileno())  # type: ignore[assignment]  # used as a Popen is
 
 
 @pytest.fixture(scope="module")
