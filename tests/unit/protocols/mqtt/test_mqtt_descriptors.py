@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -18,19 +20,22 @@ OPEN = Path("/proc/self/fd")
 
 
 @pytest.mark.skipif(not OPEN.is_dir(), reason="the kernel does not list open files here")
-@pytest.mark.parametrize("listens", [False, True])
-async def test_attempts_leave_nothing_open(listens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("broker", ["absent", "hangs up", "resets"])
+async def test_attempts_leave_nothing_open(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the help of the cyclic collector: nobody knows when it comes."""
     monkeypatch.setattr(mqtt, "BACKOFF_FIRST_S", 0.01)
     monkeypatch.setattr(mqtt, "BACKOFF_CAP_S", 0.01)
     attempts = 0
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if broker == "resets":  # what was sent is thrown away, and the next read is an error
+            await reader.read(1)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.close()
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    if not listens:
+    if broker == "absent":
         server.close()
         await server.wait_closed()
     made = Link
