@@ -150,6 +150,18 @@ def test_what_two_devices_show_or_contradict_is_nobodys(tmp_path: Path) -> None:
     assert bases(held) == ["address"] * 3
 
 
+@pytest.mark.parametrize("shown", [
+    {"serial": "SN-5555"}, {"product_instance_uri": "urn:plc"}, {"mac": "00:11:22:33:44:55", "unit": "7"},
+], ids=["serial", "uri", "mac and unit"])
+def test_what_machines_of_one_controller_show_alike_is_the_controllers_and_told_of_none(
+        tmp_path: Path, shown: dict[str, str]) -> None:
+    config = loaded(tmp_path, [device("plc"), device("a", parent="plc"), device("b", parent="plc")])
+    facts = [seen("a", **shown), seen("b", **shown)]
+    assert identity.findings(config, facts) == []
+    assert bases(evolved(config, None, facts)) == ["address"] * 3
+    assert bases(evolved(config, None, facts[:1])) == ["address", "read", "address"]
+
+
 def test_mac_and_unit_are_learnt_together_or_not_at_all(tmp_path: Path) -> None:
     config = loaded(tmp_path, [device("a"), device("b")])
     held = evolved(config, None, [seen("a", mac="00:11:22:33:44:55", unit="7"), seen("b", mac="00:11:22:33:44:56")])
