@@ -1,0 +1,214 @@
+"""Many equal objects as columns. A hundred thousand points take kilobytes each as objects, and some fifty bytes here.
+
+    Packed([Point(...), ...])    a sequence like the tuple that it was made of; each object is made when it is asked for
+    packed[20:145]               a view of the same columns, for a read that serves some of the points
+
+A column is kept as what takes least: one value, a byte for each that points into a short list of values, machine
+numbers, or UTF-8 one behind the other. What fits none of it stays a tuple of objects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import Any, Generic, TypeVar, overload
+
+T = TypeVar("T")
+FEW = 4
+"""Values are few where on average each is there so many times: then a list of them and places in it take less."""
+
+CODES_MAX = 1 << 16
+INT32_MAX = 2**31 - 1
+
+
+class Texts(Sequence[str]):
+    """Texts one behind the other: their UTF-8 and where each one ends, instead of an object of 49 bytes and more."""
+
+    __slots__ = ("_data", "_ends")
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+        self._data = b"".join(parts)
+        ends = array("I", [0])
+        at = 0
+        for part in parts:
+            at += len(part)
+            ends.append(at)
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        return self._data[self._ends[i]:self._ends[i + 1]].decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        data, begin = self._data, 0
+        for end in self._ends[1:]:
+            yield data[begin:end].decode("utf-8", "surrogatepass")
+            begin = end
+
+
+class Packed(Sequence[T], Generic[T]):
+    """Frozen dataclasses of one class, as columns. Equal to any sequence of equal objects; one without end is none.
+
+    An object is made by its constructor, so what it checks is checked again: keep that cheap.
+    """
+
+    __slots__ = ("_columns", "_kind", "_names", "_range")
+
+    def __init__(self, items: Iterable[T]) -> None:
+        """Take objects over. Raises: TypeError unless all are of one dataclass."""
+        held = list(items)
+        kinds = {type(item) for item in held}
+        if len(kinds) > 1 or not all(map(dataclasses.is_dataclass, kinds)):
+            raise TypeError(f"one dataclass is packed at a time, not {sorted(kind.__name__ for kind in kinds)}")
+        self._kind: type[T] | None = next(iter(kinds), None)
+        self._names = tuple(field.name for field in dataclasses.fields(self._kind)) if self._kind else ()  # type: ignore[arg-type]  # a dataclass
+        self._columns = tuple(_column([getattr(item, name) for item in held]) for name in self._names)
+        self._range = range(len(held))
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Packed[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Packed[T]:
+        if isinstance(index, slice):
+            view: Packed[T] = Packed.__new__(Packed)
+            view._kind, view._names, view._columns = self._kind, self._names, self._columns
+            view._range = self._range[index]
+            return view
+        at = self._range[index]
+        assert self._kind is not None, "it holds one"
+        return self._kind(**{name: column[at] for name, column in zip(self._names, self._columns, strict=True)})
+
+    def __iter__(self) -> Iterator[T]:
+        for i in range(len(self._range)):
+            yield self[i]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence) or len(self) != len(other):
+            return NotImplemented if not isinstance(other, Sequence) else False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # compared by what it holds
+
+    def __repr__(self) -> str:
+        return f"Packed({len(self)} {self._kind.__name__ if self._kind else 'objects'})"
+
+
+class _Coded(Sequence[Any]):
+    """Values out of a short list."""
+
+    __slots__ = ("_codes", "_table")
+
+    def __init__(self, codes: bytes | array[int], table: Sequence[Any]) -> None:
+        self._codes = codes
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._table[self._codes[index]]
+
+
+class _Same(Sequence[Any]):
+    """One value, again and again."""
+
+    __slots__ = ("_count", "_value")
+
+    def __init__(self, value: Any, count: int) -> None:
+        self._value = value
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._value
+
+    def __iter__(self) -> Iterator[Any]:
+        return repeat(self._value, self._count)
+
+
+class _Mixed(Sequence[Any]):
+    """Dataclasses of several classes: which of them each is of, and its place among those."""
+
+    __slots__ = ("_groups", "_kinds", "_places")
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        groups: dict[type, list[Any]] = {}
+        kinds, places = bytearray(), array("I")
+        numbers: dict[type, int] = {}
+        for value in values:
+            group = groups.setdefault(type(value), [])
+            kinds.append(numbers.setdefault(type(value), len(numbers)))
+            places.append(len(group))
+            group.append(value)
+        self._kinds, self._places = bytes(kinds), places
+        self._groups = [Packed(group) for group in groups.values()]
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._groups[self._kinds[index]][self._places[index]]
+
+
+def _column(values: list[Any]) -> Sequence[Any]:
+    """Return a sequence of the same values, of the same types, that takes little."""
+    kinds = {type(value) for value in values}
+    if kinds and len(kinds) < 256 and all(map(dataclasses.is_dataclass, kinds)):
+        return Packed(values) if len(kinds) == 1 else _Mixed(values)
+    coded = _coded(values)
+    if coded is not None:
+        return coded
+    if kinds == {str}:
+        return Texts(values)
+    if kinds == {float}:
+        return array("d", values)
+    if kinds == {int}:
+        low, high = min(values), max(values)
+        if low >= -INT32_MAX and high <= INT32_MAX:
+            return array("i", values)
+        if low >= -(2**63) and high < 2**63:
+            return array("q", values)
+    return tuple(values)
+
+
+def _coded(values: list[Any]) -> Sequence[Any] | None:
+    """Return a column of codes, None where the values are too many or no plain ones."""
+    table: dict[tuple[type, Any], int] = {}
+    codes = array("H")
+    most = min(CODES_MAX, len(values) // FEW + 1)
+    for value in values:
+        kind = type(value)
+        if kind is float:
+            key = kind, value.hex()  # 0.0 and -0.0 are equal, and a NaN is not equal to itself
+        elif kind in (str, int, bool, bytes) or value is None or value == ():
+            key = kind, value
+        else:
+            return None
+        code = table.setdefault(key, len(table))
+        if code >= most:
+            return None
+        codes.append(code)
+    firsts: list[Any] = [None] * len(table)
+    for value, code in zip(reversed(values), reversed(codes), strict=True):
+        firsts[code] = value
+    if len(firsts) == 1:
+        return _Same(firsts[0], len(values))
+    return _Coded(bytes(codes.tolist()) if len(firsts) <= 256 else codes, firsts)
