@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.counting.rows import PointRows, Row
 from protocols.errors import EvidenceError, Problem
 from protocols.evidence.column import BITS_MAX
 from protocols.evidence.roster import DEVICE_ROW, POINT_ROW, rows_root
 from protocols.evidence.shape import problems
-from protocols.terms.vocabulary import ROLES
 
-Row = Mapping[str, Any]
 ROW_PROBLEMS_MAX = 100
 
 
@@ -38,7 +36,7 @@ class Registry:
     """
 
     device_rows: tuple[Row, ...]
-    point_rows: tuple[Row, ...]
+    point_rows: PointRows
     ledger: Ledger
     devices_root: str
     points_root: str
@@ -53,16 +51,16 @@ class Registry:
         found = _problems(device_rows, point_rows)
         if found:
             raise EvidenceError(found[:ROW_PROBLEMS_MAX])
-        owner = np.array([row["device"] for row in point_rows], dtype=np.int64)
+        rows = point_rows if isinstance(point_rows, PointRows) else PointRows(point_rows)
+        owner, role = rows.devices(), rows.roles()
         device_alive = np.array([row["state"] == "alive" for row in device_rows], dtype=np.bool_)
-        point_alive = np.array([row["state"] == "alive" for row in point_rows], dtype=np.bool_)
+        point_alive = rows.alive()
         point_alive &= device_alive[owner]
-        role = np.array([ROLES.index(row["role"]) for row in point_rows], dtype=np.int8)
         for array in (owner, role, device_alive, point_alive):
             array.flags.writeable = False
         return cls(
-            device_rows=tuple(device_rows), point_rows=tuple(point_rows), ledger=ledger,
-            devices_root=rows_root(device_rows), points_root=rows_root(point_rows),
+            device_rows=tuple(device_rows), point_rows=rows, ledger=ledger,
+            devices_root=rows_root(device_rows), points_root=rows_root(rows),
             owner=owner, role=role, device_alive=device_alive, point_alive=point_alive)
 
     @property
@@ -89,6 +87,8 @@ def _problems(device_rows: Sequence[Row], point_rows: Sequence[Row]) -> list[Pro
     found: list[Problem] = []
     for kind, shape, slot, rows in (("device", DEVICE_ROW, "slot", device_rows),
                                     ("point", POINT_ROW, "point", point_rows)):
+        if isinstance(rows, PointRows):  # it holds nothing else than rows, each in its slot
+            continue
         for index, row in enumerate(rows):
             found += problems(shape, row, where=f"roster {kind} {index}")
             if not found and row[slot] != index:
@@ -100,6 +100,8 @@ def _problems(device_rows: Sequence[Row], point_rows: Sequence[Row]) -> list[Pro
             if row[name] is not None and (row[name] >= len(device_rows) or row[name] == row["slot"]):
                 found.append(Problem.of(f"roster device {row['slot']}", "counting.no_such_slot", field=name,
                                         slot=row[name]))
-    found += [Problem.of(f"roster point {row['point']}", "counting.no_such_slot", field="device", slot=row["device"])
-              for row in point_rows if row["device"] >= len(device_rows)]
+    owners = point_rows.devices().tolist() if isinstance(point_rows, PointRows) else \
+        [row["device"] for row in point_rows]
+    found += [Problem.of(f"roster point {slot}", "counting.no_such_slot", field="device", slot=owner)
+              for slot, owner in enumerate(owners) if owner >= len(device_rows)]
     return found

@@ -73,7 +73,7 @@ class Round:
         self._end_ns = (start_s + len_s) * NS_PER_S
         drawn = reads.schedule(seen, gateway=gateway, start_s=start_s, len_s=len_s, points=eligible(registry),
                                count=count)
-        self._rows = [_Row(point, at_ms, blind(), registry.point_rows[point]["protocol"] in PASSIVE)
+        self._rows = [_Row(point, at_ms, blind(), registry.point_rows.facts(point)[0] in PASSIVE)
                       for point, at_ms in drawn]
 
     @property
@@ -130,8 +130,9 @@ class Round:
 
 def eligible(registry: Registry) -> list[int]:
     """Return the slots that may be drawn, ascending: alive, and of a protocol without keys."""
-    return [slot for slot, row in enumerate(registry.point_rows)
-            if row["state"] == "alive" and row["protocol"] in reads.PROTOCOLS]
+    rows = registry.point_rows
+    return [slot for slot, (alive, protocol) in enumerate(zip(rows.alive().tolist(), rows.protocols(), strict=True))
+            if alive and protocol in reads.PROTOCOLS]
 
 
 def text_of(value: float | str) -> str:
@@ -160,8 +161,7 @@ class Reads:
         self._now_ns = now_ns
         self._seen = seen
         self._registry_at = registry_at
-        self._reader_of: dict[int, Reader] = {}
-        self.follow(readers)
+        self._readers: Sequence[Reader] = readers
         self._tap = tap
         self._drawn_s: int | None = None
         self._rounds: list[Round] = []  # the open window's, and those whose window waits to be sealed
@@ -169,7 +169,7 @@ class Reads:
 
     def follow(self, readers: Sequence[Reader]) -> None:
         """From now on these are asked: drivers may be exchanged while the gateway runs."""
-        self._reader_of = {point: reader for reader in readers for point in reader.readable}
+        self._readers = readers
 
     async def run(self) -> None:
         """Draw and read until cancelled."""
@@ -204,7 +204,7 @@ class Reads:
         self._rounds = [*self._rounds[1 - ROUNDS_MAX:], drawn]
         self._set_tap()
         for i, point, at_ns in drawn.active:
-            reader = self._reader_of.get(point)
+            reader = next((reader for reader in self._readers if point in reader.readable), None)
             if reader is not None:
                 task = asyncio.create_task(self._read(drawn, i, point, at_ns, reader), name=f"read {point}")
                 self._tasks.add(task)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
+from gateway.counting.rows import PointRows, Row
 from gateway.sealing.journal import Journal
 from protocols.errors import EvidenceError, Problem, VerificationError
 from protocols.evidence import jcs
 from protocols.evidence.roster import ROW_BYTES_MAX, rows_root
-
-Row = Mapping[str, Any]
 
 
 def to_lines(device_rows: Iterable[Row], point_rows: Iterable[Row]) -> bytes:
@@ -18,12 +16,12 @@ def to_lines(device_rows: Iterable[Row], point_rows: Iterable[Row]) -> bytes:
     return b"".join(jcs.encode(dict(row)) + b"\n" for rows in (device_rows, point_rows) for row in rows)
 
 
-def changed(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """Return the rows of `new` that `old` lacks or has otherwise."""
-    return [row for index, row in enumerate(new) if index >= len(old) or row != old[index]]
+def changed(old: Sequence[Row], new: Sequence[Row]) -> Iterator[Row]:
+    """Yield the rows of `new` that `old` lacks or has otherwise."""
+    return (row for index, row in enumerate(new) if index >= len(old) or row != old[index])
 
 
-def apply_lines(devices: list[Row], points: list[Row], lines: bytes, *, where: str) -> None:
+def apply_lines(devices: list[Row], points: PointRows, lines: bytes, *, where: str) -> None:
     """Put changed rows into the two lists, in place. Raises EvidenceError `journal.broken` for rows that are not ours.
 
     What the rows say is judged by the roots of the roster entry, not here.
@@ -40,13 +38,19 @@ def apply_lines(devices: list[Row], points: list[Row], lines: bytes, *, where: s
             raise broken("a row cannot be read") from error
         is_point = isinstance(row, dict) and "point" in row
         slot = row.get("point" if is_point else "slot") if isinstance(row, dict) else None
-        rows = points if is_point else devices
-        if type(slot) is not int or not 0 <= slot <= len(rows):
-            raise broken(f"slot {slot} follows {len(rows) - 1}")
-        rows[slot : slot + 1] = [row]
+        held = len(points if is_point else devices)
+        if type(slot) is not int or not 0 <= slot <= held:
+            raise broken(f"slot {slot} follows {held - 1}")
+        if is_point:
+            try:
+                points.put(slot, row)
+            except ValueError as error:
+                raise broken("a row is none of a point") from error
+        else:
+            devices[slot : slot + 1] = [row]
 
 
-def at(journal: Journal, seq: int) -> tuple[list[Row], list[Row]]:
+def at(journal: Journal, seq: int) -> tuple[list[Row], PointRows]:
     """Return device and point rows in slot order as of the roster entry `seq`.
 
     Raises: EvidenceError `journal.broken` when rows are missing or do not give the roots of the entry.
@@ -59,7 +63,7 @@ def at(journal: Journal, seq: int) -> tuple[list[Row], list[Row]]:
             chain.append(walk)
         walk = value["life"]
     devices: list[Row] = []
-    points: list[Row] = []
+    points = PointRows()
     for number in reversed(chain):
         apply_lines(devices, points, journal.roster_rows(number), where=f"roster {number}")
     entry = journal.entry(seq)

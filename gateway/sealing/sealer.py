@@ -16,7 +16,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.counting.registry import Registry, Row
+from gateway.counting.registry import Registry
+from gateway.counting.rows import Row
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap
 from gateway.sealing import rosters

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.counting.rows import PointRows, Row
 from gateway.sealing import rosters
 from gateway.sealing.history import History
 from gateway.sealing.journal import Journal, grown_root
@@ -71,8 +72,8 @@ def _check(values: Sequence[Mapping[str, Any]], gateway: str, size: int, signed:
 
 
 def _check_rows(values: Sequence[Mapping[str, Any]], rows: Mapping[int, bytes], where: str) -> None:
-    devices: list[rosters.Row] = []
-    points: list[rosters.Row] = []
+    devices: list[Row] = []
+    points = PointRows()
     for value in values:
         if value["type"] != "roster":
             continue
