@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fuzz.harness import start, watched
 
 with watched("protocols.mqtt"):
-    from protocols.mqtt.frames import RETAINED
+    from protocols.mqtt.frames import RETAINED, Messages
     from protocols.mqtt.inbox import Chunk
     from protocols.mqtt.router import Router
     from protocols.mqtt.target import MqttEndpoint, SparkplugPoint, parse_sparkplug_address
@@ -64,7 +64,7 @@ def check(data: bytes) -> None:
         samples += router.samples_in(topic, body)
         now_ns += TICK_NS
         message = (topic.encode(), body, RETAINED if kind & 0x80 else 0)
-        router.receive_chunk(Chunk(now_ns, [message], len(body)), now_ns)
+        router.receive_chunk(Chunk(now_ns, Messages.of([message]), len(body)), now_ns)
         router.tick(now_ns, now_ns)
         router.take_asks()
     router.disconnected(now_ns, now_ns)

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from protocols.errors import DeviceError, Problem
 from protocols.mqtt import shapes
 from protocols.mqtt.columns import Columns, Decoded, of_integer, of_text
-from protocols.mqtt.frames import Arrived
 from protocols.mqtt.target import INTEGER_RANGE, MqttPoint, pointer_tokens
 from protocols.samples import GOOD, NO_SOURCE_TIME, NOT_LIVE
 
@@ -65,6 +64,18 @@ class Clock:
                 return time_ns
         raise ValueError(value)
 
+    def read_all(self, values: list[Any]) -> NDArray[np.int64]:
+        """Return UTC nanoseconds of numbers; shape (n,). Raises as `read` does, if one of them is no such time."""
+        try:
+            times = np.array(values)
+        except OverflowError as error:
+            raise ValueError("a number of hundreds of digits") from error
+        if times.dtype != np.int64 or not self.unit_ns:  # floats are rounded each in its own way
+            return np.array([self.read(value) for value in values], dtype=np.int64)
+        if times.size and not (times.min() > 0 and times.max() <= TIME_NS_MAX // self.unit_ns):
+            raise ValueError("before 1970, or beyond 2262")
+        return times * self.unit_ns
+
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
@@ -89,9 +100,6 @@ class DocumentTally:
     devices: tuple[int, ...]
 
 
-SLOW = (*shapes.REFUSED, OverflowError)
-
-
 class Topic:
     """The points of one topic, ready to read documents."""
 
@@ -106,7 +114,9 @@ class Topic:
         self.devices = tuple(sorted({r.device_index for r in self.readers}))
         times = [] if clock is None else [(clock.tokens, shapes.TIME if clock.unit_ns else "iso")]
         self._wanted = shapes.steps_of(*zip(*times, *((r.tokens, r.type) for r in self.readers), strict=True))
+        self.key = name.encode()
         self.points = np.array([r.point_index for r in self.readers], dtype=np.int64)
+        self.points_bytes = self.points.tobytes()
         self._whole = DocumentTally(len(self.readers), 0, self.devices)
         self.shape: shapes.Shape | None = None
         self.hits = 0
@@ -187,50 +197,6 @@ class Topic:
             raise DeviceError(Problem.of(self.name, "mqtt.duplicate_key", key=error.args[0])) from error
         except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or a number of thousands of digits
             raise DeviceError(Problem.of(self.name, "mqtt.not_json")) from error
-
-
-def add_messages(messages: Sequence[Arrived], topics: Mapping[bytes, Topic], received_ns: int, columns: Columns,
-                 otherwise: Callable[[bytes, bytes | None, int], Sequence[int]]) -> set[int]:
-    """Add the values of messages that came at one time; return the devices that they are from.
-
-    otherwise: takes, in its turn, every message that is not a live document of a shape that its topic has learnt.
-    """
-    devices: set[int] = set()
-    heard: set[Topic] = set()
-    points: list[NDArray[np.int64]] = []
-    values: list[float] = []
-    sources: list[int] = []
-    topic_of, add_points = topics.get, points.append
-    for name, payload, marks in messages:
-        topic = topic_of(name)
-        if topic is not None and not marks and payload is not None and topic.shape is not None:
-            # As in Topic.add and Shape.read, without their calls: this is what a million messages a second need.
-            quotes, decode, get = topic.shape
-            if payload.count(b'"') == quotes and len(payload) <= MAX_PAYLOAD_BYTES:
-                try:
-                    found = get(decode(payload))
-                    if topic.clock is not None:
-                        sources.append(topic.clock.read(found[0]))
-                        found = found[1:]
-                except SLOW:
-                    pass
-                else:
-                    add_points(topic.points)
-                    values += found
-                    heard.add(topic)
-                    continue
-        if points:
-            columns.add_rows(points, values, received_ns, sources or None, GOOD)
-            points.clear()
-            values.clear()
-            sources.clear()
-        devices.update(otherwise(name, payload, marks))
-    if points:
-        columns.add_rows(points, values, received_ns, sources or None, GOOD)
-    for topic in heard:
-        topic.hits += 1
-        devices.update(topic.devices)
-    return devices
 
 
 class _DuplicateKeyError(ValueError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from protocols.errors import Problem
-from protocols.mqtt.frames import Arrived
+from protocols.mqtt.frames import Messages
 
 MESSAGES_MAX = 20_000
 BYTES_MAX = 32 * 1024 * 1024
@@ -37,7 +37,7 @@ class Chunk:
     """Messages that arrived together. size: their bytes on the wire, at least."""
 
     received_ns: int
-    messages: list[Arrived]
+    messages: Messages
     size: int
 
 
@@ -114,7 +114,8 @@ class Inbox:
             self._wake()
 
     def _put_some(self, chunk: Chunk, count: Count) -> bool:
-        sizes = [len(topic) + len(payload or b"") for topic, payload, _ in chunk.messages]
+        messages = chunk.messages
+        sizes = [len(topic) + len(payload or b"") for topic, payload, _ in messages]
         with self._lock:
             taken, size = 0, 0
             while (taken < len(sizes) and self._messages + taken < self._messages_max
@@ -123,8 +124,8 @@ class Inbox:
                 taken += 1
             was_empty = not self._items and not self._dropped
             if taken:
-                self._add(Chunk(chunk.received_ns, chunk.messages[:taken], size))
-        lost = [count(topic, payload) for topic, payload, _ in chunk.messages[taken:]]
+                self._add(Chunk(chunk.received_ns, messages.part(0, taken), size))
+        lost = [count(topic, payload) for topic, payload, _ in messages.part(taken, len(messages))]
         with self._lock:
             was_empty = was_empty or (not self._items and not self._dropped)  # all may have been taken meanwhile
             for source, samples in lost:

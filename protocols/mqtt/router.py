@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from protocols.errors import DeviceError, Problem
-from protocols.mqtt import codec, documents
+from protocols.mqtt import bulk, codec, documents
 from protocols.mqtt.births import AliasTable
 from protocols.mqtt.columns import Columns
 from protocols.mqtt.documents import Topic
@@ -213,7 +213,7 @@ class Router:
             devices = self._document(topic, payload, marks != 0, received_ns, now_ns)
             return () if marks else devices
 
-        devices = documents.add_messages(chunk.messages, self._by_bytes, received_ns, self._columns, otherwise)
+        devices = bulk.add_messages(chunk.messages, self._by_bytes, received_ns, self._columns, otherwise)
         if devices:  # all of it came at one time, so each device answered once
             self._sink.answered(sorted(devices), received_ns)
 

@@ -14,10 +14,12 @@ Source: RFC 8259; msgspec, "Structs" and "Constraints".
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
 from protocols.mqtt.columns import EXACT_INTEGER_MAX
 from protocols.mqtt.target import INTEGER_RANGE
@@ -28,8 +30,10 @@ KEYS_MAX = 500
 SHAPES_MAX = 1_000
 """Shapes that are kept. Equal machines share one."""
 
+QUOTE, OPENING, CLOSING = b'"{}'
+
 REFUSED = (msgspec.MsgspecError, ValueError)
-"""What `Shape.decode` raises; ValueError for a text that is no UTF-8."""
+"""What the decoder raises; ValueError for a text that is no UTF-8."""
 
 FLOATS = ("float32", "float64")
 TIME = "time"
@@ -39,24 +43,57 @@ Wanted = Mapping[tuple[str, ...], str]
 """Steps of a JSON pointer -> type of the point, or TIME."""
 
 
-class Shape(NamedTuple):
-    """How documents look. quotes: quotation marks in one; decode: raises msgspec.MsgspecError for any other document.
+@dataclass(frozen=True, slots=True, eq=False)  # eq=False: a shape is looked up by what it is, not by what it holds
+class Shape:
+    """How documents look. quotes: quotation marks in one; decoder: refuses any other document.
 
-    get: the wanted values of what `decode` returns, in the order of `wanted`.
+    get: the wanted values of a document, in the order of `wanted`; paths: how they are reached, in the same order.
     """
 
     quotes: int
-    decode: Callable[[bytes], Any]
+    decoder: msgspec.json.Decoder[Any]
     get: Callable[[Any], tuple[float, ...]]
+    paths: tuple[str, ...]
 
     def read(self, payload: bytes) -> tuple[float, ...] | None:
         """Return the wanted values, None for a document of another shape."""
         if payload.count(b'"') != self.quotes:
             return None
         try:
-            return self.get(self.decode(payload))
+            return self.get(self.decoder.decode(payload))
         except REFUSED:
             return None
+
+    def read_all(self, payloads: Sequence[bytes]) -> list[Any] | None:
+        """Return many documents for `column`; None if one of them is of another shape, or cannot be read with others.
+
+        They are read as lines. No text holds a line feed, and no value one between `}` and `{`: so documents that begin
+        and end with these, as many as there are lines, are one a line. And where each has at least `quotes` quotation
+        marks, and all have as many as that on average, none has more.
+        """
+        text = b"\n".join(payloads)
+        marks = np.frombuffer(text, dtype=np.uint8)
+        ends = np.cumsum(np.fromiter(map(len, payloads), np.int64, len(payloads)) + 1) - 1  # where each line ends
+        if ends[0] < 2 or (np.diff(ends) < 3).any():
+            return None
+        whole = (marks[0] == OPENING and (marks[ends[:-1] + 1] == OPENING).all() and (marks[ends - 1] == CLOSING).all()
+                 and np.count_nonzero(marks == QUOTE) == self.quotes * len(payloads))
+        if not whole:
+            return None
+        try:
+            documents = self.decoder.decode_lines(text)
+        except REFUSED:
+            return None
+        return documents if len(documents) == len(payloads) else None
+
+    def columns(self, documents: list[Any]) -> Iterator[Iterator[Any]]:
+        """Return the wanted values of many documents, one column for each pointer, in the order of `wanted`."""
+        within: dict[str, list[Any]] = {"": documents}
+        for path in self.paths:
+            above, _, name = path.rpartition(".")
+            if above not in within:
+                within[above] = list(map(operator.attrgetter(above), documents))
+            yield map(operator.attrgetter(name), within[above])
 
 
 _shapes: dict[object, Shape | None] = {}
@@ -160,7 +197,7 @@ def _made(document: Any, wanted: Wanted) -> Shape | None:
         def get(document: Any) -> Any:
             return (one(document),)
 
-    return Shape(maker.quotes, msgspec.json.Decoder(made).decode, get)
+    return Shape(maker.quotes, msgspec.json.Decoder(made), get, tuple(paths))
 
 
 def steps_of(pointers: Sequence[tuple[str, ...]], types: Sequence[str]) -> dict[tuple[str, ...], str] | None:

@@ -30,7 +30,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from protocols.errors import DeviceError, Problem
 from protocols.mqtt import codec
-from protocols.mqtt.frames import BODY_MAX, KEPT, RETAINED, Arrived, Batch, FrameError, Frames
+from protocols.mqtt.frames import BODY_MAX, KEPT, RETAINED, Arrived, Batch, FrameError, Frames, Messages
 from protocols.mqtt.inbox import Chunk, Down, HostState, Inbox, Subscribed
 from protocols.mqtt.router import Router
 from protocols.mqtt.target import SPARKPLUG_NAMESPACE, MqttEndpoint
@@ -316,11 +316,11 @@ class Link:
     def _on_batch(self, batch: Batch) -> None:
         """Hand messages over: whatever of them is not counted here is counted as lost."""
         messages = batch.messages
-        if self._state_bytes is not None:
-            messages = [message for message in messages if not self._is_our_state(message)]
+        if self._state_bytes is not None and self._state_bytes in messages.topics:
+            messages = Messages.of(message for message in messages if not self._is_our_state(message))
         received_ns = self._clock_ns()
         for start in range(0, len(messages), CHUNK_MAX):
-            part = messages[start:start + CHUNK_MAX]
+            part = messages.part(start, start + CHUNK_MAX)
             self._inbox.put(Chunk(received_ns, part, batch.size * len(part) // len(messages)), self._router.count)
             self._inbox.give_way()
 
@@ -335,7 +335,7 @@ class Link:
         if self._subscription_id is not None and self._subscription_id not in getattr(
                 message.properties, "SubscriptionIdentifier", ()):
             marks |= KEPT
-        self._on_batch(Batch([(topic, payload, marks)], b"", len(payload or b"")))
+        self._on_batch(Batch(Messages.of([(topic, payload, marks)]), b"", len(payload or b"")))
 
     def _is_our_state(self, message: Arrived) -> bool:
         topic, payload, _ = message

@@ -11,7 +11,7 @@ from paho.mqtt import _packet  # the same packets, read by another hand
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from protocols.mqtt import frames
-from protocols.mqtt.frames import KEPT, PAYLOAD_MAX, RETAINED, Arrived, Batch, FrameError, Frames, Packet
+from protocols.mqtt.frames import KEPT, PAYLOAD_MAX, RETAINED, Arrived, Batch, FrameError, Frames, Messages, Packet
 from tests.unit.protocols.mqtt.scripted_broker import packet, publish
 
 OURS = 300
@@ -50,9 +50,9 @@ def test_messages_and_their_acknowledgements() -> None:
 def test_everything_else_keeps_its_place() -> None:
     suback = packet(9, 0, b"\0\x01\x01")
     parts = list(Frames().cut(publish("a", b"0", retain=True) + suback + publish("a", b"1") + packet(13, 0, b"")))
-    assert [part.messages if isinstance(part, Batch) else part.head for part in parts] == [
+    assert [list(part.messages) if isinstance(part, Batch) else part.head for part in parts] == [
         [(b"a", b"0", RETAINED)], 0x90, [(b"a", b"1", 0)], 0xD0]
-    assert parts[0] == Batch([(b"a", b"0", RETAINED)], b"", len(publish("a", b"0")))
+    assert parts[0] == Batch(Messages.of([(b"a", b"0", RETAINED)]), b"", len(publish("a", b"0")))
 
 
 def test_properties_and_what_was_kept_for_us() -> None:
@@ -82,7 +82,7 @@ def test_properties_that_are_none(properties: bytes) -> None:
     ids=["length", "no topic", "short topic", "no id", "qos 3", "empty topic", "large connack"])
 def test_what_is_no_mqtt(wrong: bytes) -> None:
     parts = Frames().cut(publish("a", b"0") + wrong)
-    assert next(parts) == Batch([(b"a", b"0", 0)], b"", len(publish("a", b"0")))
+    assert next(parts) == Batch(Messages.of([(b"a", b"0", 0)]), b"", len(publish("a", b"0")))
     with pytest.raises(FrameError):
         next(parts)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 
 from protocols.errors import Problem
-from protocols.mqtt.frames import Arrived
+from protocols.mqtt.frames import Messages
 from protocols.mqtt.inbox import ITEM_BYTES, Chunk, Down, Inbox, Note, Subscribed
 
 
 def chunk(*numbers: int, size: int = 0) -> Chunk:
-    messages: list[Arrived] = [(b"t", b"x" * size, number) for number in numbers]
+    messages = Messages.of((b"t", b"x" * size, number) for number in numbers)
     return Chunk(7, messages, (size + 1) * len(messages))
 
 
@@ -97,7 +97,8 @@ def test_threads_lose_nothing() -> None:
 
     def send(name: str) -> None:
         for number in range(sent_each):
-            inbox.put(Chunk(0, [(name.encode(), b"", 3 * number + part) for part in range(3)], 3), count)
+            three: list[bytes | None] = [b"%d" % (3 * number + part) for part in range(3)]
+            inbox.put(Chunk(0, Messages([name.encode()] * 3, three), 3), count)
 
     threads = [threading.Thread(target=send, args=(str(n),)) for n in range(threads_n)]
     for thread in threads:
@@ -107,8 +108,8 @@ def test_threads_lose_nothing() -> None:
     while any(t.is_alive() for t in threads) or not inbox.is_empty:
         for item in take_all(inbox):
             assert isinstance(item, Chunk)
-            for topic, _, number in item.messages:
-                taken[topic].append(number)
+            for topic, number, _ in item.messages:
+                taken[topic].append(int(number or -1))
         dropped += sum(lost.messages for lost in inbox.take_dropped().values())
     assert sum(map(len, taken.values())) + dropped == 3 * sent_each * threads_n
     for numbers in taken.values():

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from protocols.mqtt.births import AliasTable, Binding
-from protocols.mqtt.frames import RETAINED
+from protocols.mqtt.frames import RETAINED, Messages
 from protocols.mqtt.inbox import Chunk
 from protocols.mqtt.layouts import Block, Layouts
 from protocols.mqtt.router import Router
@@ -74,7 +74,7 @@ class Pair:
 
     def hear(self, topic: bytes, body: bytes, marks: int = 0) -> None:
         for router in self.routers:
-            router.receive_chunk(Chunk(9, [(topic, body, marks)], len(body)), 10**12)
+            router.receive_chunk(Chunk(9, Messages.of([(topic, body, marks)]), len(body)), 10**12)
 
     @property
     def at_once(self) -> Layouts:

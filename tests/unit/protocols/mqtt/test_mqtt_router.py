@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.mqtt.frames import KEPT, RETAINED
+from protocols.mqtt.frames import KEPT, RETAINED, Messages
 from protocols.mqtt.inbox import Chunk, Dropped, Incoming
 from protocols.mqtt.router import STRANGERS_MAX, TELL_PAUSE_NS, Router
 from protocols.mqtt.session import CONNECT_GRACE_NS, HOLD_NS, Kind
@@ -306,7 +306,7 @@ def test_what_a_chunk_holds_is_taken_in_order() -> None:
     bench = Bench([json_point(0, "a#/x"), json_point(1, "b#/x")])
     messages = [(b"a", document(x=1), 0), (b"b", document(x=2), RETAINED), (b"a", document(x=3), KEPT),
                 (b"\xff", b"", 0), (b"b", None, 0)]
-    bench.router.receive_chunk(Chunk(77, messages, 99), bench.now_ns)
+    bench.router.receive_chunk(Chunk(77, Messages.of(messages), 99), bench.now_ns)
     sink = bench.done()
     assert sink.rows == [(0, 1.0, GOOD), (1, 2.0, GOOD | NOT_LIVE), (0, 3.0, GOOD | NOT_LIVE)]
     assert sink.discards == {"unknown_point": 1, "undecodable": 1} and sink.answers == {0: 1, 1: 1}

@@ -11,8 +11,10 @@ from collections.abc import Callable
 import pytest
 
 from protocols.errors import DeviceError
+from protocols.mqtt.bulk import add_messages
 from protocols.mqtt.columns import Columns
-from protocols.mqtt.documents import MAX_PAYLOAD_BYTES, Clock, DocumentTally, Topic, add_messages
+from protocols.mqtt.documents import MAX_PAYLOAD_BYTES, Clock, DocumentTally, Topic
+from protocols.mqtt.frames import Messages
 from protocols.samples import SampleBatch
 from tests.unit.protocols.mqtt.mqtt_recording import json_point
 
@@ -176,5 +178,6 @@ def test_a_document_beyond_the_limit_is_not_read_whatever_was_learnt() -> None:
 
     body = json.dumps(PLAIN).encode()
     largest = body + b" " * (MAX_PAYLOAD_BYTES - len(body))
-    assert add_messages([(b"t", largest, 0), (b"t", largest + b" ", 0)], {b"t": fast}, 5, columns, otherwise) == {0, 1}
+    messages = Messages([b"t", b"t"], [largest, largest + b" "])
+    assert add_messages(messages, {b"t": fast}, 5, columns, otherwise) == {0, 1}
     assert (len(columns), left) == (len(POINTERS), [largest + b" "])
