@@ -6,16 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from protocols.evidence import signed
 from protocols.evidence.bundle import write_bundle
 from tallystick.__main__ import main
-from verifier.audit.schemas import all_schemas
+from tests.support.schemas import validate
 from verifier.conformance.world import OTHER_USCC, START_S, Gateway, World, key_of, public, two_devices
 
-SCHEMA = all_schemas()["count.schema.json"]
 DAY_S = 86_400
 
 
@@ -49,7 +47,7 @@ class Files:
     def count(self, *words: str, at: str = "last") -> tuple[int, dict[str, Any]]:
         code = main(["count", *words, "--at", at, "--policy", str(self.folder / "policy.json"), "--json"])
         result = json.loads(self.capsys.readouterr().out)
-        jsonschema.validate(result, SCHEMA)
+        validate(result, "count.schema.json")
         return code, result
 
     def text(self, *words: str, at: str = "last", lang: str = "en") -> str:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from config.programme import PARAMETERS, PROGRAMMES, load_programme
@@ -16,10 +15,10 @@ from protocols.evidence.bundle import open_bundle
 from protocols.terms.basis import Basis
 from tallystick.__main__ import main
 from tests.support.plant_fixture import Plant
+from tests.support.schemas import validate
 from verifier.audit.counting import Order
 from verifier.audit.difference import compare
 from verifier.audit.results import Digests
-from verifier.audit.schemas import all_schemas
 from verifier.proof.figures import Evidence, Standing, figures
 from verifier.proof.recount import Columns, Unpacker
 from verifier.proof.verify import verify
@@ -156,7 +155,7 @@ def test_the_command_prints_both_readings(tmp_path: Path, capsys: pytest.Capture
     words = ["count", bundle, "--at", "last", "--policy", policy, "--compare", str(basis)]
     assert main([*words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    jsonschema.validate(result, all_schemas()["compare.schema.json"])
+    validate(result, "compare.schema.json")
     assert [result[n]["figures"]["devices"]["counted"] for n in ("first", "second")] == [5, 4]
     assert result["second"]["digests"]["basis"] and not result["first"]["digests"]["basis"]
     assert [(c["slot"], c["enters"], c["together"], c["reason_first"], c["reason_second"])
@@ -184,7 +183,7 @@ def test_an_invalid_bundle_gives_no_difference(tmp_path: Path, capsys: pytest.Ca
     words = ["count", str(bad), "--at", "last", "--policy", str(plant.policy()), "--compare", "anhui_2023"]
     assert main([*words, "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
-    jsonschema.validate(result, all_schemas()["compare.schema.json"])
+    validate(result, "compare.schema.json")
     assert result["difference"] is None and result["second"]["figures"] is None
     assert main([*words, "--lang", "en"]) == 1
     assert "nothing is counted, under no basis" in capsys.readouterr().out

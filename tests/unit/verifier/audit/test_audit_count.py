@@ -9,18 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from config.programme import PROGRAMMES
 from tallystick.__main__ import main
 from tests.support.plant_fixture import Plant, claim_text
+from tests.support.schemas import validate
 from tests.support.source import ROOT
 from verifier.audit.commands import parse_at
-from verifier.audit.schemas import all_schemas
 from verifier.conformance.world import START_S, USCC, World
-
-SCHEMA = all_schemas()["count.schema.json"]
 
 
 def small(folder: Path, name: str = "press shop", world: World | None = None) -> Plant:
@@ -37,7 +34,7 @@ def count(capsys: pytest.CaptureFixture[str], plant: Plant, *options: str | Path
     words = [str(o) for o in options] or [str(plant.folder / "X.tally"), "--at", "last"]
     code = main(["count", *words, "--policy", str(plant.policy()), "--json"])
     result = json.loads(capsys.readouterr().out)
-    jsonschema.validate(result, SCHEMA)
+    validate(result, "count.schema.json")
     return code, result
 
 

@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from protocols.evidence.bundle import write_bundle
 from tallystick.__main__ import main
 from tests.support.plant_fixture import claim_text
-from verifier.audit.schemas import all_schemas
+from tests.support.schemas import validate
 from verifier.conformance.world import (
     OTHER_USCC,
     START_S,
@@ -77,7 +76,7 @@ class Scene:
         if code == 2 or not json_:
             return code, said.out + said.err
         result = json.loads(said.out)
-        jsonschema.validate(result, all_schemas()[f"{command}.schema.json"])
+        validate(result, f"{command}.schema.json")
         return code, result
 
     def explain(self, text: str) -> tuple[str, str]:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -15,13 +14,10 @@ from protocols.evidence import jcs
 from protocols.evidence.encoding import from_base64, to_base64
 from tallystick.__main__ import main
 from tests.support.plant_fixture import Plant, claim_text
-from tests.support.source import ROOT
-from verifier.audit.schemas import all_schemas
+from tests.support.schemas import validate
 from verifier.conformance import servers
 from verifier.conformance.world import USCC
 
-SCHEMAS = all_schemas() | {
-    name: json.loads((ROOT / "docs/schemas" / name).read_text()) for name in ("verify.schema.json",)}
 LEVELS = {"devices": {"0": 2, "1": 1, "2": 1, "3": 0, "4": 0}, "behind_servers": 2, "servers": 1}
 
 
@@ -50,7 +46,7 @@ class Case:
     def json(self, capsys: pytest.CaptureFixture[str], *words: str | Path, code: int = 0) -> dict[str, Any]:
         assert main([*map(str, words), "--policy", str(self.policy), "--json"]) == code
         result: dict[str, Any] = json.loads(capsys.readouterr().out)
-        jsonschema.validate(result, SCHEMAS[f"{words[0]}.schema.json"])
+        validate(result, f"{words[0]}.schema.json")
         return result
 
     def text(self, capsys: pytest.CaptureFixture[str], lang: str, *words: str | Path, code: int = 0) -> str:
@@ -152,7 +148,7 @@ def test_the_chain_command_makes_what_raises_a_device(case: Case, capsys: pytest
                  case.plant.gateway.id, "-o", str(made)]) == 0
     assert told["spki_sha256"] in capsys.readouterr().out
     assert json.loads(made.read_bytes()) == told
-    jsonschema.validate(told, json.loads((ROOT / "docs/schemas/chain.schema.json").read_text()))
+    validate(told, "chain.schema.json")
     case.policy.write_bytes(case.plant.world.policy_json(maker_cas=[to_base64(servers.maker_ca())]))
     result = case.json(capsys, "count", case.bundle, "--at", "last", "--also", made)
     assert result["levels"]["devices"]["3"] == 1

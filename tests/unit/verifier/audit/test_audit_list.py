@@ -7,15 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from openpyxl import Workbook
 
 from protocols.errors import ConfigError
 from tallystick.__main__ import main
 from tests.support.plant_fixture import Plant, claim_text
+from tests.support.schemas import validate
 from verifier.audit.listed import claimed_list
-from verifier.audit.schemas import all_schemas
 from verifier.conformance.world import START_S, USCC, device_row, point_row
 
 HOURS_S = START_S - START_S % 3600
@@ -57,7 +56,7 @@ class Shop:
         if lang or code == 2:
             return said.out + said.err
         result = json.loads(said.out)
-        jsonschema.validate(result, all_schemas()["audit.schema.json"])
+        validate(result, "audit.schema.json")
         return result
 
 

@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from config.programme import PROGRAMMES, load_programme
 from tallystick.__main__ import main
 from tests.support.plant_fixture import Plant
+from tests.support.schemas import validate
 from verifier.audit import values
-from verifier.audit.schemas import all_schemas
 from verifier.conformance.world import USCC
 
-SCHEMA = all_schemas()["audit.schema.json"]
 TYPES = [(key, item.key) for key in PROGRAMMES for item in load_programme(key).data.types]
 PROVEN = {"device_connected_count": 4, "point_count": 7, "enterprise_connected_count": 1, "protocol_count": 1,
           "covered_industry_count": 1, "served_area_count": 1}
@@ -65,7 +63,7 @@ def test_every_type_is_audited(plant: Plant, capsys: pytest.CaptureFixture[str],
     demanding = any(rule.kind == "threshold" for rule in data.rules_of(kind))
     code = run(plant, path, programme, kind, "--json")
     result = json.loads(capsys.readouterr().out)
-    jsonschema.validate(result, SCHEMA)
+    validate(result, "audit.schema.json")
     assert (code, result["verdict"]) == ((1, "does_not_hold") if demanding else (0, "holds"))
     assert [rule["id"] for rule in result["rules"]] == [rule.id for rule in data.rules_of(kind)]
     devices = next(item for item in result["metrics"] if item["key"] == "device_connected_count")

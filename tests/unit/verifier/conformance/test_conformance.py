@@ -13,18 +13,16 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from protocols.evidence.policy import parse as parse_policy
 from tallystick.__main__ import main
+from tests.support.schemas import validate
 from tests.support.source import ROOT
 from verifier.conformance import corpus, judging
 from verifier.conformance.draw import honest
 from verifier.conformance.judging import Answer, Folder
 from verifier.conformance.tamperings import CASES
-
-SCHEMA = json.loads((ROOT / "docs/schemas/conformance.schema.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,7 @@ def test_our_verifier_passes_with_the_very_codes(written: Path) -> None:
     assert counts["invalid"] + counts["unusable"] >= 10 * counts["valid"] >= 200
     assert all(o.code_found for o in outcomes if o.folder.verdict == "invalid")
     printed = judging.as_json(outcomes)
-    jsonschema.Draft202012Validator(SCHEMA).validate(printed)
+    validate(printed, "conformance.schema.json")
     assert (printed["as_expected"], printed["not_as_expected"]) == (len(outcomes), 0)
 
 
@@ -140,7 +138,7 @@ def test_a_broken_verifier_fails_at_the_command_line(written: Path, tmp_path: Pa
     assert out[-1].startswith("2 of ")
     assert main(["conformance", command, "--corpus", str(few), "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
-    jsonschema.Draft202012Validator(SCHEMA).validate(printed)
+    validate(printed, "conformance.schema.json")
     assert printed["as_expected"] == 2
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jsonschema
 import pytest
 
 from protocols.evidence.bundle import open_bundle
 from protocols.evidence.policy import parse
 from tallystick.words.lookup import Words
-from tests.support.source import ROOT
+from tests.support.schemas import validate
 from verifier.commands import as_json, as_text
 from verifier.conformance import visits
 from verifier.conformance.world import Gateway, World, public, small, two_devices, zipped
 from verifier.proof.also import Also
 from verifier.proof.verify import Verdict, verify
-
-SCHEMA = json.loads((ROOT / "docs/schemas/verify.schema.json").read_text(encoding="utf-8"))
 
 
 def judge(world: World, gateway: Gateway, file: Mapping[str, Any] | None, **policy: Any) -> Verdict:
@@ -27,7 +23,7 @@ def judge(world: World, gateway: Gateway, file: Mapping[str, Any] | None, **poli
     findings = () if file is None else (("findings.json", file),)
     verdict = verify(open_bundle(zipped(gateway.members())), trusted, also=Also(findings=findings))
     assert verdict.valid, verdict.findings
-    jsonschema.validate(as_json(verdict, Words("en")), SCHEMA)
+    validate(as_json(verdict, Words("en")), "verify.schema.json")
     return verdict
 
 

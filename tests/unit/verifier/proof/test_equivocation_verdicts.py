@@ -7,7 +7,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from protocols.errors import VerificationError
@@ -16,11 +15,10 @@ from protocols.evidence.bundle import open_bundle, write_bundle
 from protocols.evidence.checkpoint import Checkpoint
 from protocols.evidence.policy import Policy
 from tallystick.__main__ import main
+from tests.support.schemas import validate
 from verifier.conformance.world import OTHER_USCC, REGISTER, START_S, USCC, Gateway, World, key_of, two_devices, zipped
 from verifier.proof.also import Also, OtherFile, sort
 from verifier.proof.verify import Verdict, judge_alone, verify
-
-SCHEMA = json.loads((Path(__file__).resolve().parents[4] / "docs/schemas/verify.schema.json").read_text())
 
 
 def judged(gateway: Gateway, also: Also, policy: Policy | None = None) -> Verdict:
@@ -387,7 +385,7 @@ def test_made_and_verified_on_the_command_line(files: tuple[Path, list[str]],
     assert told.out.startswith("PROVEN") and REGISTER in told.out and "also/eq.json" in told.out
     assert main(["verify", str(out), *policy, "--json"]) == 1
     value = json.loads(capsys.readouterr().out)
-    jsonschema.validate(value, SCHEMA)
+    validate(value, "verify.schema.json")
     assert value["verdict"] == "invalid" and [f["code"] for f in value["findings"]] == ["register.equivocation"]
     assert main(["verify", str(folder / "a.tally"), *policy, "--also", str(out)]) == 1
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from protocols.evidence import signed
@@ -13,6 +12,7 @@ from protocols.evidence.bundle import open_bundle, write_bundle
 from protocols.terms.basis import Basis
 from tallystick.__main__ import main
 from tallystick.words.lookup import Words
+from tests.support.schemas import validate
 from verifier.commands import as_json, as_text
 from verifier.conformance.world import OTHER_USCC, START_S, Gateway, World, key_of, public, two_devices, zipped
 from verifier.proof.figures import figures
@@ -21,7 +21,6 @@ from verifier.proof.verify import Verdict, verify
 
 DAY_S = 86_400
 YEAR_S = 365 * DAY_S
-SCHEMA = json.loads((Path(__file__).resolve().parents[4] / "docs/schemas/verify.schema.json").read_text())
 BASIS = Basis(key="test", version="1")
 
 
@@ -52,7 +51,7 @@ def revoke(gateway: Gateway, from_size: int, *, signer: str | None = None) -> in
 
 def told(verdict: Verdict, lang: str = "en") -> str:
     say = Words(lang)
-    jsonschema.validate(as_json(verdict, say), SCHEMA)
+    validate(as_json(verdict, say), "verify.schema.json")
     return "\n".join(as_text(verdict, say))
 
 

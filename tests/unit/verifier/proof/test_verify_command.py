@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from protocols.evidence.bundle import write_bundle
 from tallystick.__main__ import main
+from tests.support.schemas import validate
 from verifier.commands import local_time
 from verifier.conformance.tamperings_sealed import CASES
 from verifier.conformance.world import START_S, World, small, two_devices
-
-SCHEMA = json.loads((Path(__file__).resolve().parents[4] / "docs/schemas/verify.schema.json").read_text())
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +69,7 @@ def test_json_of_an_invalid_bundle(name: str, tmp_path: Path, capsys: pytest.Cap
         arguments += ["--anchor", str(tmp_path / "anchor")]
     assert main(arguments) == 1
     printed = json.loads(capsys.readouterr().out)
-    jsonschema.Draft202012Validator(SCHEMA).validate(printed)
+    validate(printed, "verify.schema.json")
     assert printed["verdict"] == "invalid"
     assert [f["code"] for f in printed["findings"] if f["severity"] == "fault"] == [CASES[name][1]]
     assert all(f["message"].isascii() and str(tmp_path) not in f["where"] for f in printed["findings"])
@@ -84,7 +82,7 @@ def test_json_is_the_same_bytes_twice(files: tuple[str, str], capsys: pytest.Cap
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[1]
     printed = json.loads(texts[0])
-    jsonschema.Draft202012Validator(SCHEMA).validate(printed)
+    validate(printed, "verify.schema.json")
     assert printed["summary"]["covered"] == [START_S, START_S + 120]
 
 
@@ -94,7 +92,7 @@ def test_a_zip_that_breaks_a_rule_is_invalid_and_no_zip_is_bad_usage(
     write_bundle(tmp_path / "odd.tally", gateway.members() | {"note.txt": b"hello"})
     assert main(["verify", str(tmp_path / "odd.tally"), "--policy", files[1], "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
-    jsonschema.Draft202012Validator(SCHEMA).validate(printed)
+    validate(printed, "verify.schema.json")
     assert [(f["step"], f["code"]) for f in printed["findings"]] == [(1, "container.unknown_member")]
     (tmp_path / "none.tally").write_bytes(b"PK nothing")
     for name in ("none.tally", "absent.tally"):

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from protocols.evidence import jcs, merkle, opening, roster, signed
 from protocols.evidence import raw as format_
 from protocols.evidence.bundle import open_bundle
 from tallystick.words.lookup import Words
+from tests.support.schemas import validate
 from verifier.commands import as_json, as_text
 from verifier.conformance import raw
 from verifier.conformance.world import (
@@ -32,7 +32,6 @@ from verifier.proof.also import sort
 from verifier.proof.verify import Verdict, verify
 from verifier.raw.recount import recount
 
-SCHEMA = json.loads((Path(__file__).parents[4] / "docs/schemas/verify.schema.json").read_text(encoding="utf-8"))
 HOUR_S = START_S - START_S % 3600
 
 
@@ -68,7 +67,7 @@ class Kept:
         self.world.round(time_s=self.gateway.now_s + 10)
         found = verify(open_bundle(zipped(self.gateway.members())), self.world.policy(), also=sort(also),
                        **{"recount": recount} | changes)
-        jsonschema.validate(as_json(found, Words("en")), SCHEMA)
+        validate(as_json(found, Words("en")), "verify.schema.json")
         assert as_text(found, Words("zh"))
         return found
 

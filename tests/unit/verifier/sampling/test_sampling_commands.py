@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from protocols.evidence import keys, sample, signed
 from tallystick.__main__ import main
 from tests.support.plant_fixture import Plant
+from tests.support.schemas import validate
 from tests.support.source import ROOT
 from verifier.conformance import servers, visits
 from verifier.conformance.world import key_of, public
@@ -84,11 +84,6 @@ def write_answers(site: Site, devices: list[tuple[str, int]], results: dict[int,
     Path("answers.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def schema(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((ROOT / "docs/schemas" / name).read_text(encoding="utf-8"))
-    return loaded
-
-
 # --- sample
 
 
@@ -140,7 +135,7 @@ def test_both_sides_draw_the_same(site: Site, capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert len(devices) == 8 and "8 devices count at" in out and "1号机" in out
     assert all(f"slot {slot}" in out for _, slot in devices)
-    jsonschema.validate(json.loads(Path("draw.json").read_bytes()), schema("draw-file.schema.json"))
+    validate(json.loads(Path("draw.json").read_bytes()), "draw-file.schema.json")
     assert main(site.sample("--check", "draw.json")) == 0
     assert "The same draw" in capsys.readouterr().err
     assert main([*site.sample("--check", "draw.json", "--n", "3"), "--lang", "zh"]) == 1
@@ -195,7 +190,7 @@ def test_a_visit_from_a_file_gives_level_4(site: Site, capsys: pytest.CaptureFix
     assert "8 devices drawn: 7 match, 1 do not, 0 could not be verified, 0 without an answer" in out
     assert "slot 5: mismatch" in out and "with 95 % confidence at least 7 of them pass" in out
     findings = Path("findings.json").read_bytes()
-    jsonschema.validate(json.loads(findings), schema("findings-file.schema.json"))
+    validate(json.loads(findings), "findings-file.schema.json")
     Path("findings.json").unlink()
     main(visit_args("--answers", "answers.csv"))
     assert Path("findings.json").read_bytes() == findings, "the same answers give the same bytes"
@@ -203,7 +198,7 @@ def test_a_visit_from_a_file_gives_level_4(site: Site, capsys: pytest.CaptureFix
 
     assert main(["verify", "X.tally", "--policy", "policy.json", "--also", "findings.json", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    jsonschema.validate(told, schema("verify.schema.json"))
+    validate(told, "verify.schema.json")
     (one,) = told["summary"]["levels"]["visits"]
     assert one["here"] == {"drawn": 8, "match": 7, "mismatch": 1, "unverified": 0, "missing": 0}
     assert (one["seed"], one["lower_bound"]) == ("first", 7)
