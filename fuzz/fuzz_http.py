@@ -17,7 +17,7 @@ with watched("protocols.evidence", "protocols.exchange", "verifier.platform", "v
     from verifier.platform.refusal import RefusalError
     from verifier.platform.roster import Roster, apply_rows
     from verifier.platform.rounds import _cosignature, _size
-    from verifier.platform.service import _unpack
+    from verifier.platform.service import unpack
     from verifier.platform.statements import check_attestation, check_demand, check_signature
     from verifier.platform.web import _parse
     from verifier.witness.state import judge, parse_request
@@ -55,7 +55,7 @@ def check(data: bytes) -> None:
             elif kind == b"e":
                 check_request(value)
             else:
-                accept(first_state(CERTIFICATE), *_unpack(value))
+                accept(first_state(CERTIFICATE), *unpack(value))
 
 
 def _state(said: statement.Statement) -> None:

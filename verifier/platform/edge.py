@@ -18,27 +18,42 @@ LEVEL_BITS = 8
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`levels[k]`: the hashes of complete subtrees of 256^k leaves that are in no full tile of level k yet."""
+    """`levels[k]`: the hashes of complete subtrees of 256^k leaves that are in no full tile of level k yet.
+
+    `peaks`: the roots of the largest complete subtrees, from left to right, one for every bit of `size`. A leaf more
+    costs two hashes on average, and the root as many as there are peaks, however long the log is.
+    """
 
     size: int = 0
     levels: tuple[tuple[bytes, ...], ...] = ((),)
+    peaks: tuple[bytes, ...] = ()
+
+    @staticmethod
+    def of(size: int, levels: Sequence[Sequence[bytes]]) -> Edge:
+        """Return the edge with these hashes."""
+        peaks = [peak for level in reversed(levels) for peak in _peaks(level)]
+        return Edge(size, tuple(map(tuple, levels)), tuple(peaks))
 
     def root(self) -> bytes:
         """Return the root of the whole log."""
-        peaks = [peak for level in reversed(self.levels) for peak in _peaks(level)]
-        if not peaks:
+        if not self.peaks:
             return EMPTY_ROOT
-        result = peaks[-1]
-        for peak in reversed(peaks[:-1]):
+        result = self.peaks[-1]
+        for peak in self.peaks[-2::-1]:
             result = node_hash(peak, result)
         return result
 
     def grow(self, leaves: Iterable[bytes]) -> tuple[Edge, list[tuple[Tile, bytes]]]:
         """Return the edge with leaf hashes added, and every hash tile that became full, lowest level first."""
         levels = [list(level) for level in self.levels]
+        peaks = list(self.peaks)
         full: list[tuple[Tile, bytes]] = []
         size = self.size
         for leaf in leaves:
+            peaks.append(leaf)
+            for _ in range((size & ~(size + 1)).bit_length()):  # as often as bits are set below the first clear one
+                right = peaks.pop()
+                peaks[-1] = node_hash(peaks[-1], right)
             size += 1
             node, level = leaf, 0
             while True:
@@ -52,7 +67,7 @@ class Edge:
                 node = subtree_root(levels[level])
                 levels[level] = []
                 level += 1
-        return Edge(size, tuple(tuple(level) for level in levels)), full
+        return Edge(size, tuple(map(tuple, levels)), tuple(peaks)), full
 
     def partial(self, level: int, width: int) -> bytes | None:
         """Return the partial hash tile of the edge at `level` with `width` hashes, None if it is not there."""

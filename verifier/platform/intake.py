@@ -28,7 +28,8 @@ class LogState:
     """One gateway's log as far as it was accepted. Times are seconds; `None` means: not seen yet.
 
     `certificate` is what the register's `enrol` holds. `key_history`: (first entry that the key signs for, public
-    key). `window_end_s`: end of the last window; `resume_s`: where the next one must start, past any outage.
+    key). `window_seq`: the last window; `window_end_s`: its end; `resume_s`: where the next one must start, past any
+    outage.
     """
 
     gateway: str
@@ -41,7 +42,7 @@ class LogState:
     roster: Roster = field(default_factory=Roster)
     window_end_s: int | None = None
     resume_s: int | None = None
-    last_window: Mapping[str, Any] | None = None
+    window_seq: int | None = None
 
     @property
     def size(self) -> int:
@@ -179,7 +180,7 @@ def _window(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
         raise VerificationError(Problem.of(where, "intake.conservation"))
     _columns(state.roster, value["columns"], where)
     end_s = start_s + len_s
-    return replace(state, window_end_s=end_s, resume_s=end_s, last_window=value)
+    return replace(state, window_end_s=end_s, resume_s=end_s, window_seq=value["seq"])
 
 
 def _columns(roster: Roster, columns: Mapping[str, str], where: str) -> None:

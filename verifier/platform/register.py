@@ -26,6 +26,8 @@ from verifier.platform.store import Store
 LOG = "register"
 CHAIN_MAX = 10_000
 HEADS_PER_ROUND_MAX = 10_000
+ANSWERS_MAX = 10_000
+"""Answers that are kept until more is co-signed, a few kB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ class Register:
         self.policy_sha256 = policy_sha256
         self.vkey = note.VerifierKey(origin, note.ED25519, keys.public_bytes(key))
         self.turn = asyncio.Lock()
+        self._answers: dict[str, tuple[str | None, str | None]] = {}
         self.tree = Tree()
         row = connection.execute("SELECT value FROM meta WHERE name = 'register_checkpoint'").fetchone()
         self.checkpoint: bytes | None = None if row is None else bytes(row["value"])
@@ -145,6 +148,22 @@ class Register:
             "INSERT INTO cosigned (size, policy, note, time_s) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (policy, size) DO UPDATE SET note = excluded.note",
             (size, self.policy_sha256, signed, time_s))
+
+    def cosigned(self) -> None:
+        """Take over that more is co-signed: what was answered so far is no longer the newest."""
+        self._answers = {}
+
+    async def newest_head(self, gateway: str) -> tuple[str | None, str | None]:
+        """Return what a gateway is answered: the proof of its newest co-signed head, and the newest co-signed note."""
+        answers = self._answers
+        if gateway not in answers:
+            proven, newest = await self._store.read(lambda connection: (
+                self.head_proof(connection, gateway), self.newest_cosigned(connection)))
+            # Into the answers of before the read: if more was co-signed meanwhile these are asked no more.
+            if len(answers) >= ANSWERS_MAX:
+                answers.clear()
+            answers[gateway] = proven[0].decode() if proven else None, newest.note.decode() if newest else None
+        return answers[gateway]
 
     def newest_cosigned(self, connection: sqlite3.Connection) -> Cosigned | None:
         """Return the largest co-signed checkpoint."""

@@ -113,6 +113,7 @@ class Rounds:
         data = note.format_note(own.text, [*own.signatures, *(a.line for a in signers if a.line)])
         time_s = self._clock_s()
         await self._store.write(lambda connection: self._register.store_cosigned(connection, size, data, time_s))
+        self._register.cosigned()
         self._stored_size, self._stored_lines = size, len(signers)
 
     async def _ask(self, session: aiohttp.ClientSession, asked: _Asked, own: note.Note, head: checkpoint.Checkpoint

@@ -1,7 +1,7 @@
 """The platform without HTTP: enrolment, intake, what is read back, and the register, joined over one store.
 
-For each gateway one batch at a time is checked, in a thread; what holds is committed by the store's writer, and only
-then answered. States of gateways are kept in memory while there is room, else rebuilt from the store.
+For each gateway one batch at a time is checked; what holds is committed by the store's writer, and only then answered.
+Checking takes a thread when it may take long: a window or two are checked sooner than a thread is told to.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import json
 import os
 import sqlite3
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
 from typing import Any
 
 from config.platform import PlatformConfig
@@ -27,20 +25,21 @@ from protocols.evidence.shape import require
 from protocols.evidence.signed import REVOCATION
 from protocols.evidence.statement import Statement
 from protocols.evidence.tiles import WIDTH, Tile, join_entries
-from verifier.platform import enrolment, intake, statements
-from verifier.platform.figures import figures
+from verifier.platform import enrolment, intake, statements, states
 from verifier.platform.intake import Accepted, LogState, RootDiffersError
 from verifier.platform.refusal import ConflictError, RefusalError
 from verifier.platform.register import Appended, Entry, Register
-from verifier.platform.roster import apply_rows
+from verifier.platform.shown import Shown
 from verifier.platform.statements import Stated
+from verifier.platform.states import States
 from verifier.platform.store import Store, lock
 from verifier.platform.trust import load_trust
 
 CHECKERS = 2
-SLOTS_IN_MEMORY_MAX = 2_000_000
-"""Devices and points of the states that are kept in memory."""
-STATES_IN_MEMORY_MAX = 4_096
+AT_ONCE_ENTRIES_MAX = 4
+AT_ONCE_BYTES_MAX = 16 * 1024
+AT_ONCE_SLOTS_MAX = 10_000
+"""Batches up to these limits, without rosters, are checked in the event loop: that takes two milliseconds at most."""
 FORKS_MAX = 16
 """Forks of one gateway that enter the register; more of the same key prove nothing more."""
 
@@ -69,12 +68,14 @@ class Service:
             self.close()
             raise
         self._checkers = ThreadPoolExecutor(CHECKERS, thread_name_prefix="platform-check")
-        self._states: OrderedDict[str, LogState] = OrderedDict()
+        self._states = States()
+        self._shown = Shown(self.store, self._states)
         self._turns: dict[str, asyncio.Lock] = {}
 
     def close(self) -> None:
         """Finish what waits and give the lock back."""
         if hasattr(self, "_checkers"):
+            self._shown.close()
             self._checkers.shutdown()
         self.store.close()
         os.close(self._lock)
@@ -98,19 +99,21 @@ class Service:
 
         Raises: RefusalError 400, 403, 404 or 422; ConflictError when the logs differ.
         """
-        first, entries, checkpoint, rosters = await self._check(_unpack, request)
-        return await self.take(gateway, first, entries, checkpoint, rosters)
+        return await self.take(gateway, *await self._check(unpack, request))
 
     async def take(self, gateway: str, first: int, entries: Sequence[bytes], checkpoint: bytes,
                    rosters: Mapping[int, str]) -> dict[str, Any]:
         """Take in a batch whose form was checked; the limit on entries is the caller's. Like `submit`."""
-        if not await self.store.read(lambda c: c.execute("SELECT 1 FROM gateways WHERE id = ?", (gateway,)).fetchone()):
-            raise RefusalError.of(404, gateway, "platform.unknown_gateway", gateway=gateway)
+        await self.require_known(gateway)
         async with self._turns.setdefault(gateway, asyncio.Lock()):
             state = await self._state(gateway)
             try:
                 if first == state.size and entries:
-                    await self._keep(await self._check(intake.accept, state, first, entries, checkpoint, rosters))
+                    small = len(entries) <= AT_ONCE_ENTRIES_MAX and not rosters and (
+                        state.roster.slots <= AT_ONCE_SLOTS_MAX) and sum(map(len, entries)) <= AT_ONCE_BYTES_MAX
+                    accepted = intake.accept(state, first, entries, checkpoint, rosters) if small else (
+                        await self._check(intake.accept, state, first, entries, checkpoint, rosters))
+                    await self._keep(state, accepted)
                 else:
                     await self._repeated(state, first, entries, checkpoint)
             except RootDiffersError as error:
@@ -118,36 +121,42 @@ class Service:
             except VerificationError as error:
                 status = 403 if error.problems[0].code in ("note.unsigned", "note.bad_signature") else 422
                 raise RefusalError.because(status, error) from error
-        return await self._answer(gateway)
+            size = (await self._state(gateway)).size
+        proof, newest = await self.register.newest_head(gateway)
+        return {"size": size, "proof": proof, "register_checkpoint": newest}
+
+    async def require_known(self, gateway: str) -> None:
+        """Raise RefusalError 404 unless this gateway was enrolled."""
+        if gateway not in self._states:
+            await self._row(gateway)
 
     async def _check(self, work: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._checkers, work, *args)
 
-    async def _keep(self, accepted: Accepted) -> None:
-        state, gateway = accepted.state, accepted.state.gateway
-        shown = None
-        if state.last_window is not None:
-            shown = json.dumps(asdict(await self._check(figures, state.roster, state.last_window)))
-        await self.store.write(lambda connection: self._store(connection, accepted, shown))
-        self._states[gateway] = replace(state, last_window=None)
-        self._states.move_to_end(gateway)
-        while len(self._states) > STATES_IN_MEMORY_MAX or (
-                len(self._states) > 1 and sum(s.roster.slots for s in self._states.values()) > SLOTS_IN_MEMORY_MAX):
-            self._states.popitem(last=False)
+    async def _keep(self, before: LogState, accepted: Accepted) -> None:
+        """Store an accepted batch: then its state is in memory, before that the one before, in between none."""
+        self._states.drop(before.gateway)
+        received_s = self.clock_s()
+        try:
+            await self.store.write(lambda connection: self._store(connection, accepted, received_s))
+        except RefusalError:
+            self._states.put(before)
+            raise
+        self._states.put(accepted.state)
 
-    def _store(self, connection: sqlite3.Connection, accepted: Accepted, shown: str | None) -> None:
+    def _store(self, connection: sqlite3.Connection, accepted: Accepted, received_s: int) -> None:
         """Write an accepted batch within the writer's transaction."""
-        state = accepted.state
-        revoked = connection.execute("SELECT revoked_from FROM gateways WHERE id = ?", (state.gateway,)).fetchone()
-        if revoked["revoked_from"] is not None and accepted.head.size > revoked["revoked_from"]:
-            # Also when the revocation was answered while this batch was being checked.
-            raise RefusalError.of(403, state.gateway, "platform.revoked", from_size=revoked["revoked_from"])
+        state, head = accepted.state, accepted.head
         changed = connection.execute(
-            "UPDATE gateways SET size = ?, root = ?, checkpoint = ?, state = ?, figures = coalesce(?, figures),"
-            " received_s = ? WHERE id = ? AND size = ?",
-            (accepted.head.size, accepted.head.root, accepted.checkpoint, _dump(state), shown, self.clock_s(),
-             state.gateway, accepted.first)).rowcount
+            "UPDATE gateways SET size = ?, root = ?, checkpoint = ?, state = ?, window_seq = ?, received_s = ?"
+            " WHERE id = ? AND size = ? AND (revoked_from IS NULL OR revoked_from >= ?)",
+            (head.size, head.root, accepted.checkpoint, states.dump(state), state.window_seq, received_s,
+             state.gateway, accepted.first, head.size)).rowcount
         if changed != 1:
+            row = connection.execute("SELECT revoked_from FROM gateways WHERE id = ?", (state.gateway,)).fetchone()
+            if row["revoked_from"] is not None and head.size > row["revoked_from"]:
+                # Also when the revocation was answered while this batch was being checked.
+                raise RefusalError.of(403, state.gateway, "platform.revoked", from_size=row["revoked_from"])
             raise EvidenceError(Problem.of(state.gateway, "log.broken", reason="the stored size changed meanwhile"))
         for public in accepted.new_keys:
             if connection.execute("SELECT 1 FROM keys WHERE public = ?", (public,)).fetchone():
@@ -155,10 +164,11 @@ class Service:
             connection.execute("INSERT INTO keys (public, gateway) VALUES (?, ?)", (public, state.gateway))
         self.store.append(connection, f"g/{state.gateway}", accepted.first, accepted.entries, accepted.tiles)
         connection.execute("INSERT INTO checkpoints (gateway, size, root, note) VALUES (?, ?, ?, ?)",
-                           (state.gateway, accepted.head.size, accepted.head.root, accepted.checkpoint))
-        connection.executemany("INSERT INTO rosters (gateway, seq, rows) VALUES (?, ?, ?)",
-                               [(state.gateway, seq, zlib.compress(rows.encode(), 1))
-                                for seq, rows in accepted.rosters.items()])
+                           (state.gateway, head.size, head.root, accepted.checkpoint))
+        if accepted.rosters:
+            connection.executemany("INSERT INTO rosters (gateway, seq, rows) VALUES (?, ?, ?)",
+                                   [(state.gateway, seq, zlib.compress(rows.encode(), 1))
+                                    for seq, rows in accepted.rosters.items()])
 
     async def _repeated(self, state: LogState, first: int, entries: Sequence[bytes], checkpoint: bytes) -> None:
         """Let a batch pass that is stored already, byte for byte; register a fork; else the logs differ.
@@ -219,28 +229,11 @@ class Service:
 
     async def _state(self, gateway: str) -> LogState:
         """Return the state of a gateway. The caller holds its turn."""
-        def load(connection: sqlite3.Connection) -> LogState | None:
-            row = connection.execute("SELECT * FROM gateways WHERE id = ?", (gateway,)).fetchone()
-            known = self._states.get(gateway)
-            return None if known is not None and known.size == row["size"] else self._load(connection, row)
-        loaded = await self.store.read(load)
-        if loaded is not None:
-            self._states[gateway] = loaded
-        return self._states[gateway]
-
-    def _load(self, connection: sqlite3.Connection, row: sqlite3.Row) -> LogState:
-        """Rebuild a state from what is stored. Raises EvidenceError `log.broken` if it does not fit together."""
-        gateway = row["id"]
-        state = intake.first_state(jcs.decode(row["certificate"].encode(), where="store", bytes_max=65_535))
-        if row["size"] == 0:
-            return state
-        kept = json.loads(row["state"])
-        edge = self.store.edge(connection, f"g/{gateway}", row["size"], row["root"])
-        roster = state.roster
-        for item in connection.execute("SELECT seq, rows FROM rosters WHERE gateway = ? ORDER BY seq", (gateway,)):
-            roster, _ = apply_rows(roster, zlib.decompress(item["rows"]).decode(), where=f"roster/{item['seq']}")
-        history = tuple((first, bytes.fromhex(public)) for first, public in kept.pop("key_history"))
-        return replace(state, edge=edge, roster=roster, key_history=history, **kept)
+        state = self._states.get(gateway)
+        if state is None:
+            state = await self.store.read(lambda connection: states.load(self.store, connection, gateway))
+            self._states.put(state)
+        return state
 
     # Reading back.
 
@@ -294,14 +287,6 @@ class Service:
         return {"proofs": [data.decode() for data in proofs],
                 "register_checkpoint": newest.note.decode() if newest else None}
 
-    async def _answer(self, gateway: str) -> dict[str, Any]:
-        def load(connection: sqlite3.Connection) -> dict[str, Any]:
-            head = self.register.head_proof(connection, gateway)
-            newest = self.register.newest_cosigned(connection)
-            return {"size": _size(connection, gateway), "proof": head[0].decode() if head else None,
-                    "register_checkpoint": newest.note.decode() if newest else None}
-        return await self.store.read(load)
-
     async def checkpoint(self, gateway: str | None) -> bytes | None:
         """Return the newest checkpoint of a gateway's log, or of the register (None), co-signed where it is."""
         if gateway is not None:
@@ -331,6 +316,8 @@ class Service:
 
     async def gateways(self) -> list[dict[str, Any]]:
         """Return what the page shows, one row a gateway, in the order of enrolment."""
+        await self._shown.refresh()
+
         def load(connection: sqlite3.Connection) -> list[dict[str, Any]]:
             return [{**dict(row), "figures": json.loads(row["figures"]) if row["figures"] else None}
                     for row in connection.execute(PAGE_QUERY, (self.register.policy_sha256,))]
@@ -414,15 +401,7 @@ def _certificate(connection: sqlite3.Connection, gateway: str) -> str:
     return str(row["certificate"])
 
 
-def _dump(state: LogState) -> str:
-    """Return what cannot be read back from the log in a moment; the rest is rebuilt by `_load`."""
-    return json.dumps({
-        "key_history": [[first, public.hex()] for first, public in state.key_history], "life": state.life,
-        "len_s": state.len_s, "roster_seq": state.roster_seq, "window_end_s": state.window_end_s,
-        "resume_s": state.resume_s})
-
-
-def _unpack(request: Any) -> tuple[int, list[bytes], bytes, dict[int, str]]:
+def unpack(request: Any) -> tuple[int, list[bytes], bytes, dict[int, str]]:
     """Check the form of a SUBMIT_REQUEST. Raises RefusalError 400."""
     try:
         exchange.SUBMIT_REQUEST.look(request, "", _refuse)

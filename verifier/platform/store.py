@@ -18,8 +18,8 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,7 +38,7 @@ READERS = 4
 TILE_MODE = 0o644
 """Tiles are public: any web server may hand them out."""
 BUSY_TIMEOUT_S = 30.0
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -47,7 +47,8 @@ CREATE TABLE gateways (
     id TEXT PRIMARY KEY, uscc TEXT NOT NULL, site TEXT NOT NULL, certificate TEXT NOT NULL,
     token_sha256 TEXT NOT NULL UNIQUE, k_sha256 TEXT NOT NULL, supersedes TEXT UNIQUE, enrol_index INTEGER NOT NULL,
     enrolled_s INTEGER NOT NULL, size INTEGER NOT NULL DEFAULT 0, root BLOB, checkpoint BLOB, state TEXT,
-    figures TEXT, received_s INTEGER, head_size INTEGER NOT NULL DEFAULT 0, revoked_from INTEGER);
+    figures TEXT, received_s INTEGER, head_size INTEGER NOT NULL DEFAULT 0, revoked_from INTEGER,
+    window_seq INTEGER, figures_seq INTEGER);
 CREATE INDEX gateways_uscc ON gateways (uscc);
 CREATE TABLE keys (public BLOB PRIMARY KEY, gateway TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE tail (log TEXT NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (log, seq));
@@ -61,13 +62,26 @@ CREATE TABLE cosigned (size INTEGER NOT NULL, policy TEXT NOT NULL, note BLOB NO
     PRIMARY KEY (policy, size)) WITHOUT ROWID;
 """
 
+STEPS: Mapping[int, str] = {
+    # Before version 2 figures were made of each window as it came; 0 stands for the entry that they were made of.
+    1: """
+ALTER TABLE gateways ADD COLUMN window_seq INTEGER;
+ALTER TABLE gateways ADD COLUMN figures_seq INTEGER;
+UPDATE gateways SET window_seq = 0, figures_seq = 0 WHERE figures IS NOT NULL;
+""",
+}
+"""What leads from one version of the schema to the next."""
+
 Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
 class _Job:
     work: Callable[[sqlite3.Connection], Any]
-    done: Future[Any]
+    done: asyncio.Future[Any]
+
+
+Outcome = tuple[_Job, Any, BaseException | None]
 
 
 class Store:
@@ -103,9 +117,9 @@ class Store:
         Whatever `work` raises undoes its own changes only. Raises: EvidenceError `platform.storage` when the commit
         fails: then nothing of the group is kept.
         """
-        job = _Job(work, Future())
+        job = _Job(work, asyncio.get_running_loop().create_future())
         self._jobs.put(job)
-        result: Result = await asyncio.wrap_future(job.done)
+        result: Result = await job.done
         return result
 
     async def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
@@ -154,7 +168,7 @@ class Store:
 
     def _commit(self, connection: sqlite3.Connection, group: Sequence[_Job]) -> None:
         """Run the jobs of one group, commit, and only then tell anybody."""
-        outcomes: list[tuple[_Job, Any, BaseException | None]] = []
+        outcomes: list[Outcome] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
             for job in group:
@@ -172,8 +186,14 @@ class Store:
                 connection.execute("ROLLBACK")
             failure = EvidenceError(Problem.of(str(self.folder), "platform.storage", reason=error))
             outcomes = [(job, None, failure) for job in group]
+        for loop in {job.done.get_loop() for job in group}:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(self._tell, [one for one in outcomes if one[0].done.get_loop() is loop])
+
+    def _tell(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell those who wait, in their loop: it is woken once for a group."""
         for job, result, problem in outcomes:
-            if job.done.cancelled():
+            if job.done.done():  # cancelled
                 continue
             if isinstance(problem, sqlite3.Error | OSError):
                 problem = EvidenceError(Problem.of(str(self.folder), "platform.storage", reason=problem))
@@ -226,7 +246,7 @@ class Store:
                 levels.append(tuple(subtree_root(self.hashes(name, Tile(level - 1, n, WIDTH)))
                                     for n in range(first, count)))
             level += 1
-        edge = Edge(size, tuple(levels))
+        edge = Edge.of(size, levels)
         if size and edge.root() != root:
             raise EvidenceError(Problem.of(name, "log.broken", reason="the tiles do not give the checkpoint's root"))
         return edge
@@ -270,9 +290,10 @@ def _migrate(connection: sqlite3.Connection, folder: Path) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise EvidenceError(Problem.of(str(folder), "platform.schema", version=version, known=SCHEMA_VERSION))
-        if version < 1:
-            for statement in filter(str.strip, SCHEMA.split(";")):
-                connection.execute(statement)
+        steps = [SCHEMA] if version < 1 else [STEPS[step] for step in range(version, SCHEMA_VERSION)]
+        for statement in filter(str.strip, ";".join(steps).split(";")):
+            connection.execute(statement)
+        if steps:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

@@ -20,7 +20,7 @@ from protocols.evidence.tiles import WIDTH, parse_path
 from protocols.terms.say import Say
 from verifier.platform import page
 from verifier.platform.refusal import ConflictError, RefusalError
-from verifier.platform.service import Service
+from verifier.platform.service import Service, unpack
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ BODIES_IN_FLIGHT_BYTES_MAX = 256 * 1024 * 1024
 STRINGS_MAX = 4 * exchange.SUBMIT_ENTRIES_MAX + 64
 STRUCTURE_BYTES_MAX = 64 * STRINGS_MAX
 """Of a body, what is not inside strings: 64 MB of `{},{},{}` would become gigabytes of objects."""
+AT_ONCE_BYTES_MAX = 2 * STRINGS_MAX
+"""So short a body cannot have too many parts: it is parsed in the event loop, sooner than a thread is told to."""
 ADDRESSES_MAX = 10_000
 
 SECURITY_HEADERS = {
@@ -126,9 +128,9 @@ class _Routes:
 
     async def submit(self, request: web.Request) -> web.Response:
         gateway = request.match_info["gateway"]
-        await self._service.size(gateway)  # an unknown gateway is refused before its body is read
-        async with self._json(request, exchange.BODY_BYTES_MAX) as body:
-            return web.json_response(await self._service.submit(gateway, body))
+        await self._service.require_known(gateway)  # an unknown gateway is refused before its body is read
+        async with self._json(request, exchange.BODY_BYTES_MAX, unpack) as batch:
+            return web.json_response(await self._service.take(gateway, *batch))
 
     async def tail(self, request: web.Request) -> web.Response:
         first = request.query.get("first", "")
@@ -168,8 +170,15 @@ class _Routes:
         return web.json_response({"ok": True})
 
     @contextlib.asynccontextmanager
-    async def _json(self, request: web.Request, limit: int) -> AsyncIterator[Any]:
-        """Read a JSON body within `limit`, all limits before parsing. Raises RefusalError 400, 413 or 429."""
+    async def _json(self, request: web.Request, limit: int, then: Callable[[Any], Any] = lambda value: value
+                    ) -> AsyncIterator[Any]:
+        """Read a JSON body within `limit`, all limits before parsing; give what `then` makes of it.
+
+        Raises: RefusalError 400, 413 or 429.
+        """
+        def parsed() -> Any:
+            return then(_parse(data))
+
         length = request.content_length
         if length is None or request.headers.get("Content-Encoding", "identity") != "identity":
             raise RefusalError.of(400, "request", "platform.no_length")
@@ -184,12 +193,22 @@ class _Routes:
                     data = await request.content.readexactly(length)
             except (TimeoutError, asyncio.IncompleteReadError, ConnectionError, web.PayloadAccessError) as error:
                 raise RefusalError.of(400, "request", "platform.cut", expected=length) from error
-            yield await asyncio.to_thread(_parse, data)
+            yield parsed() if length <= AT_ONCE_BYTES_MAX else await asyncio.to_thread(parsed)
         finally:
             self._in_flight -= length
 
 
 def _parse(data: bytes) -> Any:
+    if len(data) > AT_ONCE_BYTES_MAX:
+        _limit_parts(data)
+    try:
+        return jcs.parse(data, where="request", bytes_max=exchange.BODY_BYTES_MAX)
+    except VerificationError as error:
+        raise RefusalError.because(400, error) from error
+
+
+def _limit_parts(data: bytes) -> None:
+    """Raise RefusalError 400 if a body would become too many objects."""
     strings = inside = 0
     for match in _STRING.finditer(data):
         strings += 1
@@ -198,10 +217,6 @@ def _parse(data: bytes) -> Any:
             break
     if strings > STRINGS_MAX or len(data) - inside > STRUCTURE_BYTES_MAX:
         raise RefusalError.of(400, "request", "platform.too_many_parts")
-    try:
-        return jcs.parse(data, where="request", bytes_max=exchange.BODY_BYTES_MAX)
-    except VerificationError as error:
-        raise RefusalError.because(400, error) from error
 
 
 def _refusal(say: Say, error: RefusalError) -> web.Response:

@@ -24,6 +24,7 @@ from verifier.platform.importer import import_bundle
 from verifier.platform.refusal import ConflictError, RefusalError
 from verifier.platform.rounds import Rounds
 from verifier.platform.service import FORKS_MAX, Service
+from verifier.platform.store import SCHEMA_VERSION
 from verifier.witness.state import Book, parse_request
 
 NOW_S = 1_760_000_500
@@ -525,7 +526,7 @@ async def test_a_database_of_a_newer_version_is_left_alone(world: World) -> None
     with pytest.raises(EvidenceError, match=r"platform\.schema"):
         world.open()
     with sqlite3.connect(world.folder / "data" / "index.sqlite") as connection:
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.close()
     world.open()
 

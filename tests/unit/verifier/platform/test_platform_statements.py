@@ -243,9 +243,9 @@ async def test_a_revocation_stops_the_batch_that_is_being_checked(world: World, 
     gateway.window()
     keep = world.service._keep
 
-    async def revoke_first(accepted: Any) -> None:
+    async def revoke_first(*what: Any) -> None:
         await world.service.state(revocation(gateway, held))
-        await keep(accepted)
+        await keep(*what)
     monkeypatch.setattr(world.service, "_keep", revoke_first)
     assert await refused(world.service.submit(gateway.id, gateway.batch())) == (403, "platform.revoked")
     assert (await world.service.size(gateway.id))["size"] == held
