@@ -57,6 +57,13 @@ class Texts(Sequence[str]):
             yield data[begin:end].decode("utf-8", "surrogatepass")
             begin = end
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Texts):
+            return self._data == other._data and self._ends == other._ends
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # compared by what it holds
+
 
 class Packed(Sequence[T], Generic[T]):
     """Frozen dataclasses of one class, as columns. Equal to any sequence of equal objects; one without end is none.

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,9 @@ from typing import Any
 from config.gateway import COLUMN_BITS_MAX, GatewayConfig
 from config.ledger import Device
 from config.points import Point
-from gateway.commissioning.state import write_json
+from gateway.commissioning.point_slots import PointSlots
+from gateway.counting.rows import PointRows
+from protocols import system
 from protocols.errors import ConfigError, EvidenceError, Problem
 from protocols.evidence import roster
 
@@ -44,21 +46,11 @@ class DeviceSlot:
 
 
 @dataclass(slots=True, kw_only=True)
-class PointSlot:
-    """One point slot: the public row, the local id, and the two address texts that its tags hide."""
-
-    id: str
-    row: dict[str, Any]
-    address: str
-    base: str
-
-
-@dataclass(slots=True, kw_only=True)
 class Roster:
     """All slots, alive and gone, in slot order."""
 
     devices: list[DeviceSlot]
-    points: list[PointSlot]
+    points: PointSlots
 
     def device_slots(self) -> dict[str, int]:
         """Return local id -> slot of the devices that are alive."""
@@ -66,16 +58,17 @@ class Roster:
 
     def point_slots(self) -> dict[tuple[int, str], int]:
         """Return (device slot, canonical address) -> point slot of the points that are alive."""
-        return {(p.row["device"], p.address): slot for slot, p in enumerate(self.points)
-                if p.row["state"] == "alive"}
+        points = self.points
+        return {(device, address): slot for slot, (device, address, is_alive) in enumerate(zip(
+            points.rows.devices().tolist(), points.addresses, points.rows.alive().tolist(), strict=True)) if is_alive}
 
     def device_rows(self) -> list[dict[str, Any]]:
         """Return the public device rows in slot order."""
         return [d.row for d in self.devices]
 
-    def point_rows(self) -> list[dict[str, Any]]:
+    def point_rows(self) -> PointRows:
         """Return the public point rows in slot order."""
-        return [p.row for p in self.points]
+        return self.points.rows
 
 
 def evolve(before: Roster | None, config: GatewayConfig, *, gateway: str, key: bytes,
@@ -91,9 +84,7 @@ def evolve(before: Roster | None, config: GatewayConfig, *, gateway: str, key: b
     """
     devices = [DeviceSlot(id=d.id, row=dict(d.row), private=d.private, read=d.read, learnt=d.learnt)
                for d in before.devices] if before else []
-    points = [PointSlot(id=p.id, row=dict(p.row), address=p.address, base=p.base)
-              for p in before.points] if before else []
-    current = Roster(devices=devices, points=points)
+    current = Roster(devices=devices, points=before.points if before else PointSlots.read(()))
     alive = current.device_slots()
     wanted = {device.id: device for device in config.devices}
     alive |= _renamed(devices, alive, config.devices)
@@ -115,11 +106,11 @@ def evolve(before: Roster | None, config: GatewayConfig, *, gateway: str, key: b
             via = slots[owner] if owner else None if behind[device.connection] == 1 else roster.NOT_IN_ROSTER
         row["server"] = {"spki_sha256": spki, "via": via}
         row["dup_tags"] = [{"scheme": "spki-sha256", "tag": spki}] if spki is not None and via is None else []
-    _place_points(current, config.points, slots, gateway=gateway, key=key)
+    points = _place_points(current, config.points, slots, gateway=gateway, key=key)
     if len(devices) + 3 * len(points) > COLUMN_BITS_MAX:
         raise ConfigError(Problem.of(config.file.name, "config.too_many_bits", devices=len(devices),
                                      points=len(points), limit=COLUMN_BITS_MAX))
-    return current
+    return Roster(devices=devices, points=points)
 
 
 def _renamed(devices: list[DeviceSlot], alive: Mapping[str, int], wanted: Iterable[Device]) -> dict[str, int]:
@@ -204,60 +195,90 @@ def _described(device: Device, private: Mapping[str, Any], values: Mapping[str, 
         "private_sha256": roster.private_sha256(private)}
 
 
-def _place_points(current: Roster, wanted: tuple[Point, ...], slots: Mapping[str, int], *, gateway: str,
-                  key: bytes) -> None:
+def _place_points(before: Roster, wanted: Sequence[Point], slots: Mapping[str, int], *, gateway: str,
+                  key: bytes) -> PointSlots:
     """Give every point its slot; what changed its role or type, or lost its device, is a tombstone and a new slot."""
-    alive = current.point_slots()
+    alive, held = before.point_slots(), before.points
+    rows, ids, addresses, bases = held.rows.copy(), list(held.ids), list(held.addresses), list(held.bases)
     kept: set[int] = set()
     for point in wanted:
-        device = slots[point.device]
-        facts = {"protocol": point.protocol, "role": point.role, "type": point.type}
-        slot = alive.get((device, point.address.canonical))
-        if slot is not None and all(current.points[slot].row[name] == value for name, value in facts.items()):
+        device, address = slots[point.device], point.address.canonical
+        slot = alive.get((device, address))
+        if slot is not None and rows.facts(slot) == (point.protocol, point.role, point.type):
             kept.add(slot)
-            current.points[slot].id = point.id
+            ids[slot] = point.id
             continue
-        addr, base = roster.point_tags(key, gateway, device, point.address.canonical, point.address.base)
-        slot = len(current.points)
-        kept.add(slot)
-        row = {"point": slot, "device": device, "state": "alive", **facts, "addr": addr, "base": base}
-        current.points.append(PointSlot(id=point.id, row=row, address=point.address.canonical,
-                                        base=point.address.base))
-    for slot, held in enumerate(current.points):
+        base_text = point.address.base
+        addr, base = roster.point_tags(key, gateway, device, address, base_text)
+        kept.add(len(rows))
+        rows.append({"point": len(rows), "device": device, "state": "alive", "protocol": point.protocol,
+                     "role": point.role, "type": point.type, "addr": addr, "base": base})
+        ids.append(point.id)
+        addresses.append(address)
+        bases.append(base_text)
+    for slot in range(len(rows)):
         if slot not in kept:
-            held.row["state"] = "gone"
+            rows.end(slot)
+    return PointSlots.of(rows, ids, addresses, bases)
 
 
 def moved(held: Roster, *, gateway: str, key: bytes) -> Roster:
     """Return the same slots for another gateway: the tags of addresses name the gateway, everything else stays."""
-    points = []
-    for slot in held.points:
-        addr, base = roster.point_tags(key, gateway, slot.row["device"], slot.address, slot.base)
-        points.append(PointSlot(id=slot.id, row={**slot.row, "addr": addr, "base": base}, address=slot.address,
-                                base=slot.base))
-    return Roster(devices=held.devices, points=points)
+    rows = PointRows()
+    for row, address, base in zip(held.points.rows, held.points.addresses, held.points.bases, strict=True):
+        tags = roster.point_tags(key, gateway, row["device"], address, base)
+        rows.append({**row, "addr": tags[0], "base": tags[1]})
+    return Roster(devices=held.devices, points=replace(held.points, rows=rows))
+
+
+# The file: one JSON object, and one device or point a line, so that it need not be in memory as a whole
+
+BEGIN, BETWEEN, END = f'{{"format": {STATE_FORMAT}, "devices": [', '], "points": [', "]}"
 
 
 def save(held: Roster, path: Path) -> None:
     """Write roster.json, whole or not at all, durable, mode 0600: it names machines."""
-    write_json(path, {
-        "format": STATE_FORMAT,
-        "devices": [{"id": d.id, "row": d.row, "private": d.private, "read": d.read, "learnt": d.learnt}
-                    for d in held.devices],
-        "points": [{"id": p.id, "row": p.row, "address": p.address, "base": p.base} for p in held.points]}, indent=None)
+    devices = ({"id": d.id, "row": d.row, "private": d.private, "read": d.read, "learnt": d.learnt}
+               for d in held.devices)
+    text = bytearray(f"{BEGIN}\n".encode())
+    for bodies, end in ((devices, BETWEEN), (map(held.points.body, range(len(held.points))), END)):
+        separator = b""
+        for body in bodies:
+            text += separator + json.dumps(body, ensure_ascii=False, sort_keys=True).encode()
+            separator = b",\n"
+        text += f"\n{end}\n".encode()
+    system.replace(path, bytes(text))
 
 
 def load(path: Path) -> Roster | None:
     """Read roster.json; None if there is none yet. Raises EvidenceError `roster.state_broken`."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            first = file.readline()
+            if first == f"{BEGIN}\n":
+                return Roster(devices=[_device_slot(body) for body in _bodies(file, BETWEEN)],
+                              points=PointSlots.read(_bodies(file, END)))
+            body = json.loads(first + file.read())  # as earlier versions wrote it
         if body["format"] != STATE_FORMAT:
             raise ValueError(f"format {body['format']}")
-        return Roster(devices=[DeviceSlot(id=d["id"], row=d["row"], private=d["private"], read=d.get("read", {}),
-                                          learnt=d.get("learnt", [])) for d in body["devices"]],
-                      points=[PointSlot(id=p["id"], row=p["row"], address=p["address"], base=p["base"])
-                              for p in body["points"]])
+        return Roster(devices=[_device_slot(d) for d in body["devices"]], points=PointSlots.read(body["points"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvidenceError(Problem.of(str(path), "roster.state_broken", reason=error)) from error
+
+
+def _device_slot(body: Mapping[str, Any]) -> DeviceSlot:
+    return DeviceSlot(id=body["id"], row=body["row"], private=body["private"], read=body.get("read", {}),
+                      learnt=body.get("learnt", []))
+
+
+def _bodies(lines: Iterable[str], end: str) -> Iterator[dict[str, Any]]:
+    """Yield the object of each line up to the line `end`. Raises ValueError if it does not come."""
+    for line in lines:
+        text = line.rstrip("\n")
+        if text == end:
+            return
+        if text:  # of an empty list
+            yield json.loads(text.removesuffix(","))
+    raise ValueError(f"the line {end} is missing")

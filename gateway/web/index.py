@@ -38,9 +38,10 @@ class Index:
 def make_index(config: GatewayConfig, roster: Roster) -> Index:
     """Return the index of a roster that was made from this configuration; 0.1 s for 100 000 points."""
     points: dict[int, list[int]] = {}
-    for slot, point in enumerate(roster.points):
-        if point.row["state"] == "alive":
-            points.setdefault(point.row["device"], []).append(slot)
+    rows = roster.points.rows
+    for slot, (device, is_alive) in enumerate(zip(rows.devices().tolist(), rows.alive().tolist(), strict=True)):
+        if is_alive:
+            points.setdefault(device, []).append(slot)
     alive = roster.device_slots()
     lines = tuple(
         Line(slot=alive[device.id], device=device, points=tuple(points.get(alive[device.id], ())),

@@ -62,7 +62,7 @@ def _without_data(line: Line, cells: Sequence[Cell | None], facts: Facts, index:
         return
     if not answering[line.slot]:
         yield Cause("web.why.silent", {**where, "time_s": heard_ns // NS_PER_S})
-    rows = [facts.roster.points[slot].row for slot in line.points]
+    rows = [facts.roster.points.rows[slot] for slot in line.points]
     if not any(row["role"] in ROLES for row in rows):
         yield Cause("web.why.roles", {"listed": ", ".join(sorted({row["role"] for row in rows}))})
         return

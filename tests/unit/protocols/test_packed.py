@@ -72,6 +72,7 @@ def test_texts_are_the_same_again(texts: list[str]) -> None:
     packed = Texts(texts)
     assert list(packed) == [packed[i] for i in range(len(texts))] == texts
     assert packed[1:5] == texts[1:5]
+    assert packed == texts == Texts(texts) and packed != [*texts, ""] and packed != Texts([*texts, ""])
 
 
 def test_a_thousand_equal_fields_and_a_thousand_different_ones() -> None:

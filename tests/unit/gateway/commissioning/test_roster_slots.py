@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from config.gateway import GatewayConfig, load_gateway
 from gateway.commissioning import roster as slots
+from gateway.commissioning.point_slots import PointSlots
 from gateway.commissioning.roster import Roster
 from gateway.sealing.rosters import require_extends
 from protocols.errors import ConfigError, EvidenceError
@@ -156,9 +157,9 @@ def test_the_same_ledger_changes_nothing(tmp_path: Path) -> None:
 
 def test_evolving_leaves_the_roster_in_force_as_it_is(tmp_path: Path) -> None:
     first = evolve(None, plant(tmp_path, [device("a", serial="S1"), device("b")], [point("a", 0), point("b", 3)]))
-    before = json.dumps([first.device_rows(), first.point_rows(), [d.private for d in first.devices]])
+    before = json.dumps([first.device_rows(), list(first.point_rows()), [d.private for d in first.devices]])
     evolve(first, plant(tmp_path, [device("a", name="x", serial="S2")], [point("a", 2)]))
-    assert json.dumps([first.device_rows(), first.point_rows(), [d.private for d in first.devices]]) == before
+    assert json.dumps([first.device_rows(), list(first.point_rows()), [d.private for d in first.devices]]) == before
 
 
 def test_tombstones_count_against_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +176,31 @@ def test_save_and_load_give_the_same_roster_readable_by_its_owner_only(tmp_path:
     assert slots.load(tmp_path / "roster.json") == held
     assert (tmp_path / "roster.json").stat().st_mode & 0o777 == 0o600
     assert slots.load(tmp_path / "none.json") is None
+
+
+def test_the_file_is_one_object_and_may_be_laid_out_otherwise(tmp_path: Path) -> None:
+    """Earlier versions wrote it in one line, and who repairs it by hand may lay it out as he likes."""
+    held = evolve(None, plant(tmp_path, [device("a", serial="S1")], [point("a", 0), point("a", 1)]))
+    file = tmp_path / "roster.json"
+    slots.save(held, file)
+    body = json.loads(file.read_text(encoding="utf-8"))
+    assert set(body) == {"format", "devices", "points"}
+    for indent in (None, 2):
+        file.write_text(json.dumps(body, indent=indent, sort_keys=True), encoding="utf-8")
+        assert slots.load(file) == held
+    nobody = Roster(devices=[], points=PointSlots.read(()))
+    slots.save(nobody, file)
+    assert slots.load(file) == nobody and json.loads(file.read_text(encoding="utf-8"))["points"] == []
+
+
+def test_a_file_that_is_cut_is_broken_wherever_it_was_cut(tmp_path: Path) -> None:
+    file = tmp_path / "roster.json"
+    slots.save(evolve(None, plant(tmp_path, [device("a"), device("b")], [point("a", 0), point("b", 1)])), file)
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    for end in range(len(lines) - 1):
+        file.write_text("".join(lines[:end]), encoding="utf-8")
+        with pytest.raises(EvidenceError):
+            slots.load(file)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "devices": 3, "points": []}',
