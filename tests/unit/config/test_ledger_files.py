@@ -280,6 +280,14 @@ def test_what_is_wrong_with_some_machines_is_told_for_each(tmp_path: Path) -> No
                                                "ledger.unknown_template"]
 
 
+def test_a_place_below_nought_is_the_fault_of_the_cell(tmp_path: Path) -> None:
+    templates = [{**PRESS[0], "address": "{unit}/holding/{first-2}"}]
+    rows = [device("d1", unit="1", template="press", **{"{first}": "2"}),
+            device("d2", unit="2", template="press", **{"{first}": "1"})]
+    assert problems(folder(tmp_path, text(DEVICES, rows), text(POINTS, []), text(TEMPLATES, templates))) == [
+        ("devices.csv, line 3 (d2), {first}", "ledger.template_number")]
+
+
 def test_of_very_many_misspelt_templates_only_the_first_get_a_suggestion(tmp_path: Path) -> None:
     rows = [device(f"d{n}", unit="1", template="pres") for n in range(200)]
     with pytest.raises(ConfigError) as caught:
