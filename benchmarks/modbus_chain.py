@@ -11,10 +11,11 @@ from typing import Any
 
 from benchmarks.bench_thingsboard import DEVICES, FLOATS, POLL_MS
 from config.gateway import InfluxTable
-from gateway.agent import TICK_S, Intake
+from gateway.agent import TICK_S
 from gateway.counting.rule import Rule
 from gateway.counting.window import WindowClock, Windows
 from gateway.exporters.influx import InfluxExporter
+from gateway.intake import Intake
 from protocols import system
 from protocols.modbus.driver import Driver
 from protocols.modbus.target import ModbusAddress, ModbusEndpoint, ModbusPoint
@@ -42,6 +43,7 @@ async def chain(modbus_port: int, http_port: int) -> None:
                             poll_s=POLL_MS / 1000)
         tasks.append(asyncio.create_task(Driver(at, points, intake, clock.now_ns).run()))
     while not any(task.done() for task in tasks):
+        intake.flush()
         windows.tick()
         print(exporter.written, flush=True)
         await asyncio.sleep(TICK_S)

@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from importlib import resources
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from config.gateway import GatewayConfig, load_gateway
 from gateway import reload
@@ -35,6 +34,7 @@ from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap, WindowClock, Windows
 from gateway.crew import STOP_S, Crew
 from gateway.identifying import Identifying
+from gateway.intake import Intake
 from gateway.keeping.retention import Limits, Retention, use_of
 from gateway.probing import transcripts
 from gateway.probing.probing import Probing
@@ -71,54 +71,6 @@ SEEN_AHEAD_S = 86_400
 MB = 2**20
 EVENTS_KEPT = 50
 Result = TypeVar("Result")
-
-
-class Intake:
-    """What drivers deliver to: counts first, then hands a copy to the exporter. All calls come from the loop thread."""
-
-    def __init__(self, windows: Windows, clock: WindowClock, tell: Callable[..., None]) -> None:
-        self.windows = windows
-        self.export: Callable[[SampleBatch | PollBatch], None] | None = None
-        self.tap: Callable[[SampleBatch | PollBatch], None] | None = None  # set while a drawn read waits for a message
-        self.live: Live | None = None  # of the local page
-        self._clock = clock
-        self._tell = tell
-
-    def samples(self, batch: SampleBatch | PollBatch) -> None:
-        """Count a batch."""
-        self.windows.samples(batch)
-        if self.export is not None:
-            self.export(batch)
-        if self.live is not None:
-            self.live.samples(batch)
-        if self.tap is not None:
-            self.tap(batch)
-
-    def answered(self, device_index: Sequence[int] | NDArray[np.int64], received_ns: int) -> None:
-        """The protocol answered for these devices."""
-        self.windows.answered(device_index, received_ns)
-        if self.live is not None:
-            self.live.answered(device_index, received_ns)
-
-    def online(self, device_index: Sequence[int], received_ns: int) -> None:
-        """A birth."""
-        self.windows.online(device_index, received_ns)
-        if self.live is not None:
-            self.live.online(device_index, received_ns)
-
-    def offline(self, device_index: Sequence[int], received_ns: int) -> None:
-        """A death."""
-        self.windows.offline(device_index, received_ns)
-        if self.live is not None:
-            self.live.offline(device_index, received_ns)
-
-    def discarded(self, reason: str, count: int) -> None:
-        """Samples that a driver received and could not deliver."""
-        self.windows.discarded(reason, count)
-
-    def event(self, code: str, where: str, **args: object) -> None:
-        """Something a person should read."""
-        self._tell(code, where, **args)
 
 
 class Agent:
@@ -309,6 +261,7 @@ class Agent:
 
     async def _tick(self) -> None:
         while True:
+            self.intake.flush()
             items = self.windows.tick()
             for item in items:
                 await self._seal(item)
@@ -482,6 +435,7 @@ class Agent:
         """
         try:
             if self._begun and clean:
+                self.intake.flush()
                 items, cut_samples = self.windows.finish()
                 for item in items:
                     await self._seal(item)

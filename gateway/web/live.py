@@ -85,6 +85,8 @@ class Live:
                 return  # the driver of a newer roster: `grow` follows
             self._received_ns[slots] = batch.received_ns
             self._source_ns[slots] = 0
+            if self._tells_server_times:
+                self._server_ns[slots] = 0
             self._quality[slots] = GOOD
             if self._keeps:
                 self._value[slots] = value

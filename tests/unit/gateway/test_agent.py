@@ -16,8 +16,9 @@ import pytest
 
 from config.gateway import GatewayConfig, load_gateway
 from gateway import agent as agent_module
-from gateway.agent import EVENTS_KEPT, STOP_S, Agent, Intake
+from gateway.agent import EVENTS_KEPT, STOP_S, Agent
 from gateway.counting.window import WindowClock, Windows
+from gateway.intake import Intake
 from gateway.sealing.disk import RealDisk
 from gateway.sealing.journal import Journal
 from protocols.errors import ConfigError
@@ -292,8 +293,11 @@ def test_the_exporter_gets_each_batch_after_it_was_counted(config: GatewayConfig
     counted: list[int] = []
     driver = Scripted(steady, intake, clock.now_ns)
     driver.send(0)
+    intake.flush()
     intake.export = lambda batch: counted.append(sum(planes.received for planes in windows._open.values()))
     driver.send(0, 1)
+    intake.flush()
     driver.send(2)
+    intake.flush()
     assert counted == [3, 4]
     agent.journal.close()
