@@ -7,6 +7,7 @@ messages of different topics that came at one time have no order that anybody co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,11 @@ Otherwise = Callable[[bytes, bytes | None, int], Sequence[int]]
 """Takes one message that is not a live document of a learnt shape; returns the devices that it is from."""
 
 
-class _Run:
+class _Run(NamedTuple):
     """Documents of one shape, in the order they came."""
 
-    def __init__(self) -> None:
-        self.topics: list[Topic] = []
-        self.payloads: list[bytes] = []
+    topics: list[Topic]
+    payloads: list[bytes]
 
 
 def add_messages(messages: Messages, topics: Mapping[bytes, Topic], received_ns: int, columns: Columns,
@@ -40,23 +40,26 @@ def add_messages(messages: Messages, topics: Mapping[bytes, Topic], received_ns:
     came after it.
     """
     devices: set[int] = set()
+    found = list(map(topics.get, messages.topics))
+    shapes = {None if topic is None else topic.shape for topic in set(found)}
+    if len(shapes) == 1 and None not in shapes and not messages.marks and None not in messages.payloads:
+        # As below, and so it is nearly always where machines are alike.
+        run = _Run(cast(list[Topic], found), cast(list[bytes], messages.payloads))
+        _settle({cast(Shape, shapes.pop()): run}, received_ns, columns, otherwise, devices)
+        return devices
     runs: dict[Shape, _Run] = {}
-    shape = run = None
-    topic_of = topics.get
-    for name, payload, marks in messages:
-        topic = topic_of(name)
+    shape = None
+    for topic, (name, payload, marks) in zip(found, messages, strict=True):
         if topic is not None and not marks and payload is not None and topic.shape is not None:
-            if topic.shape is not shape or run is None:
+            if topic.shape is not shape:
                 shape = topic.shape
-                run = runs.get(shape)
-                if run is None:
-                    run = runs[shape] = _Run()
+                run = runs.setdefault(shape, _Run([], []))
             run.topics.append(topic)
             run.payloads.append(payload)
             continue
         if runs:
             _settle(runs, received_ns, columns, otherwise, devices)
-            run = None
+            shape = None
         devices.update(otherwise(name, payload, marks))
     _settle(runs, received_ns, columns, otherwise, devices)
     return devices
@@ -77,9 +80,7 @@ def _settle(runs: dict[Shape, _Run], received_ns: int, columns: Columns, otherwi
 def _is_together(shape: Shape, run: _Run, received_ns: int, columns: Columns) -> bool:
     """Add the values of all these documents; return False, and add nothing, if one of them is not as it should be."""
     topics = run.topics
-    if max(map(len, run.payloads)) > MAX_PAYLOAD_BYTES:
-        return False
-    documents = shape.read_all(run.payloads)
+    documents = shape.read_all(run.payloads, MAX_PAYLOAD_BYTES)
     if documents is None:
         return False
     found = shape.columns(documents)
@@ -96,7 +97,7 @@ def _is_together(shape: Shape, run: _Run, received_ns: int, columns: Columns) ->
     values = np.empty((count, each), dtype=np.float64)
     for number, column in enumerate(found):
         values[:, number] = np.fromiter(column, np.float64, count)
-    columns.add_block(points, np.repeat(source_ns, each), values.reshape(-1), received_ns)
+    columns.add_table(points, np.repeat(source_ns, each), values.reshape(-1), received_ns)
     return True
 
 

@@ -122,6 +122,18 @@ class Columns:
         self._block_runs.append((points.size, received_ns))
         self._size += points.size
 
+    def add_table(self, points: NDArray[np.int64], source_ns: NDArray[np.int64], values: NDArray[np.float64],
+                  received_ns: int) -> None:
+        """Add many samples of quality GOOD, that came at one time. Shapes (n,); the arrays are the batch's from now on.
+        """
+        self._end_samples()
+        self._end_rows()
+        self._end_blocks()
+        count = points.size
+        self._parts.append((points, np.full(count, received_ns, dtype=np.int64), source_ns, values,
+                            np.zeros(count, dtype=np.uint8)))
+        self._size += count
+
     def _end_samples(self) -> None:
         if self._value:
             self._parts.append((

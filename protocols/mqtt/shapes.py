@@ -64,18 +64,19 @@ class Shape:
         except REFUSED:
             return None
 
-    def read_all(self, payloads: Sequence[bytes]) -> list[Any] | None:
-        """Return many documents for `column`; None if one of them is of another shape, or cannot be read with others.
+    def read_all(self, payloads: Sequence[bytes], bytes_max: int) -> list[Any] | None:
+        """Return many documents for `columns`; None if one is of another shape, too large, or not to be read so.
 
         They are read as lines. No text holds a line feed, and no value one between `}` and `{`: so documents that begin
         and end with these, as many as there are lines, are one a line. And where each has at least `quotes` quotation
         marks, and all have as many as that on average, none has more.
         """
+        sizes = np.fromiter(map(len, payloads), np.int64, len(payloads))
+        if sizes.min() < 2 or sizes.max() > bytes_max:
+            return None
         text = b"\n".join(payloads)
         marks = np.frombuffer(text, dtype=np.uint8)
-        ends = np.cumsum(np.fromiter(map(len, payloads), np.int64, len(payloads)) + 1) - 1  # where each line ends
-        if ends[0] < 2 or (np.diff(ends) < 3).any():
-            return None
+        ends = np.cumsum(sizes + 1) - 1
         whole = (marks[0] == OPENING and (marks[ends[:-1] + 1] == OPENING).all() and (marks[ends - 1] == CLOSING).all()
                  and np.count_nonzero(marks == QUOTE) == self.quotes * len(payloads))
         if not whole:

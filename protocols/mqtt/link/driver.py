@@ -39,7 +39,7 @@ from protocols.mqtt.target import SPARKPLUG_NAMESPACE, MqttEndpoint
 logging.getLogger("paho").setLevel(logging.CRITICAL)
 
 CHUNK_BYTES = 128 * 1024
-CHUNK_MAX = 500
+CHUNK_MAX = 1000
 """Messages that the event loop takes at once."""
 
 LOOP_S = 0.5
