@@ -11,13 +11,14 @@ from fuzz.harness import only, scratch, start, watched
 
 with watched("protocols.evidence", "verifier.proof"):
     from protocols.errors import ConfigError, VerificationError
-    from protocols.evidence import bundle
     from verifier.conformance import world
     from verifier.proof.also import Also, sort
     from verifier.proof.verify import verify
 
+from fuzz.held import Held, remember
+
 WORLD, PLANT = world.small()
-BUNDLE = world.zipped(PLANT.members())
+BUNDLE = Held(PLANT.members())
 POLICY = WORLD.policy()
 FILE = scratch() / "file"
 
@@ -49,8 +50,9 @@ def check(data: bytes) -> None:
     with only(ConfigError, VerificationError):
         also = sort([FILE])
         if also != Also(files=also.files):
-            verify(bundle.open_bundle(BUNDLE), POLICY, also=also)
+            verify(BUNDLE, POLICY, also=also)
 
 
 if __name__ == "__main__":
+    remember()
     start(check, mutate)

@@ -1,5 +1,7 @@
 """Configuration files. First byte: `g` gateway, `p` platform, `w` witness, `c` claim, `b` basis, `r` a programme."""
 
+from functools import lru_cache
+
 from fuzz.harness import only, scratch, start, watched
 
 with watched("config", "protocols.mqtt.target", "protocols.modbus.target", "protocols.opcua.target",
@@ -9,12 +11,14 @@ with watched("config", "protocols.mqtt.target", "protocols.modbus.target", "prot
     from config.programme import load_basis, load_programme
     from config.witness import load_witness
     from protocols.errors import ConfigError
+    from verifier.audit import claim
     from verifier.audit.claim import load_claim
 
 from tests.support.source import ROOT
 
 LOADERS = {b"g": load_gateway, b"p": load_platform, b"w": load_witness, b"c": load_claim, b"b": load_basis,
            b"r": load_programme}
+claim.load_programme = lru_cache(claim.load_programme)  # of the programme that a claim names: one of ours
 FOLDER = scratch()
 FILE = FOLDER / "file.toml"
 for _name in ("devices.csv", "points.csv"):

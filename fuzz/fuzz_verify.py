@@ -11,9 +11,11 @@ from fuzz.harness import only, start, watched
 
 with watched("protocols.evidence", "verifier.proof"):
     from protocols.errors import VerificationError
-    from protocols.evidence import bundle, entry, jcs, merkle, tiles
+    from protocols.evidence import entry, jcs, merkle, tiles
     from verifier.conformance import world
     from verifier.proof.verify import verify
+
+from fuzz.held import Held, remember
 
 PLANT = world.small()[1]
 OTHERS = {name: data for name, data in PLANT.members().items()
@@ -93,9 +95,10 @@ def check(data: bytes) -> None:
         for tile in tiles.tiles_of(level, len(entries)):
             members[tile.path] = tiles.join_entries(entries) if level is None else tiles.hash_tile(PLANT.tree, tile)
     with only(VerificationError):
-        found = verify(bundle.open_bundle(world.zipped(members)), POLICY)
+        found = verify(Held(members), POLICY)
         assert found.valid == (not any(one.severity == "fault" for one in found.findings))
 
 
 if __name__ == "__main__":
+    remember()
     start(check, mutate)

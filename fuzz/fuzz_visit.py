@@ -12,17 +12,19 @@ from fuzz.harness import only, scratch, start, watched
 
 with watched("protocols.evidence.sample", "protocols.evidence.signed", "verifier.proof.visits", "verifier.sampling"):
     from protocols.errors import ConfigError, VerificationError
-    from protocols.evidence import bundle, sample, signed
+    from protocols.evidence import sample, signed
     from verifier.conformance import visits, world
     from verifier.proof.also import Also
     from verifier.proof.verify import verify
     from verifier.sampling import spotcheck
 
+from fuzz.held import Held, remember
+
 WORLD, PLANT = world.small()
 ANNOUNCED_S = visits.seal_behind(PLANT)
 ASSESSOR = world.key_of(visits.ASSESSOR)
 TRUST = {"assessors": [world.public(visits.ASSESSOR).hex()]}
-BUNDLE, POLICY = world.zipped(PLANT.members()), WORLD.policy(**TRUST)
+BUNDLE, POLICY = Held(PLANT.members()), WORLD.policy(**TRUST)
 DRAWN = visits.honest_draw([PLANT.members()], WORLD.policy_json(**TRUST), ANNOUNCED_S)
 ANSWERS = scratch() / "answers.csv"
 
@@ -51,7 +53,7 @@ def check(data: bytes) -> None:
             value = _signed(json.loads(data))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, VerificationError):
             return  # what cannot be signed at all
-        verdict = verify(bundle.open_bundle(BUNDLE), POLICY, also=Also(findings=(("findings", value),)))
+        verdict = verify(BUNDLE, POLICY, also=Also(findings=(("findings", value),)))
         for found in verdict.summary.visits:
             assert found.lower_bound is None or found.lower_bound <= sum(
                 s["population"] for s in found.draw["strata"])
@@ -78,4 +80,5 @@ def _sign(kind: str, fields: dict[str, Any], into: dict[str, Any] | None = None)
 
 
 if __name__ == "__main__":
+    remember()
     start(check, mutate)

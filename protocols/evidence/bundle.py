@@ -11,7 +11,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -91,10 +91,6 @@ class Bundle:
         self._archive = archive = zipfile.ZipFile(source)
         infos = archive.infolist()
         _check_limits(infos, source.size)
-        self.hash_tiles: list[Tile] = []
-        self.entry_tiles: list[Tile] = []
-        self.numbered: dict[str, list[int]] = {kind: [] for kind in _NUMBERED}
-        """kind (`entry`, `roster`, `register`, `openings`) -> its numbers, ascending."""
         faults = []
         names = set()
         for info in infos:
@@ -105,17 +101,27 @@ class Bundle:
             info.date_time = _DATE_TIME  # that of nobody's concern; one for all takes less room
             if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 faults.append(Problem.of(name[:80], "container.method"))
-            # zipfile cuts a name at its first NUL: another program would see another name
-            if info.orig_filename != name or not self._sort_in(name):
+            if info.orig_filename != name:  # cut at its first NUL: another program would see another name
                 faults.append(Problem.of(name[:80], "container.unknown_member"))
+        faults += [Problem.of(name[:80], "container.unknown_member")
+                   for name in self._sort(info.filename for info in infos if info.orig_filename == info.filename)]
         faults += [Problem.of(name, "container.missing_member")
                    for name in ("README.txt", "checkpoint") if name not in names]
         if faults:
             raise VerificationError(faults)
+
+    def _sort(self, names: Iterable[str]) -> list[str]:
+        """Sort names in, by kind. Return those that no bundle has."""
+        self.hash_tiles: list[Tile] = []
+        self.entry_tiles: list[Tile] = []
+        self.numbered: dict[str, list[int]] = {kind: [] for kind in _NUMBERED}
+        """kind (`entry`, `roster`, `register`, `openings`) -> its numbers, ascending."""
+        unknown = [name for name in names if not self._sort_in(name)]
         self.hash_tiles.sort(key=lambda t: (t.number, t.width))
         self.entry_tiles.sort(key=lambda t: (t.number, t.width))
         for numbers in self.numbered.values():
             numbers.sort()
+        return unknown
 
     def close(self) -> None:
         """Close the file; otherwise that happens when nobody has the bundle any more."""

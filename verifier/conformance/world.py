@@ -37,11 +37,13 @@ REGISTER = "register.example"
 K = hashlib.sha256(b"K of the enterprise").digest()
 
 
+@lru_cache(maxsize=256)
 def key_of(name: str) -> Ed25519PrivateKey:
     """Return the private key of this name, always the same."""
     return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"fixture " + name.encode()).digest())
 
 
+@lru_cache(maxsize=256)
 def public(name: str) -> bytes:
     """Return the raw public key of this name."""
     return keys.public_bytes(key_of(name))
