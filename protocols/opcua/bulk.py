@@ -116,6 +116,8 @@ class Decoder:
     """Decodes the responses of one subscription, or of one Read that is sent again and again."""
 
     __slots__ = ("_known", "_template")
+    is_fast = True
+    """Whether messages are read whole; else value by value."""
 
     def __init__(self) -> None:
         self._template: Walked | None = None
@@ -148,6 +150,8 @@ class Decoder:
 
     def _values(self, body: bytes, at: int, end: int, count: int, prefix: int) -> Columns | None:
         """Return `count` values that begin at `at` and end before `end`; None where codec must read them."""
+        if not self.is_fast:
+            return None
         try:
             run = _run(body, at, end, count, prefix)
             if run is not None:
@@ -225,21 +229,37 @@ def read_all(answers: Sequence[tuple[int, Decoder, bytes]]) -> Columns:
     Where all are runs of one layout they are one. A row that cannot be read has a place, and no good value.
     Raises UndecodableError, also where a response has more or fewer values than were asked.
     """
-    runs: list[tuple[Layout, NDArray[Any]]] = []
+    found = _one_run(answers) if Decoder.is_fast else None
+    if found is not None:
+        return found
+    parts = []
+    for count, decoder, body in answers:
+        answer = decoder.read(body)
+        if len(answer) + answer.undecodable != count:
+            raise UndecodableError(f"{count} values asked, {len(answer) + answer.undecodable} answered")
+        parts.append(_with_places(answer))
+    return columns.joined(parts, handles_of_reads=True)
+
+
+def _one_run(answers: Sequence[tuple[int, Decoder, bytes]]) -> Columns | None:
+    """Return the values of all answers where every value has the key of the first; None where one has another."""
+    parts: list[memoryview] = []
+    total, first, size = 0, -1, 0
     for count, _, body in answers:
         announced, at = codec.read_results(body)
-        if announced != count:
-            raise UndecodableError(f"{count} values asked, {announced} answered")
-        run = _run(body, at, len(body), count, 0) if count > FEW else None
-        if run is None or (runs and run[0] is not runs[0][0]):
-            return columns.joined([_with_places(decoder.read(body)) for _, decoder, body in answers],
-                                  handles_of_reads=True)
-        runs.append(run)
-    if not runs:
-        return columns.of(Items())
-    layout = runs[0][0]
-    raw = np.dtype((np.void, layout.record.itemsize))  # records with names are joined one field after the other
-    return _of_run(layout, np.concatenate([records.view(raw) for _, records in runs]).view(layout.record))
+        if announced != count or len(body) < at + 2:
+            return None
+        key = body[at] << 8 | body[at + 1]
+        if first < 0:
+            first, size = key, _sizes(0)[key]
+        if key != first or size <= 0 or at + count * size > len(body):
+            return None
+        parts.append(memoryview(body)[at:at + count * size])
+        total += count
+    if total <= FEW:
+        return None
+    run = _run(b"".join(parts), 0, total * size, total, 0)
+    return None if run is None else _of_run(*run)
 
 
 def _with_places(answer: Columns) -> Columns:

@@ -42,6 +42,8 @@ _FIXED = {number: struct.Struct("<" + code) for number, code in
           {1: "?", 2: "b", 3: "B", 4: "h", 5: "H", 6: "i", 7: "I", 8: "q", 9: "Q", 10: "f", 11: "d", 13: "q", 14: "16s",
            19: "I"}.items()}
 _EXACT = frozenset((1, 2, 3, 4, 5, 6, 7, 10, 11, 19))
+_PLAIN, _PLAIN_END = frozenset((bytes(8), b"\0\xff\xff\xff\xff\0\0\0")), 28
+"""What ends most ResponseHeaders, and where: no diagnostics, no texts of theirs, nothing additional."""
 _U16, _I32, _U32, _I64 = (struct.Struct("<" + code) for code in "HiIq")
 
 
@@ -429,6 +431,8 @@ def _skip_fixed_array(data: bytes, at: int, size: int) -> int:
 
 def _header(body: bytes, wanted: int) -> int:
     """Check the type of a response and step over its ResponseHeader. A ServiceFault is the caller's to see first."""
+    if body[20:_PLAIN_END] in _PLAIN and body[:4] == b"\x01\0" + _U16.pack(wanted):
+        return _PLAIN_END
     start = _skip_node_id(body, 0)
     type_id = _U16.unpack_from(body, 2)[0] if body[0] == 1 else _U32.unpack_from(body, 3)[0] if body[0] == 2 else -1
     if type_id != wanted:

@@ -339,7 +339,8 @@ class Collector:
 
     def _note_polled(self, items: Columns) -> None:
         """Leave nodes that do not exist out for a while, and name them; see which are back."""
-        if not len(self._retries) and not np.isin(items.status & np.uint32(STATUS_CODE), [*NO_SUCH_NODE]).any():
+        if not len(self._retries) and not (
+                items.status.any() and np.isin(items.status & np.uint32(STATUS_CODE), [*NO_SUCH_NODE]).any()):
             return
         refused, mended = [], 0
         for handle, status in zip(items.handle.tolist(), items.status.tolist(), strict=True):

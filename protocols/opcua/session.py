@@ -24,10 +24,6 @@ NO_SUCH_NODE = {0x80330000: "BadNodeIdInvalid", 0x80340000: "BadNodeIdUnknown"}
 STATUS_CODE = 0xFFFF0000
 """The low half of a status are flags."""
 
-CHUNK_BYTES_MAX = 4 * 2**20
-MESSAGE_BYTES_MAX = 32 * 2**20
-"""A message of a subscription with 100 000 changes has some 3 MiB; what is larger is no telemetry."""
-
 KEEP_ALIVE_S = 5.0
 LIFETIME_KEEP_ALIVES = 12
 """The server forgets a subscription whose client is gone after a minute; an orphan slows it for all others."""
@@ -67,41 +63,6 @@ def stale_after_s(publishing_interval_ms: float, keep_alive_count: int, timeout_
 def backoff_s(attempt: int, cap_s: float, rng: random.Random) -> float:
     """Return the pause before attempt number `attempt` (0 is the first retry): doubling, capped, jittered by half."""
     return min(cap_s, BACKOFF_FIRST_S * 2.0 ** min(attempt, 16)) * rng.uniform(0.5, 1.0)
-
-
-class ChunkGuard:
-    """Watches the raw stream of one connection: refuses a chunk or message that would fill the memory."""
-
-    __slots__ = ("_header", "_in_message", "_left")
-
-    def __init__(self) -> None:
-        self._header = b""
-        self._left = 0
-        self._in_message = 0
-
-    def is_within_limits(self, data: bytes) -> bool:
-        """Take the next bytes; False once a header announces more than the limits."""
-        at = 0
-        while at < len(data):
-            if self._left:
-                step = min(self._left, len(data) - at)
-                self._left -= step
-                at += step
-                continue
-            step = 8 - len(self._header)
-            self._header += data[at:at + step]
-            at += step
-            if len(self._header) < 8:
-                break
-            size = int.from_bytes(self._header[4:8], "little")
-            self._in_message += size
-            if not 8 <= size <= CHUNK_BYTES_MAX or self._in_message > MESSAGE_BYTES_MAX:
-                return False
-            if self._header[3:4] != b"C":  # the last chunk of its message
-                self._in_message = 0
-            self._left = size - 8
-            self._header = b""
-        return True
 
 
 class Sequence32:

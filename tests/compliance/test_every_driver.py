@@ -16,6 +16,7 @@ from protocols.mqtt.documents import Topic
 from protocols.mqtt.link import driver as mqtt
 from protocols.mqtt.router import Router
 from protocols.opcua import bulk
+from protocols.opcua.guarded.driver import GuardedSession
 from tests.compliance.driver_bench import CASES, Bench, be_impatient, collecting
 from tests.support.programs import need
 
@@ -27,9 +28,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     be_impatient(monkeypatch)
     if os.environ.get("TALLYSTICK_FALLBACK") == "1":
         monkeypatch.setattr(modbus, "SWIFT", frozenset())
-        for slow in (mqtt.Link, Router, Topic):
+        for slow in (mqtt.Link, Router, Topic, bulk.Decoder, GuardedSession):
             monkeypatch.setattr(slow, "is_fast", False)
-        monkeypatch.setattr(bulk.Decoder, "_values", lambda *_: None)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -21,7 +21,7 @@ from asyncua.common.utils import Buffer
 from asyncua.crypto import security_policies
 from asyncua.ua.ua_binary import nodeid_to_binary, struct_to_binary
 
-from protocols.opcua import session
+from protocols.opcua import chunks
 from protocols.opcua.columns import EPOCH_TICKS
 from protocols.opcua.target import OpcUaEndpoint
 
@@ -55,11 +55,18 @@ DISTRUST = frozenset((ua.StatusCodes.BadCertificateUntrusted, ua.StatusCodes.Bad
 
 
 class GuardedSession(UaSession):
-    """A session that sends the allowed requests only, and leaves publishing to the driver."""
+    """A session that sends the allowed requests only, and leaves publishing to the driver.
+
+    is_fast: chunks are made and opened by `chunks.py` where that can do it; else by asyncua.
+    """
+
+    is_fast = True
 
     def __init__(self, client: Any, allowed: tuple[type, ...]) -> None:
         super().__init__(client)
         self._allowed = allowed
+        self._header_for: tuple[Any, float] | None = None
+        self._header = bytearray(), 0
 
     async def _send_request(self, request: Any, timeout: float | None = None,  # noqa: ASYNC109 -- asyncua's signature
                             message_type: Any = ua.MessageType.SecureMessage) -> Buffer:
@@ -73,7 +80,6 @@ class GuardedSession(UaSession):
     async def exchange(self, request: Any, timeout_s: float | None = None) -> bytes:
         """Send a request and return the body of its response. A ServiceFault raises; timeout_s 0 waits for ever."""
         return bytes(await self._send_request(request, timeout_s))
-
 
     async def read_again(self, requests: Sequence[bytes]) -> list[bytes]:
         """Send ReadRequests whose parameters are encoded already, all at once; return the bodies of their responses.
@@ -91,7 +97,8 @@ class GuardedSession(UaSession):
             protocol._request_handle += 1
             _TIME_AND_HANDLE.pack_into(header, at, time.time_ns() // 100 + EPOCH_TICKS, protocol._request_handle)
             number = protocol._request_id + 1
-            messages.append(protocol._connection.message_to_binary(bytes(header) + parameters, request_id=number))
+            messages.append(chunks.sealed(protocol._connection, header, parameters, number) if self.is_fast else
+                            protocol._connection.message_to_binary(bytes(header) + parameters, request_id=number))
             protocol._request_id = number
             answers.append(loop.create_future())
             protocol._callbackmap[number] = answers[-1]
@@ -111,10 +118,14 @@ class GuardedSession(UaSession):
 
     def _read_header(self, protocol: UASocketProtocol) -> tuple[bytearray, int]:
         """Return a ReadRequest's type and header, and where time and handle stand in it."""
-        token = bytes(nodeid_to_binary(protocol.authentication_token))
-        header = ua.RequestHeader(AuthenticationToken=protocol.authentication_token,
-                                  TimeoutHint=int(protocol.timeout * 1000))
-        return bytearray(READ_REQUEST + struct_to_binary(header)), len(READ_REQUEST + token)
+        made_for = protocol.authentication_token, protocol.timeout
+        if made_for != self._header_for:
+            token = bytes(nodeid_to_binary(protocol.authentication_token))
+            header = ua.RequestHeader(AuthenticationToken=protocol.authentication_token,
+                                      TimeoutHint=int(protocol.timeout * 1000))
+            self._header_for = made_for
+            self._header = bytearray(READ_REQUEST + struct_to_binary(header)), len(READ_REQUEST + token)
+        return self._header
 
 
 class GuardedClient(Client):
@@ -134,17 +145,25 @@ class GuardedClient(Client):
         """Connect, and look at every byte from then on."""
         await super().connect_socket()
         if self.uaclient.protocol is not None:
-            _guard(self.uaclient.protocol)
+            guard(self.uaclient.protocol)
 
 
-def _guard(protocol: UASocketProtocol) -> None:
-    """Close a connection that announces more than the limits, before it fills the memory."""
-    guard, receive = session.ChunkGuard(), protocol.data_received
+def guard(protocol: UASocketProtocol) -> None:
+    """Close a connection that announces more than the limits, before it fills the memory; open what is common here."""
+    stream, receive, connection = chunks.Chunks(), protocol.data_received, protocol._connection
 
-    def checked(data: bytes) -> None:
-        if guard.is_within_limits(data):
-            receive(data)
-        else:
+    def received(data: bytes) -> None:
+        whole = stream.cut(data)
+        if whole is None:
             protocol.disconnect_socket()
+            return
+        for chunk in whole:
+            answer = chunks.opened(connection, chunk, protocol._callbackmap) if GuardedSession.is_fast else None
+            if answer is not None:
+                protocol._call_callback(answer[0], Buffer(answer[1]))
+                continue
+            receive(chunk)
+            if protocol.transport is None or protocol.transport.is_closing():
+                return
 
-    protocol.data_received = checked  # type: ignore[method-assign]  # the transport looks it up for every read
+    protocol.data_received = received  # type: ignore[method-assign]  # the transport looks it up for every read

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.opcua import session
-from protocols.opcua.session import ChunkGuard, IdleDevices, Retries, Sequence32
+from protocols.opcua.session import IdleDevices, Retries, Sequence32
 
 
 def test_batches_keep_order_and_lose_nothing() -> None:
@@ -24,35 +24,6 @@ def test_keep_alives_come_every_five_seconds_and_an_orphan_lives_a_minute() -> N
 def test_backoff_stays_below_its_cap(attempt: int, seed: int) -> None:
     pause_s = session.backoff_s(attempt, session.BACKOFF_REFUSED_CAP_S, random.Random(seed))
     assert 0.25 <= pause_s <= 30.0
-
-
-def chunk(size: int, kind: bytes = b"F") -> bytes:
-    return b"MSG" + kind + size.to_bytes(4, "little") + bytes(size - 8)
-
-
-@given(cuts=st.lists(st.integers(1, 40), max_size=60))
-def test_guard_follows_the_stream_however_it_is_cut(cuts: list[int]) -> None:
-    stream = chunk(30, b"C") + chunk(9) + chunk(8) + chunk(100)
-    guard, at = ChunkGuard(), 0
-    for cut in cuts:
-        assert guard.is_within_limits(stream[at:at + cut])
-        at += cut
-    assert guard.is_within_limits(stream[at:])
-    if at <= len(stream):
-        assert not guard.is_within_limits(b"MSGF" + (7).to_bytes(4, "little")), "a size below the header's own"
-
-
-def test_guard_refuses_a_huge_chunk_before_it_arrives() -> None:
-    assert not ChunkGuard().is_within_limits(b"MSGF" + (session.CHUNK_BYTES_MAX + 1).to_bytes(4, "little"))
-
-
-def test_guard_refuses_endless_messages_but_not_many() -> None:
-    piece = session.CHUNK_BYTES_MAX
-    guard = ChunkGuard()
-    assert all(guard.is_within_limits(chunk(piece)) for _ in range(20))
-    guard = ChunkGuard()
-    allowed = [guard.is_within_limits(chunk(piece, b"C")) for _ in range(9)]
-    assert allowed == [True] * 8 + [False]
 
 
 def test_sequence_names_what_is_missing() -> None:
