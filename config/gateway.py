@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -22,6 +22,7 @@ from protocols.errors import ConfigError, Problem
 from protocols.modbus.target import TLS_FILES, ModbusEndpoint, UnitSettings
 from protocols.mqtt.target import MqttEndpoint
 from protocols.opcua.target import OpcUaEndpoint
+from protocols.packed import Packed
 from protocols.terms import uscc as codes
 
 Endpoint = ModbusEndpoint | OpcUaEndpoint | MqttEndpoint
@@ -264,7 +265,7 @@ class GatewayConfig:
     protocols: dict[str, str]
     server_devices: dict[str, str]
     devices: tuple[Device, ...]
-    points: tuple[Point, ...]
+    points: Sequence[Point]
 
 
 def load_gateway(path: Path) -> GatewayConfig:
@@ -328,7 +329,7 @@ def load_gateway(path: Path) -> GatewayConfig:
         protocols=dict(protocols),
         server_devices={c.name: c.server_device for c in raw.connections
                         if isinstance(c, OpcUaTable) and c.server_device},
-        devices=ledger.devices, points=tuple(points))
+        devices=ledger.devices, points=Packed(points))
 
 
 def _ledger_files(base: Path, table: GatewayTable) -> tuple[Path | None, Path | None]:

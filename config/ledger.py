@@ -139,12 +139,14 @@ def read_ledger(devices_file: Path, points_file: Path | None, connections: froze
     problems += _identity_problems(devices)
     raw_points = b"" if points_file is None else read_bytes(points_file, problems)
     points: list[PointRow] = []
+    ids = {device.id: device.id for device in devices}
     for place, row in read_rows(points_file, raw_points, POINT_TABLE, problems) if points_file is not None else ():
         where = _tagged(place, row["device"], row["id"])
         found = list(_point_problems(where, row, known if has_devices else {row["device"]}, problems))
         problems += found
         if not found:
-            points.append(_point(row, row["device"], row["address"], where))
+            # The id of the device's own row: one text of each in memory, and none that lies between what is let go.
+            points.append(_point(row, ids.get(row["device"], row["device"]), row["address"], where))
     points += made
     if len(points) > POINTS_MAX:
         problems.append(Problem.of(devices_file.name, "ledger.too_many", limit=POINTS_MAX))

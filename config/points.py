@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from config.ledger import PointRow
@@ -19,6 +19,7 @@ from protocols.mqtt.target import (
 )
 from protocols.opcua.target import OpcUaAddress
 from protocols.opcua.target import parse_address as parse_opcua
+from protocols.packed import Packed
 
 Address = ModbusAddress | OpcUaAddress | SparkplugAddress | JsonAddress
 
@@ -40,6 +41,16 @@ class Point:
     labels: tuple[tuple[int, str], ...] = ()
     template: str = ""
     """The row of a template that it was made of, empty for a row of its own."""
+
+
+def of_devices(points: Sequence[Point], devices: Container[str]) -> Iterator[Point]:
+    """Yield the points of some devices. Of packed points only these are made."""
+    if not isinstance(points, Packed):
+        yield from (point for point in points if point.device in devices)
+        return
+    for at, device in enumerate(points.column("device")):
+        if device in devices:
+            yield points[at]
 
 
 def parsed(row: PointRow, protocol: str) -> tuple[Point | None, list[Problem]]:

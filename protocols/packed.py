@@ -105,6 +105,13 @@ class Packed(Sequence[T], Generic[T]):
         for i in range(len(self._range)):
             yield self[i]
 
+    def column(self, name: str) -> Sequence[Any]:
+        """Return one field of all objects, without making them. Raises: ValueError if they have no such field."""
+        if not self._names:
+            return ()
+        column = self._columns[self._names.index(name)]
+        return column if len(column) == len(self) else [column[i] for i in self._range]
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):
             return NotImplemented if not isinstance(other, Sequence) else False

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from config.gateway import GatewayConfig
 from config.ledger import Device
+from config.points import of_devices
 from gateway.commissioning.connect import Driver
 from protocols import system
 from protocols.errors import Problem
@@ -90,13 +91,13 @@ async def gather(config: GatewayConfig, name: str, driver: Driver, slots: Mappin
     slots: local id -> device slot. Raises: DeviceError if there is no connection.
     """
     endpoint = config.endpoints[name]
-    mine = [device.id for device in config.devices if device.connection == name]
+    mine = dict.fromkeys(device.id for device in config.devices if device.connection == name)
     if isinstance(endpoint, OpcUaEndpoint):
         return await _opcua(endpoint, name, driver, {slots[id_]: id_ for id_ in mine})
     if isinstance(endpoint, ModbusEndpoint):
         return await _modbus(config, endpoint, name, driver, {slots[id_]: id_ for id_ in mine})
     nodes = _one_each((p.device, f"{p.address.group}/{p.address.node}/{p.address.device}")
-                      for p in config.points if isinstance(p.address, SparkplugAddress))
+                      for p in of_devices(config.points, mine) if isinstance(p.address, SparkplugAddress))
     return [Facts(device=id_, connection=name, edge_node=nodes[id_]) for id_ in mine if nodes.get(id_)]
 
 
@@ -120,7 +121,8 @@ async def _opcua(endpoint: OpcUaEndpoint, name: str, driver: Any, ids: Mapping[i
 async def _modbus(config: GatewayConfig, endpoint: ModbusEndpoint, name: str, driver: Any,
                   ids: Mapping[int, str]) -> list[Facts]:
     plates = await driver.identities()
-    units = _one_each((p.device, str(p.address.unit)) for p in config.points if isinstance(p.address, ModbusAddress))
+    units = _one_each((p.device, str(p.address.unit)) for p in of_devices(config.points, {*ids.values()})
+                      if isinstance(p.address, ModbusAddress))
     is_serial = endpoint.protocol == "modbus_rtu"
     address = "" if is_serial else await _address(endpoint.host)
     mac = system.neighbours().get(address, "")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from config.points import of_devices
 from gateway.counting.figures import STAGES
 from gateway.web.facts import NS_PER_S, Facts
 from gateway.web.index import Index, Line
@@ -142,8 +143,8 @@ class PointRowNow:
 def point_rows(line: Line, cells: Sequence[Cell | None], facts: Facts, slots: Sequence[int]) -> list[PointRowNow]:
     """Return the rows of these points of a device; `cells` in the order of `slots`."""
     columns = facts.figures.columns if facts.figures is not None else None
-    labels = {point.address.canonical: dict(point.labels) for point in facts.config.points
-              if point.labels and point.device == line.device.id}
+    labels = {point.address.canonical: dict(point.labels)
+              for point in of_devices(facts.config.points, (line.device.id,)) if point.labels}
     rows = []
     for slot, cell in zip(slots, cells, strict=True):
         point = facts.roster.points[slot]
