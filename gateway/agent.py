@@ -262,10 +262,14 @@ class Agent:
     async def _tick(self) -> None:
         while True:
             self.intake.flush()
-            items = self.windows.tick()
-            for item in items:
-                await self._seal(item)
-            if await self.probing.seal_answers() or items:
+            sealed = False
+            for item in self.windows.due():
+                if item is None:  # a large window is closed in parts
+                    await asyncio.sleep(0)
+                else:
+                    await self._seal(item)
+                    sealed = True
+            if await self.probing.seal_answers() or sealed:
                 if self.submitter is not None:
                     self.submitter.grew()
                 await self.standing.follow_server_keys(self.crew.drivers, self.windows.adopt)

@@ -8,8 +8,8 @@ windows between are on the record as an outage, and only then may a window start
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +29,11 @@ OFFSET_CONFIRMED_NS = 10 * NS_PER_S
 """For so long it must stay away before window time follows: a step forth and back moves nothing."""
 
 _NS_PER_MS = 1_000_000
+_NOTHING = Columns(0, 0, 0, 0)
+
+_FEW = 3
+"""Rows of a batch that are fewer than one in so many are copied before they are counted; others are passed over."""
+
 Devices = Sequence[int] | NDArray[np.int64]
 
 
@@ -153,6 +158,8 @@ class Windows:
         self._step_ns = 0
         self._away_since: int | None = None
         self._raw: RawSink | None = None
+        self._closing: Generator[None, None, ClosedWindow] | None = None
+        self._spare: Planes | None = None  # of a window that is closed: making new ones takes long
 
     def keep(self, raw: RawSink) -> None:
         """From now on hand a copy of everything to `raw`. Call it before anything is delivered."""
@@ -208,15 +215,19 @@ class Windows:
             if self._raw is not None:
                 self._raw.batch(batch, low)
             return
-        index_of = np.minimum(batch.received_ns // self._len_ns, newest)
+        index_of = low + (batch.received_ns >= (low + 1) * self._len_ns) if low + 1 >= high else np.minimum(
+            batch.received_ns // self._len_ns, newest)
         late = index_of < self._next
         if self._raw is not None:
             self._raw.batch(batch, np.where(late, newest, index_of))
-        if late.any():
+        if low < self._next:
             kernel.fold_late(self._planes(newest), kernel.rows_of(batch, late))
         for index in range(max(low, self._next), high + 1):
             rows = index_of == index
-            if rows.any():
+            count = np.count_nonzero(rows)
+            if count * _FEW > rows.size:
+                kernel.fold_samples(self._planes(index), batch, self.rule, of=rows)
+            elif count:
                 kernel.fold_samples(self._planes(index), kernel.rows_of(batch, rows), self.rule)
 
     def answered(self, device_index: Devices, received_ns: int) -> None:
@@ -256,21 +267,27 @@ class Windows:
                 self._raw.discarded(index, reason, count)
 
     def tick(self) -> list[ClosedWindow | Gap]:
-        """Return what is due, in order. Call it at least once a second, and more than once in every window."""
+        """Return what is due, in order. Call it, or `due`, at least once a second and twice in every window."""
+        return [item for item in self.due() if item is not None]
+
+    def due(self) -> Iterator[ClosedWindow | Gap | None]:
+        """Yield what is due, in order, and None after each piece of work: then others may have the thread.
+
+        Samples may be delivered meanwhile. Whoever stops in between loses nothing: the next call goes on from there.
+        """
         now = self._clock.now_ns()
         self._watch_clock(now)
         unseen = range(max(self._ticked // self._len_ns + 1, self._next), now // self._len_ns)
         self._idle = [r for r in (*self._idle, unseen) if r.stop > self._next and len(r)]
         self._ticked = now
-        items = self._close_until(now - self.rule.grace_ms * _NS_PER_MS)
+        yield from self._close_until(now - self.rule.grace_ms * _NS_PER_MS)
         if self._away_since is not None and now - self._away_since >= OFFSET_CONFIRMED_NS:
-            items += self._close_until(now)
-            items.append(self._anchor_anew())
-        return items
+            yield from self._close_until(now)
+            yield self._anchor_anew()
 
     def finish(self) -> tuple[list[ClosedWindow | Gap], int]:
         """Return the windows that have ended, without their grace, and the samples of the one that a stop cuts."""
-        items = self._close_until(self._clock.now_ns())
+        items = [item for item in self._close_until(self._clock.now_ns()) if item is not None]
         return items, sum(planes.received for planes in self._open.values())
 
     def _index(self, received_ns: int) -> int:
@@ -289,7 +306,9 @@ class Windows:
     def _planes(self, index: int) -> Planes:
         planes = self._open.get(index)
         if planes is None:
-            planes = self._open[index] = Planes(self._registry_at(index))
+            registry = self._registry_at(index)
+            spare, self._spare = self._spare, None
+            planes = self._open[index] = spare if spare is not None and spare.registry is registry else Planes(registry)
         return planes
 
     def _connect(self, index: int, devices: NDArray[np.int64]) -> None:
@@ -308,36 +327,58 @@ class Windows:
         elif self._away_since is None:
             self._away_since = now
 
-    def _close_until(self, end_ns: int) -> list[ClosedWindow | Gap]:
-        items: list[ClosedWindow | Gap] = []
+    def _close_until(self, end_ns: int) -> Iterator[ClosedWindow | Gap | None]:
+        if self._closing is not None:
+            yield from self._work_off(self._closing)
         while (self._next + 1) * self._len_ns <= end_ns:
-            if self._next not in self._open and any(self._next in r for r in self._idle):
+            if not self._was_idle():
+                yield from self._work_off(self._close())
+                continue
+            while (self._next + 1) * self._len_ns <= end_ns and self._was_idle():
                 self._next += 1
                 self._open_raw(follows=False)
-                gap = Gap(end_s=self._next * self.rule.len_s, reason="off", samples=0)
-                if items and isinstance(items[-1], Gap):
-                    items.pop()
-                items.append(gap)
-            else:
-                items.append(self._close())
+            yield Gap(end_s=self._next * self.rule.len_s, reason="off", samples=0)
         self._registries = self._registries[sum(i <= self._next for i, _ in self._registries) - 1:]
-        return items
 
-    def _close(self) -> ClosedWindow:
+    def _was_idle(self) -> bool:
+        return self._next not in self._open and any(self._next in r for r in self._idle)
+
+    def _work_off(self, closing: Generator[None, None, ClosedWindow]) -> Iterator[ClosedWindow | None]:
+        """Go on with a window that is being closed, piece by piece; it is remembered until it is done."""
+        self._closing = closing
+        while True:
+            try:
+                next(closing)
+            except StopIteration as done:
+                self._closing = None
+                yield done.value
+                return
+            yield None
+
+    def _close(self) -> Generator[None, None, ClosedWindow]:
+        """Take the oldest window away, so that nothing lands in it any more; then count its planes, part by part."""
         index = self._next
         planes = self._planes(index)
         lasting = self._online & (self._online_from <= index)
         planes.connected |= lasting[:planes.connected.size]
-        columns, self._carry = kernel.close(planes, self._carry)
+        before = self._carry.for_points(planes.registry.points)
+        self._carry = before.unknown()  # filled below: nobody looks at it before the next window is closed
         del self._open[index]
         self._next += 1
         raw = None if self._raw is None else self._raw.closed(index)
         self._open_raw(follows=True)
         step_ns, self._step_ns = self._step_ns, 0
-        return ClosedWindow(
-            start_s=index * self.rule.len_s, len_s=self.rule.len_s, registry=planes.registry, columns=columns,
+        window = ClosedWindow(
+            start_s=index * self.rule.len_s, len_s=self.rule.len_s, registry=planes.registry, columns=_NOTHING,
             received=planes.received, counted=planes.counted, discarded=dict(planes.discarded),
             offset_ms=self._offset_ns // _NS_PER_MS, step_ms=int(step_ns / _NS_PER_MS), raw=raw)
+        return self._count(window, planes, before, self._carry)
+
+    def _count(self, window: ClosedWindow, planes: Planes, before: Carry,
+               into: Carry) -> Generator[None, None, ClosedWindow]:
+        columns = yield from kernel.close(planes, before, into)
+        self._spare = planes
+        return replace(window, columns=columns)
 
     def _open_raw(self, *, follows: bool) -> None:
         if self._raw is not None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.counting import kernel
 from gateway.counting.registry import Registry
 from gateway.counting.rule import SOURCE_AGE_S_MAX, Rule
 from gateway.counting.window import ClosedWindow, Gap, Windows
@@ -124,6 +125,35 @@ def test_conservation_and_nesting(rows: list, lost: list[str]) -> None:
         assert columns.changing & ~columns.producing == 0 == columns.producing & ~columns.sampled
         assert all(columns.connected >> OWNER[p] & 1 for p in range(8) if columns.producing >> p & 1)
         assert columns.connected >> 2 & 1 == 0  # a tombstone has no bit
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=st.lists(samples, max_size=60), cuts=st.integers(1, 4), block=st.integers(1, 5))
+def test_planes_of_a_closed_window_serve_again(rows: list, cuts: int, block: int) -> None:
+    """Window by window, in small blocks: what is left of an earlier window is a guess that decides nothing."""
+    rule = Rule(len_s=LEN_S, grace_ms=0)
+    starts = [(START_S + LEN_S * i) * NS for i in range(COUNT)]
+    expected = slow.recount(rows, starts, LEN_S * NS, alive=ALIVE, owner=OWNER, usable=rule.usable,
+                            max_age_ns=rule.max_source_age_s * NS)
+    time = Time(START_S)
+    windows = Windows(ROSTER, rule, time.clock())
+    found: list[ClosedWindow | Gap] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kernel, "BLOCK", block)
+        for start in starts:
+            of_window = [row for row in rows if start <= row[1] < start + LEN_S * NS]
+            time.pass_s(LEN_S - 1)
+            found += windows.tick()
+            for batch in (batch_of(of_window[i::cuts]) for i in range(cuts)):
+                windows.samples(batch)
+            time.pass_s(1)
+            found += windows.tick()
+    for window, slowly in zip(found, expected, strict=True):
+        assert isinstance(window, ClosedWindow)
+        assert [getattr(window.columns, name) for name in ("sampled", "producing", "changing", "connected")] == [
+            slow.bits_of(getattr(slowly, name)) for name in ("sampled", "producing", "changing", "connected")]
+        assert (window.received, window.counted, dict(window.discarded)) == (
+            slowly.received, slowly.counted, slowly.discarded)
 
 
 def test_order_of_equal_times_decides_nothing() -> None:

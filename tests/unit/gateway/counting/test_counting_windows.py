@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from gateway.counting import kernel
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap, Windows
 from protocols.samples import NOT_LIVE, Block, PollBatch, SampleBatch
@@ -183,3 +185,53 @@ def test_finish_closes_what_has_ended_and_counts_what_is_cut() -> None:
     driven.windows.samples(sample(0, driven.now))
     items, lost = driven.windows.finish()
     assert [i.start_s for i in items if isinstance(i, ClosedWindow)] == [START_S] and lost == 1
+
+
+def test_samples_that_come_while_a_window_is_closed_are_counted_once_and_in_their_own(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closing window is worked off in parts: here one point each, with a late sample and a new one between them."""
+    monkeypatch.setattr(kernel, "PART", 8)
+    many = registry(8, 8)
+    time = Time(START_S)
+    windows = Windows(many, Rule(len_s=5, grace_ms=0), time.clock())
+    for point in range(64):
+        windows.samples(sample(point, START_S + 1, float(point)))
+    time.pass_s(5)
+    items: list[ClosedWindow | Gap] = []
+    parts = 0
+    for item in windows.due():
+        if item is not None:
+            items.append(item)
+            continue
+        windows.samples(sample(63 - parts, START_S + 2, 7.0))
+        windows.samples(sample(63 - parts, START_S + 5, 63.0 - parts + parts % 2))
+        windows.online([parts], (START_S + 5) * NS)
+        parts += 1
+    assert parts == 8
+    time.pass_s(5)
+    items += windows.tick()
+    first, second = items
+    assert isinstance(first, ClosedWindow) and isinstance(second, ClosedWindow)
+    assert (first.received, first.counted, first.columns.producing) == (64, 64, 2**64 - 1)
+    assert first.columns.connected == 255
+    assert (second.received, second.counted, second.discarded["late"]) == (16, 8, 8)
+    assert second.columns.producing == 0xFF << 56
+    assert second.columns.changing == 0b01010101 << 56
+    assert second.columns.connected == 255
+
+
+def test_who_stops_while_a_window_is_closed_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "PART", 8)
+    time = Time(START_S)
+    windows = Windows(registry(8, 8), Rule(len_s=5, grace_ms=0), time.clock())
+    windows.samples(sample(40, START_S + 1))
+    time.pass_s(5)
+    windows.samples(sample(40, START_S + 5, 2.0))
+    assert next(iter(windows.due())) is None
+    assert windows.opens_s == START_S + 5
+    items, cut = windows.finish()
+    assert [(i.start_s, i.columns.producing) for i in items if isinstance(i, ClosedWindow)] == [(START_S, 1 << 40)]
+    assert cut == 1
+    time.pass_s(5)
+    again, = windows.tick()
+    assert isinstance(again, ClosedWindow) and again.columns.changing == 1 << 40
