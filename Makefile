@@ -22,7 +22,10 @@ LANG_ ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench fuzz soak interop tamper lock
+.PHONY: help demo test check check-style check-types check-types-windows check-arrows bench fuzz soak interop tamper lock
+
+# Hundreds of processes are started by tests and demos; who forbids compiled files has each compile what it imports.
+export PYTHONDONTWRITEBYTECODE :=
 
 help:
 	@sed -n '/^#   make/s/^# //p' Makefile
@@ -33,10 +36,20 @@ demo: $(VENV)/.demo
 test: check
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
+# Two at a time. A memory of its own for each system: mypy keeps one for the last that it was asked about.
 check: $(VENV)/.dev
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-types check-types-windows check-style check-arrows
+
+check-style:
 	$(BIN)/ruff check .
+
+check-types:
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32 --package gateway --package protocols --package config --package tallystick
+
+check-types-windows:
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 --package gateway --package protocols --package config --package tallystick
+
+check-arrows:
 	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.dev
