@@ -39,6 +39,12 @@ def scratch() -> Path:
     return Path(folder.name)
 
 
+def clear() -> None:
+    """Remove the folders of this process: nobody calls a target any more."""
+    while _FOLDERS:
+        _FOLDERS.pop().cleanup()
+
+
 @contextmanager
 def only(*families: type[Exception]) -> Iterator[None]:
     """Let these errors pass: they are how the parsers within refuse."""

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import seeds
+from fuzz import harness, seeds
 from fuzz.running import CORPUS, TARGETS, run, run_all
+from tests.support.endings import at_the_end
 from tests.support.source import ROOT
 
 CI = os.environ.get("CI") == "true"
 SECONDS = 3 if CI else 1
 JOBS = 4
 FILES_MAX, FILE_BYTES_MAX = 200, 20_000
+
+at_the_end(harness.clear)
 
 
 def checker(target: str) -> Callable[[bytes], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import shutil
 import tempfile
 from functools import cache
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tallystick.words.lookup import Words
+from tests.support.endings import at_the_end
 from tests.support.warm import Warm
 from verifier.audit import commands
 from verifier.conformance import golden, golden_plants
@@ -29,7 +29,7 @@ def case() -> golden.Golden:
 def folder() -> Path:
     """Return the folder with the bundles, the policy, the lists and the claims. Nobody may write into it."""
     path = Path(tempfile.mkdtemp(prefix="golden-"))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    at_the_end(lambda: shutil.rmtree(path))
     case().write(path)
     return path
 

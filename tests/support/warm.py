@@ -13,7 +13,6 @@ tests/unit/tallystick/test_command_line.py, and the demo starts everything that 
 
 from __future__ import annotations
 
-import atexit
 import gc
 import json
 import os
@@ -32,6 +31,8 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+
+from tests.support.endings import at_the_end
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("config.programme", "gateway.agent", "gateway.commands", "protocols.modbus.driver",
@@ -117,7 +118,7 @@ class Warm:
         self._path = self._folder / "socket"
         self._server = subprocess.Popen([sys.executable, "-m", "tests.support.warm", str(self._path), *prepare],
                                         cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        atexit.register(self._close)
+        at_the_end(self._close)
         assert self._server.stdout is not None
         assert self._server.stdout.readline() == b"ready\n", "the server of commands did not start"
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Literal
 
@@ -269,9 +270,10 @@ class Book:
                  progress: Progress | None = None) -> None:
         self.progress, self.rows = progress, 0
         self.path, self._part = path, path.with_name(path.name + ".part")
+        self._scratch = TemporaryDirectory(prefix="tallystick-", ignore_cleanup_errors=True)
         self.raw = xlsxwriter.Workbook(str(self._part), {
-            "constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False,
-            "strings_to_numbers": False, "default_date_format": "yyyy-mm-dd hh:mm:ss"})
+            "tmpdir": self._scratch.name, "constant_memory": True, "strings_to_formulas": False,
+            "strings_to_urls": False, "strings_to_numbers": False, "default_date_format": "yyyy-mm-dd hh:mm:ss"})
         self.raw.set_properties({"title": title, "subject": subject, "author": "Tallystick 符契",
                                  "created": max(created, EPOCH).replace(tzinfo=None)})
         self.footer = "&C" + cell_text(footer)[:FOOTER_CHARS_MAX].replace("&", "&&").replace(
@@ -307,6 +309,7 @@ class Book:
             for sheet in self.raw.worksheets():
                 sheet._opt_close()
             self.raw.fileclosed = True
+            self._scratch.cleanup()
             return
         try:
             self.raw.close()
@@ -316,6 +319,8 @@ class Book:
             told = failed.args[0] if failed.args and isinstance(failed.args[0], OSError) else failed
             reason = getattr(told, "strerror", None) or str(told) or type(told).__name__
             raise ConfigError(Problem.of(str(self.path), "forms.unwritten", reason=reason)) from failed
+        finally:
+            self._scratch.cleanup()  # the library leaves what it could not write out
 
 
 BASE: dict[str, Any] = {"font_name": TEXT_FONT, "font_size": 10, "valign": "vcenter"}
