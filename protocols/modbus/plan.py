@@ -5,9 +5,11 @@ Pure; time is an argument. One read serves points of one device only, so that a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 
 from protocols.errors import ConfigError, Problem
 from protocols.modbus.target import (
@@ -19,6 +21,7 @@ from protocols.modbus.target import (
     Table,
     UnitLimits,
 )
+from protocols.packed import Packed
 
 ILLEGAL_FUNCTION = 1
 ILLEGAL_ADDRESS = 2
@@ -43,14 +46,17 @@ MUTE_RETRY_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: a read is itself, never compared by its points
 class Request:
-    """One read. points: sorted by address, all of one unit, table and device, all wholly inside the read."""
+    """One read. points: sorted by address, all of one unit, table and device, all wholly inside the read.
+
+    `make_requests` keeps the points of all reads as columns, of which each read has a view.
+    """
 
     unit: int
     table: Table
     address: int
     count: int
     device_index: int
-    points: tuple[ModbusPoint, ...]
+    points: Sequence[ModbusPoint]
 
     @property
     def function(self) -> int:
@@ -96,8 +102,40 @@ def make_requests(points: Iterable[ModbusPoint], endpoint: ModbusEndpoint) -> li
         groups.setdefault((address.unit, point.device_index, address.table), []).append(point)
     if problems:
         raise ConfigError(problems)
-    return [request for key in sorted(groups)
-            for request in _coalesce(groups[key], _limit(key[2], limits[key[0]]), limits[key[0]].max_gap)]
+    requests = [request for key in sorted(groups)
+                for request in _coalesce(groups[key], _limit(key[2], limits[key[0]]), limits[key[0]].max_gap)]
+    held = Packed(point for request in requests for point in request.points)
+    ends = accumulate((len(request.points) for request in requests), initial=0)
+    return [replace(request, points=held[begin:end]) for request, (begin, end) in
+            zip(requests, pairwise(ends), strict=True)]
+
+
+class PointsBySlot(Mapping[int, ModbusPoint]):
+    """Slot -> point of all reads; of points that are kept as columns one is made when it is asked for."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self._requests = requests
+        slots = [slot for request in requests for slot in _slots(request.points)]
+        self._order = array("I", sorted(range(len(slots)), key=slots.__getitem__))
+        self._slots = array("q", (slots[place] for place in self._order))
+        self._ends = array("I", accumulate(len(request.points) for request in requests))
+
+    def __getitem__(self, slot: int) -> ModbusPoint:
+        at = bisect_left(self._slots, slot)
+        if at == len(self._slots) or self._slots[at] != slot:
+            raise KeyError(slot)
+        number = bisect_right(self._ends, self._order[at])
+        return self._requests[number].points[self._order[at] - self._ends[number]]  # from the end of its read
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._slots)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+
+def _slots(points: Sequence[ModbusPoint]) -> Iterable[int]:
+    return points.column("point_index") if isinstance(points, Packed) else (point.point_index for point in points)
 
 
 def _limit(table: str, limits: UnitLimits) -> int:
@@ -258,7 +296,7 @@ class ReadPlan:
         self.active = [a for a in self.active if a is not request]
         self._refused.append(_Refusal(request, now_s + wait_s, wait_s))
         if halves is None:
-            return request.points
+            return tuple(request.points)
         self.active += halves
         return ()
 

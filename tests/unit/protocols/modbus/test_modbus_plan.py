@@ -11,6 +11,7 @@ from protocols.modbus.plan import (
     MUTE_AFTER,
     MUTE_RETRY_S,
     RETRY_FIRST_S,
+    PointsBySlot,
     ReadPlan,
     Request,
     describe,
@@ -309,3 +310,14 @@ def test_a_silent_unit_is_asked_for_one_point_after_the_other() -> None:
     assert len(plan.active) == 1 and plan.given_up == (), "what a probe meets changes no plan"
     alone = ReadPlan(make_requests(points("1/holding/7 float32"), endpoint()))
     assert alone.probe(0.0) is alone.active[0]
+
+
+def test_points_are_found_by_slot_in_whatever_read_they_are() -> None:
+    held = points("3/coil/1", "1/holding/9 uint16", "1/holding/3 float32", "2/input/100 int16", "1/holding/400:2 string",
+                  "1/coil/5")
+    by_slot = PointsBySlot(make_requests(held, endpoint()))
+    assert sorted(by_slot) == list(range(6)) and len(by_slot) == 6
+    assert [by_slot[slot] for slot in range(6)] == held
+    assert by_slot.get(6) is None and by_slot.get(-1) is None
+    apart = split(make_requests(points(*(f"1/holding/{i} uint16" for i in range(7))), endpoint())[0])
+    assert apart is not None and {s: p.point_index for s, p in PointsBySlot(apart).items()} == {i: i for i in range(7)}
