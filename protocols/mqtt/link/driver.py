@@ -62,27 +62,24 @@ class Client(paho.Client):
     frames: Frames
     on_batch: Callable[[Batch], None]
     read_error: OSError | None = None
+    _is_read_out = False
+    """Whether the connection has an end behind what was read."""
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """Take what has arrived, in place of paho's packet by packet and byte by byte."""
         if self._sock is None:
             return MQTTErrorCode.MQTT_ERR_NO_CONN
-        try:
-            data = self._sock_recv(CHUNK_BYTES)
-        except BlockingIOError:
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
-        except OSError as error:
-            self.read_error = error.with_traceback(None)  # which refers to us, and we to it
-            data = b""
+        data = self._arrived()
         if not data:
-            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST) if self._is_read_out \
+                else MQTTErrorCode.MQTT_ERR_SUCCESS
         with self._msgtime_mutex:
             self._last_bytes_received = time.monotonic()
         try:
             for cut in self.frames.cut(data):
                 if isinstance(cut, Batch):
                     self.on_batch(cut)
-                    result = self._packet_queue(paho.PUBACK, cut.acks, 0, 0) if cut.acks else 0
+                    result = self._acknowledge(cut.acks)
                 else:
                     result = self._other(cut.head, cut.body)
                 if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -92,6 +89,33 @@ class Client(paho.Client):
         except (FrameError, MalformedPacket):
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _arrived(self) -> bytes:
+        """Return what is there, up to CHUNK_BYTES; nothing and `_is_read_out` at the end of the connection.
+
+        TLS gives one record of 16 KiB a call, so there it is asked again.
+        """
+        parts: list[bytes] = []
+        wanted = CHUNK_BYTES
+        while wanted > 0 and not self._is_read_out:
+            try:
+                part = self._sock_recv(wanted)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self.read_error = error.with_traceback(None)  # which refers to us, and we to it
+                part = b""
+            self._is_read_out = not part
+            parts.append(part)
+            wanted = wanted - len(part) if isinstance(self._sock, ssl.SSLSocket) else 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _acknowledge(self, acks: bytes) -> int:
+        """Send acknowledgements at once: queued, they would wake this very thread through paho's pair of sockets."""
+        if acks and not self.want_write():
+            with contextlib.suppress(OSError):  # also BlockingIOError; whatever it is, paho meets it again
+                acks = acks[self._sock_send(acks):]
+        return self._packet_queue(paho.PUBACK, acks, 0, 0) if acks else 0
 
     def _is_open(self) -> bool:
         """Whether paho has not closed the connection, as it does when the broker says goodbye."""
