@@ -33,6 +33,7 @@ from verifier.platform.shown import Shown
 from verifier.platform.statements import Stated
 from verifier.platform.states import States
 from verifier.platform.store import Store, lock
+from verifier.platform.together import Plain
 from verifier.platform.trust import load_trust
 
 CHECKERS = 2
@@ -136,9 +137,16 @@ class Service:
     async def _keep(self, before: LogState, accepted: Accepted) -> None:
         """Store an accepted batch: then its state is in memory, before that the one before, in between none."""
         self._states.drop(before.gateway)
-        received_s = self.clock_s()
+        state, head, received_s = accepted.state, accepted.head, self.clock_s()
+
+        def alone(connection: sqlite3.Connection) -> None:
+            self._store(connection, accepted, received_s)
+        plain = not (accepted.tiles or accepted.rosters or accepted.new_keys)
         try:
-            await self.store.write(lambda connection: self._store(connection, accepted, received_s))
+            await self.store.write(alone if not plain else Plain(
+                gateway=state.gateway, first=accepted.first, size=head.size, root=head.root,
+                checkpoint=accepted.checkpoint, state=states.dump(state), window_seq=state.window_seq,
+                received_s=received_s, entries=accepted.entries, alone=alone))
         except RefusalError:
             self._states.put(before)
             raise

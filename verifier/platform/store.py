@@ -6,8 +6,8 @@ are together, their tile is written as a file and synced before the transaction 
 crash in between leaves a file that no checkpoint covers yet, and it is written again. So a partial tile is never a
 file, and nothing has to be mended at start.
 
-Writes queue up for one thread and share a commit (WAL, synchronous=FULL): what waits for the disk is the group, not
-each request.
+Writes gather while one thread writes those before them, and share a commit (WAL, synchronous=FULL): what waits for the
+disk is the group, not each request.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from protocols.evidence import tiles
 from protocols.evidence.merkle import leaf_hash
 from protocols.evidence.tiles import WIDTH, Tile
 from verifier.platform.edge import Edge, subtree_root
+from verifier.platform.together import Plain, write_together
 
 log = logging.getLogger(__name__)
 
@@ -98,14 +99,18 @@ class Store:
             _migrate(connection, folder)
         finally:
             connection.close()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._groups: queue.SimpleQueue[Sequence[_Job] | None] = queue.SimpleQueue()
+        self._waiting: list[_Job] = []
+        self._writing = False
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="platform-read")
         self._writer = threading.Thread(target=self._write_loop, name="platform-write", daemon=True)
         self._writer.start()
 
     def close(self) -> None:
         """Finish what waits, then close."""
-        self._jobs.put(None)
+        if self._waiting:
+            self._groups.put(self._waiting)
+        self._groups.put(None)
         self._writer.join()
         self._readers.shutdown()
         for connection in self._opened:
@@ -117,10 +122,19 @@ class Store:
         Whatever `work` raises undoes its own changes only. Raises: EvidenceError `platform.storage` when the commit
         fails: then nothing of the group is kept.
         """
-        job = _Job(work, asyncio.get_running_loop().create_future())
-        self._jobs.put(job)
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop.create_future())
+        self._waiting.append(job)
+        if not self._writing:
+            self._writing = True
+            loop.call_soon(self._hand_over)
         result: Result = await job.done
         return result
+
+    def _hand_over(self) -> None:
+        """Give the writer what has gathered. While it writes, the next group gathers."""
+        group, self._waiting = self._waiting[:GROUP_JOBS_MAX], self._waiting[GROUP_JOBS_MAX:]
+        self._groups.put(group)
 
     async def read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run `work` in a thread, within one read transaction."""
@@ -149,20 +163,8 @@ class Store:
     def _write_loop(self) -> None:
         connection = self.connect()
         try:
-            while (job := self._jobs.get()) is not None:
-                group, ending = [job], False
-                while len(group) < GROUP_JOBS_MAX:
-                    try:
-                        other = self._jobs.get_nowait()
-                    except queue.Empty:
-                        break
-                    if other is None:
-                        ending = True
-                        break
-                    group.append(other)
+            while (group := self._groups.get()) is not None:
                 self._commit(connection, group)
-                if ending:
-                    return
         finally:
             connection.close()
 
@@ -171,14 +173,13 @@ class Store:
         outcomes: list[Outcome] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
+            plain = [job.work for job in group if isinstance(job.work, Plain)]
+            done = len(plain) > 1 and write_together(connection, plain)
             for job in group:
-                connection.execute("SAVEPOINT job")
-                try:
-                    outcomes.append((job, job.work(connection), None))
-                except BaseException as error:
-                    connection.execute("ROLLBACK TO job")
-                    outcomes.append((job, None, error))
-                connection.execute("RELEASE job")
+                if done and isinstance(job.work, Plain):
+                    outcomes.append((job, None, None))
+                else:
+                    outcomes.append(_alone(connection, job))
             connection.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             log.exception("the database did not take %d jobs", len(group))
@@ -186,12 +187,11 @@ class Store:
                 connection.execute("ROLLBACK")
             failure = EvidenceError(Problem.of(str(self.folder), "platform.storage", reason=error))
             outcomes = [(job, None, failure) for job in group]
-        for loop in {job.done.get_loop() for job in group}:
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-                loop.call_soon_threadsafe(self._tell, [one for one in outcomes if one[0].done.get_loop() is loop])
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            group[0].done.get_loop().call_soon_threadsafe(self._tell, outcomes)
 
     def _tell(self, outcomes: Sequence[Outcome]) -> None:
-        """Tell those who wait, in their loop: it is woken once for a group."""
+        """Tell those who wait, in their loop, and hand over the next group."""
         for job, result, problem in outcomes:
             if job.done.done():  # cancelled
                 continue
@@ -201,6 +201,10 @@ class Store:
                 job.done.set_result(result)
             else:
                 job.done.set_exception(problem)
+        if self._waiting:
+            self._hand_over()
+        else:
+            self._writing = False
 
     # Logs: `register`, and `g/<id>` for each gateway.
 
@@ -275,6 +279,18 @@ class Store:
         system.replace(path, data, TILE_MODE)
         for folder in fresh:
             system.sync(folder.parent)
+
+
+def _alone(connection: sqlite3.Connection, job: _Job) -> Outcome:
+    """Run one job; what it raises undoes its own changes."""
+    connection.execute("SAVEPOINT job")
+    try:
+        return job, job.work(connection), None
+    except BaseException as error:
+        connection.execute("ROLLBACK TO job")
+        return job, None, error
+    finally:
+        connection.execute("RELEASE job")
 
 
 def lock(folder: Path) -> int:

@@ -1,0 +1,115 @@
+"""Batches that are written together: the same rows as one by one, and one that cannot be written harms no other."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocols.errors import EvidenceError
+from protocols.evidence import keys
+from tests.support.scripted_gateway import ScriptedGateway, bits
+from tests.unit.verifier.platform.test_platform_service import World
+from verifier.platform import store, together
+from verifier.platform.refusal import RefusalError
+
+TABLES = ("gateways", "tail", "checkpoints", "rosters", "keys")
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path / "one")
+    yield made
+    made.service.close()
+
+
+def rows_of(world: World) -> dict[str, list[Any]]:
+    with closing(sqlite3.connect(world.folder / "data" / "index.sqlite")) as connection:
+        return {name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in TABLES}
+
+
+async def begun(world: World, count: int) -> list[ScriptedGateway]:
+    gateways = [await world.enrolled(f"g{number}") for number in range(count)]
+    for gateway in gateways:
+        await world.submit(gateway)
+    return gateways
+
+
+async def submitted(world: World, gateways: list[ScriptedGateway]) -> list[Any]:
+    return list(await asyncio.gather(*(world.submit(gateway) for gateway in gateways), return_exceptions=True))
+
+
+async def test_the_same_rows_as_one_by_one(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[int] = []
+    write = together.write_together
+
+    def watched(connection: sqlite3.Connection, batches: list[together.Plain]) -> bool:
+        done = write(connection, batches)
+        joined.append(len(batches) if done else 0)
+        return done
+    monkeypatch.setattr(store, "write_together", watched)
+    gateways = await begun(world, 11)
+    world.service.close()
+    shutil.copytree(world.folder, tmp_path / "single")
+    world.open()
+    single = World(tmp_path / "single")
+    try:
+        for number in range(4):
+            for index, gateway in enumerate(gateways):
+                for _ in range(1 + (index + number) % 3):
+                    gateway.window(producing=bits(index % 4))
+            batches = {gateway.id: gateway.batch() for gateway in gateways}
+            for each, most in ((single, 1), (world, 500)):
+                monkeypatch.setattr(store, "GROUP_JOBS_MAX", most)
+                answers = await asyncio.gather(*(each.service.submit(*batch) for batch in batches.items()))
+            for gateway, answer in zip(gateways, answers, strict=True):
+                gateway.sent = answer["size"]
+        assert rows_of(world) == rows_of(single)
+    finally:
+        single.service.close()
+    assert max(joined) == 11 and 0 not in joined
+
+
+async def test_one_that_was_revoked_does_not_hold_up_the_others(world: World) -> None:
+    gateways = await begun(world, 7)
+    ended = gateways[3]
+    await world.service.revoke(world.service.sign_revocation(
+        ended.id, keys.public_bytes(ended.key).hex(), len(ended.entries)))
+    for gateway in gateways:
+        gateway.window()
+    answers = await submitted(world, gateways)
+    refused = answers.pop(3)
+    assert isinstance(refused, RefusalError) and refused.problem.code == "platform.revoked"
+    assert [answer["size"] for answer in answers] == [4] * 6
+    assert (await world.service.size(ended.id))["size"] == 3
+    world.restart()
+    for gateway in gateways:
+        if gateway is not ended:
+            assert (await world.service.size(gateway.id))["root"] == gateway.tree.root().hex()
+
+
+async def test_a_store_that_was_changed_by_another_hand_is_noticed(world: World) -> None:
+    gateways = await begun(world, 3)
+    for gateway in gateways:
+        gateway.window()
+    await world.service.store.write(lambda connection: connection.execute(
+        "INSERT INTO checkpoints (gateway, size, root, note) VALUES (?, 4, x'00', x'00')", (gateways[0].id,)))
+    await world.service.store.write(lambda connection: connection.execute(
+        "UPDATE gateways SET size = 2 WHERE id = ?", (gateways[1].id,)))
+    answers = await submitted(world, gateways)
+    assert [isinstance(answer, EvidenceError) for answer in answers] == [True, True, False]
+    assert answers[2]["size"] == 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 200])
+def test_rows_are_cut_into_powers_of_two(count: int) -> None:
+    rows = [(number,) for number in range(count)]
+    parts = list(together._parts(rows))
+    assert [row for part in parts for row in part] == rows
+    assert all(len(part) & (len(part) - 1) == 0 and len(part) <= together.ROWS_MAX for part in parts)
