@@ -51,6 +51,7 @@ def discover_command(args: argparse.Namespace, say: Say) -> int:
 
     from gateway.commissioning.table import render
     from protocols.errors import ConfigError, Problem
+    from protocols.opcua.discovery import PAGES_MAX
     from protocols.opcua.driver import OpcUaDriver
 
     if args.max_nodes < 1:
@@ -82,6 +83,8 @@ def discover_command(args: argparse.Namespace, say: Say) -> int:
               nodes=len(walk.nodes), requests=walk.requests, slowest_ms=f"{walk.slowest_s * 1000:.0f}"))
     if not walk.is_whole:
         print(say("opcua.discover_cut", nodes=len(walk.nodes)), file=sys.stderr)
+    for address in walk.endless[:SHOWN_MAX]:
+        print(say("opcua.discover_endless", address=address, pages=PAGES_MAX), file=sys.stderr)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         _refuse_existing(args.out)

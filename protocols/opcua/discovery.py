@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from protocols.opcua.nameplate import GROUPS, PROPERTIES
 from protocols.opcua.target import NAMESPACE_0
 
+OBJECTS = f"nsu={NAMESPACE_0};i=85"
 MACHINES = "nsu=http://opcfoundation.org/UA/Machinery/;i=1001"
 DEVICE_SET = "nsu=http://opcfoundation.org/UA/DI/;i=5001"
 
@@ -27,6 +28,8 @@ LOAD = 0.5
 PAUSE_MAX_S = 2.0
 NODES_MAX = 100_000
 DEPTH_MAX = 24
+PAGES_MAX = 1000
+"""Of the list of one node: a server may say of every page that there is one more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +59,17 @@ class Found:
 
 @dataclass(slots=True, kw_only=True)
 class Walk:
-    """What a walk found, and how hard it was on the server. is_whole: nothing was left out for its number or depth."""
+    """What a walk found, and how hard it was on the server. is_whole: nothing was left out for its number or depth.
+
+    endless: the addresses of nodes that are listed in so many pages that the rest was left out.
+    """
 
     nodes: list[Found] = field(default_factory=list)
     requests: int = 0
     slowest_s: float = 0.0
     asked_s: float = 0.0
     is_whole: bool = True
+    endless: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -459,6 +459,8 @@ class OpcUaDriver:
                 found = await discovery.walk(
                     ua.NodeId(ua.ObjectIds.ObjectsFolder), link.references, batch=link.browse_batch,
                     nodes_max=nodes_max, progress=progress, clock=asyncio.get_running_loop().time)
+                address_of = {node.key: node.address for node in found.nodes}
+                found.endless = [address_of.get(node, discovery.OBJECTS) for node in link.endless]
                 machines = discovery.suggest(found.nodes)
                 variables = [found.nodes[position] for machine in machines for position in machine.points]
                 types = await link.data_types([node.key for node in variables])

@@ -19,7 +19,7 @@ from asyncua.ua.ua_binary import nodeid_from_binary, nodeid_to_binary, struct_to
 from protocols.opcua import bulk, codec, profiles, session
 from protocols.opcua.collector import Collector, Prepared, Subscription
 from protocols.opcua.columns import Columns
-from protocols.opcua.discovery import Reference
+from protocols.opcua.discovery import PAGES_MAX, Reference
 from protocols.opcua.guarded.driver import GuardedClient
 from protocols.opcua.takeover import Left
 from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint
@@ -67,6 +67,7 @@ class Link:
     server_started: str = ""
     queue_size: int = 1
     lost_s: float | None = None
+    endless: list[NodeId] = field(default_factory=list)
 
     @property
     def subscription(self) -> Subscription:
@@ -307,7 +308,10 @@ class Link:
         return listed
 
     async def references(self, nodes: Sequence[NodeId]) -> list[list[Reference]]:
-        """Return the objects and variables below each node, at most `browse_batch` nodes, with all that are paged."""
+        """Return the objects and variables below each node, at most `browse_batch` nodes, with all that are paged.
+
+        A node with more than PAGES_MAX pages is kept in `endless`, and the rest of it is left out.
+        """
         parameters = ua.BrowseParameters()
         parameters.RequestedMaxReferencesPerNode = REFERENCES_MAX
         parameters.NodesToBrowse = [ua.BrowseDescription(
@@ -318,17 +322,25 @@ class Link:
             | ua.BrowseResultMask.TypeDefinition) for node in nodes]
         uris = {index: uri for uri, index in self.namespaces.items()}
         listed: list[list[Reference]] = []
-        for result in await self.client.our_session.browse(parameters):
-            page, found = result, []
-            while True:
-                found += [made for reference in page.References or []
-                          if (made := _reference(reference, uris)) is not None]
-                if not page.ContinuationPoint:
+        results = await self.client.our_session.browse(parameters)
+        for node, page in zip(nodes, results, strict=True):
+            found = _references(page, uris)
+            for _ in range(1, PAGES_MAX):
+                if not page.ContinuationPoint or len(found) >= PAGES_MAX * REFERENCES_MAX:
                     break
-                following = ua.BrowseNextParameters(ContinuationPoints=[page.ContinuationPoint])
-                page, = await self.client.our_session.browse_next(following)
+                page = await self._following(page)
+                found += _references(page, uris)
+            if page.ContinuationPoint:
+                self.endless.append(node)
+                await self._following(page, is_last=True)
             listed.append(found)
         return listed
+
+    async def _following(self, page: Any, *, is_last: bool = False) -> Any:
+        """Return the page behind this one. is_last: let the server forget that there is one."""
+        found = await self.client.our_session.browse_next(ua.BrowseNextParameters(
+            ReleaseContinuationPoints=is_last, ContinuationPoints=[page.ContinuationPoint]))
+        return found[0] if found else ua.BrowseResult()
 
     async def data_types(self, nodes: Sequence[NodeId]) -> list[int]:
         """Return the built-in data type of each variable, 0 where it has another."""
@@ -395,6 +407,10 @@ class Link:
 
 def _unused_callback(_result: object) -> None:
     """Stand where asyncua wants a callback for its own publish loop, which does not run."""
+
+
+def _references(page: Any, uris: Mapping[int, str]) -> list[Reference]:
+    return [made for reference in page.References or [] if (made := _reference(reference, uris)) is not None]
 
 
 def _reference(reference: Any, uris: Mapping[int, str]) -> Reference | None:

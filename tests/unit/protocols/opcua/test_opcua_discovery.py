@@ -148,6 +148,42 @@ async def machine_on(plant: Plant) -> None:
         await values.add_variable(ua.NodeId(f"v{number}", plant.index), f"v{number}", number % 2 == 0)
 
 
+class Pager:
+    """A session whose folder is listed a node a page: `pages` of them, or without end."""
+
+    def __init__(self, pages: int | None) -> None:
+        self.pages, self.asked, self.released = pages, 1, 0
+
+    def _page(self) -> Any:
+        node = ua.ReferenceDescription(NodeId=ua.ExpandedNodeId(self.asked, 1), BrowseName=ua.QualifiedName("v", 1),
+                                       NodeClass=ua.NodeClass.Variable)
+        return ua.BrowseResult(ContinuationPoint=None if self.asked == self.pages else b"more", References=[node])
+
+    async def browse(self, parameters: Any) -> list[Any]:
+        return [self._page() for _ in parameters.NodesToBrowse]
+
+    async def browse_next(self, parameters: Any) -> list[Any]:
+        if parameters.ReleaseContinuationPoints:
+            self.released += 1
+            return []
+        self.asked += 1
+        return [self._page()]
+
+
+@pytest.mark.parametrize(("pages", "found", "endless"), [(1, 1, 0), (20, 20, 0), (21, 20, 1), (None, 20, 1)])
+async def test_a_node_with_pages_without_end_is_left_and_named(
+        pages: int | None, found: int, endless: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "PAGES_MAX", 20)
+    pager = Pager(pages)
+    client: Any = type("Client", (), {"our_session": pager})()
+    link = link_module.Link(client=client, server_certificate=None, namespaces={URI: 1})
+    folder = ua.NodeId(ua.ObjectIds.ObjectsFolder)
+    (listed,) = await link.references([folder])
+    assert [reference.address for reference in listed] == [f"nsu={URI};i={number}" for number in range(1, found + 1)]
+    assert link.endless == [folder] * endless
+    assert pager.released == endless, "the server may forget the rest"
+
+
 async def test_a_real_server_gives_a_ledger_and_keeps_nothing(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(link_module, "REFERENCES_MAX", 7)
@@ -159,6 +195,7 @@ async def test_a_real_server_gives_a_ledger_and_keeps_nothing(
         assert sorted((m.name, m.why, len(m.points)) for m in machines) == [
             ("press 1", "nameplate", 30), ("server", "position", 3)]
         press = next(m for m in machines if m.name == "press 1")
+        press_address = found.nodes[press.node].address
         assert press.plate == {"serial_number": "=S-7", "manufacturer": "Works"}
         assert plant.sessions == []
 
@@ -176,6 +213,16 @@ async def test_a_real_server_gives_a_ledger_and_keeps_nothing(
         assert {p.type for p in ledger.points if p.device == "press-1"} == {"bool"}
         with pytest.raises(ConfigError, match=r"commissioning\.exists"):
             await asyncio.to_thread(discover_command, args, Words("en"))
+
+        real, args.out = link_module.Link.references, None
+
+        async def endless(self: link_module.Link, nodes: Sequence[Any]) -> list[list[Reference]]:
+            self.endless += nodes
+            return await real(self, nodes)
+
+        monkeypatch.setattr(link_module.Link, "references", endless)
+        assert await asyncio.to_thread(discover_command, args, Words("en")) == 0
+        assert f"{press_address} is listed in more than" in capsys.readouterr().err
 
         monkeypatch.setattr(discovery, "LOAD", 1e-9)
         task = asyncio.create_task(OpcUaDriver(endpoint(plant.port, tmp_path), [], Recorder()).discover())
