@@ -21,11 +21,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from config.gateway import GatewayConfig, load_gateway
 from gateway import reload
 from gateway.commissioning.connect import build_drivers
+from gateway.commissioning.point_slots import Names
 from gateway.commissioning.roster import Roster
 from gateway.commissioning.state import State, write_json
 from gateway.counting.figures import LocalFigures, Recent
@@ -180,6 +179,7 @@ class Agent:
                     tasks.append(asyncio.create_task(page.run(), name="page"))
                 if self.submitter is not None:
                     tasks.append(asyncio.create_task(self.submitter.run(), name="submitter"))
+                await self._on_disk(system.release_memory)  # reading 100 000 points took 100 MB for a moment
                 await self._until_open()
                 ready()
                 self.crew.start(drivers)
@@ -377,13 +377,13 @@ class Agent:
 
         token = "" if settings.token_file is None else \
             (self.config.file.parent / settings.token_file).read_text(encoding="utf-8").strip()
-        made: tuple[object, list[tuple[str, str]]] | None = None
+        made: tuple[object, Names] | None = None
 
-        def series() -> list[tuple[str, str]]:
+        def series() -> Names:
             nonlocal made
             roster = self.roster
             if made is None or made[0] is not roster:
-                made = roster, [(roster.devices[point.row["device"]].id, point.id) for point in roster.points]
+                made = roster, Names([device.id for device in roster.devices], roster.points)
             return made[1]
 
         exporter = InfluxExporter(settings, token, series)
@@ -421,7 +421,7 @@ class Agent:
         live, roster = self.intake.live, self.roster
         assert live is not None, "there is a page"
         if len(roster.devices) > live.heard_ns.size or len(roster.points) > live.points:
-            live.grow(len(roster.devices), np.array([point.row["device"] for point in roster.points], dtype=np.int64))
+            live.grow(len(roster.devices), roster.points.rows.devices())
         offsets = {name: getattr(driver, "clock_offset_s", lambda: None)()
                    for name, driver in self.crew.drivers.items()}
         return Facts(

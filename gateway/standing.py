@@ -18,6 +18,7 @@ from gateway.commissioning.connect import Driver, aims, build_drivers
 from gateway.commissioning.state import State
 from gateway.counting.registry import Ledger, Registry
 from gateway.reload import Changes, changes
+from protocols import system
 from protocols.samples import Sink
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Standing:
                 log.warning("not written: %s", error)
                 return
             adopt(registry)
+            await self._on_disk(system.release_memory)
 
     async def learn(self, read: Mapping[str, Mapping[str, str]], adopt: Callable[[Registry], int]) -> None:
         """Put identifiers that devices have shown into the roster, from the next window on. `read`: see `evolve`."""
@@ -89,6 +91,7 @@ class Standing:
                 return
             if registry is not None:
                 adopt(registry)
+            await self._on_disk(system.release_memory)
 
     async def exchange(self, config: GatewayConfig, sink: Sink, clock_ns: Callable[[], int],
                        adopt: Callable[[Registry], int]) -> Exchange:
@@ -98,8 +101,10 @@ class Standing:
         """
         async with self._changing:
             found, registry = await self._on_disk(self._exchanged, config, sink, clock_ns)
+            at_s = adopt(registry)
+            await self._on_disk(system.release_memory)
             return Exchange(changes=found.changes, drivers=found.drivers, devices=found.devices,
-                            is_new_roster=found.is_new_roster, at_s=adopt(registry))
+                            is_new_roster=found.is_new_roster, at_s=at_s)
 
     # In the disk's thread
 

@@ -10,6 +10,7 @@
 | MAC addresses of neighbours | none are seen |
 | sd_notify | nobody to tell |
 | uvloop, where it is installed | asyncio's own loop |
+| malloc_trim | nothing: what was freed stays with the process |
 | CLOCK_BOOTTIME, which runs on while the machine sleeps | a clock that never steps |
 """
 
@@ -140,6 +141,19 @@ def boottime_ns() -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     else:
         return time.monotonic_ns()
+
+
+def release_memory() -> None:
+    """Give back to the system what was freed: glibc keeps much of it (malloc_trim(3)). Elsewhere nothing happens.
+
+    It takes milliseconds, without holding other threads up.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not with musl
+        if trim is not None:
+            trim(0)
 
 
 def hung_up(descriptor: int) -> bool:

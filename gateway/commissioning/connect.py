@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
 from config.gateway import Endpoint, GatewayConfig
-from config.points import Point
+from config.points import Point, of_devices
 from gateway.commissioning.roster import Roster
 from protocols.errors import ConfigError, Problem
 from protocols.modbus.target import ModbusAddress, ModbusEndpoint, ModbusPoint
@@ -30,8 +30,11 @@ class Driver(Protocol):
         """Return the requests that would be sent, as rows of text. No network."""
 
 
-Aims = dict[str, list[tuple[int, int, Point]]]
-"""Connection name -> its points as (point slot, device slot, point), in the order of the ledger."""
+Aim = tuple[int, int, Point]
+"""Point slot, device slot, point."""
+
+Aims = dict[str, list[Aim]]
+"""Connection name -> its points, in the order of the ledger."""
 
 
 def aims(config: GatewayConfig, roster: Roster) -> Aims:
@@ -39,14 +42,20 @@ def aims(config: GatewayConfig, roster: Roster) -> Aims:
 
     The roster must hold every device and point of `config` (gateway/commissioning/roster.py, `evolve`).
     """
-    devices, slots = roster.device_slots(), roster.point_slots()
-    connection_of = {device.id: device.connection for device in config.devices}
-    aimed: Aims = {name: [] for name in config.endpoints}
-    for point in config.points:
-        device = devices[point.device]
-        slot = slots[device, point.address.canonical]
-        aimed[connection_of[point.device]].append((slot, device, point))
-    return aimed
+    return dict(_aims(config, roster, config.endpoints))
+
+
+def _aims(config: GatewayConfig, roster: Roster, names: Iterable[str]) -> Iterator[tuple[str, list[Aim]]]:
+    """Yield the aims of these connections one by one: who lets go of them never holds the points of all."""
+    alive = roster.device_slots()
+    behind: dict[str, dict[str, int]] = {name: {} for name in names}
+    for device in config.devices:
+        if device.connection in behind:
+            behind[device.connection][device.id] = alive[device.id]
+    for name, devices in behind.items():
+        slots = roster.point_slots({*devices.values()}) if devices else {}
+        yield name, [(slots[devices[point.device], point.address.canonical], devices[point.device], point)
+                     for point in of_devices(config.points, devices)] if devices else []
 
 
 def build_drivers(config: GatewayConfig, roster: Roster, sink: Sink, clock_ns: Callable[[], int] = time.time_ns, *,
@@ -58,8 +67,8 @@ def build_drivers(config: GatewayConfig, roster: Roster, sink: Sink, clock_ns: C
     """
     drivers: dict[str, Driver] = {}
     problems: list[Problem] = []
-    for name, points in aims(config, roster).items():
-        if not points or (only is not None and name not in only):
+    for name, points in _aims(config, roster, [n for n in config.endpoints if only is None or n in only]):
+        if not points:
             continue
         try:
             drivers[name] = _driver(config.endpoints[name], points, sink, clock_ns)
@@ -70,7 +79,7 @@ def build_drivers(config: GatewayConfig, roster: Roster, sink: Sink, clock_ns: C
     return drivers
 
 
-def _driver(endpoint: Endpoint, aimed: list[tuple[int, int, Point]], sink: Sink,
+def _driver(endpoint: Endpoint, aimed: list[Aim], sink: Sink,
             clock_ns: Callable[[], int]) -> Driver:
     # Each library costs a second of start-up on an industrial PC: only what is used is imported.
     if isinstance(endpoint, ModbusEndpoint):

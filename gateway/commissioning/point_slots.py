@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gateway.counting.rows import PointRows
 from protocols.packed import Texts
 
@@ -62,3 +65,25 @@ class PointSlots(Sequence[PointSlot]):
             return [self[slot] for slot in range(*index.indices(len(self)))]
         return PointSlot(id=self.ids[index], row=self.rows[index], address=self.addresses[index],
                          base=self.bases[index])
+
+
+class Names(Sequence[tuple[str, str]]):
+    """What people call each point: (id of its device, its own id), by slot. Made when asked for."""
+
+    def __init__(self, devices: Sequence[str], points: PointSlots) -> None:
+        """devices: ids by slot."""
+        self._devices = devices
+        self._owner: NDArray[np.int64] = points.rows.devices()
+        self._ids = points.ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, str]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, str]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, str] | list[tuple[str, str]]:
+        if isinstance(index, slice):
+            return [self[slot] for slot in range(*index.indices(len(self)))]
+        return self._devices[self._owner[index]], self._ids[index]

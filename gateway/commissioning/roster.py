@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from config.gateway import COLUMN_BITS_MAX, GatewayConfig
 from config.ledger import Device
@@ -56,11 +58,15 @@ class Roster:
         """Return local id -> slot of the devices that are alive."""
         return {d.id: slot for slot, d in enumerate(self.devices) if d.row["state"] == "alive"}
 
-    def point_slots(self) -> dict[tuple[int, str], int]:
-        """Return (device slot, canonical address) -> point slot of the points that are alive."""
-        points = self.points
-        return {(device, address): slot for slot, (device, address, is_alive) in enumerate(zip(
-            points.rows.devices().tolist(), points.addresses, points.rows.alive().tolist(), strict=True)) if is_alive}
+    def point_slots(self, devices: Collection[int] | None = None) -> dict[tuple[int, str], int]:
+        """Return (device slot, canonical address) -> point slot of the points that are alive, of these devices or all.
+        """
+        points, owner = self.points, self.points.rows.devices()
+        wanted = points.rows.alive()
+        if devices is not None:
+            wanted &= np.isin(owner, list(devices))
+        return {(device, points.addresses[slot]): slot
+                for slot, device in zip(np.flatnonzero(wanted).tolist(), owner[wanted].tolist(), strict=True)}
 
     def device_rows(self) -> list[dict[str, Any]]:
         """Return the public device rows in slot order."""

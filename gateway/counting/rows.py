@@ -38,7 +38,7 @@ class PointRows(Sequence[Row]):
         self.put(len(self), row)
 
     def put(self, slot: int, row: Row) -> None:
-        """Set the row of a slot, or of the next one. Raises: ValueError for what is no row of it; nothing is changed."""
+        """Set the row of a slot, or of the next one. Raises: ValueError for what is no row of it, and changes nothing."""
         try:
             codes = {name: table[row[name]] for name, table in _CODES.items()}
             tags = {name: bytes.fromhex(row[name]) for name in ("addr", "base")}

@@ -30,8 +30,8 @@ class Lines:
     def __init__(self, series: Sequence[tuple[str, str]]) -> None:
         """Make the beginning of each line. series: (device id, point id) by point slot."""
         self.series = series
-        self._heads = pa.array([f"{MEASUREMENT},device={device.translate(_TAG)},point={name.translate(_TAG)}"
-                                for device, name in series], pa.string())
+        self._heads = pa.array((f"{MEASUREMENT},device={device.translate(_TAG)},point={name.translate(_TAG)}"
+                                for device, name in series), pa.string())
 
     def of(self, batch: SampleBatch) -> bytes:
         """Return one line a sample, each with its line feed; a point that has no name is left out.

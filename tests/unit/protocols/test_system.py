@@ -181,3 +181,11 @@ def test_in_a_terminal_a_hang_up_still_ends_the_process() -> None:
         os.close(master)
         os.close(terminal)
     assert done.returncode == -signal.SIGHUP
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_memory_is_given_back_where_that_can_be_asked_for(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    system.release_memory()
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())  # a C library without malloc_trim
+    system.release_memory()

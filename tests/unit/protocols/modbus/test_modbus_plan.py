@@ -313,8 +313,8 @@ def test_a_silent_unit_is_asked_for_one_point_after_the_other() -> None:
 
 
 def test_points_are_found_by_slot_in_whatever_read_they_are() -> None:
-    held = points("3/coil/1", "1/holding/9 uint16", "1/holding/3 float32", "2/input/100 int16", "1/holding/400:2 string",
-                  "1/coil/5")
+    held = points("3/coil/1", "1/holding/9 uint16", "1/holding/3 float32", "2/input/100 int16",
+                  "1/holding/400:2 string", "1/coil/5")
     by_slot = PointsBySlot(make_requests(held, endpoint()))
     assert sorted(by_slot) == list(range(6)) and len(by_slot) == 6
     assert [by_slot[slot] for slot in range(6)] == held
