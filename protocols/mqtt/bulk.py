@@ -83,21 +83,18 @@ def _is_together(shape: Shape, run: _Run, received_ns: int, columns: Columns) ->
     documents = shape.read_all(run.payloads, MAX_PAYLOAD_BYTES)
     if documents is None:
         return False
-    found = shape.columns(documents)
     count = len(documents)
     points = np.frombuffer(b"".join([topic.points_bytes for topic in topics]), dtype=np.int64)
     each = points.size // count
     clock = topics[0].clock  # of the endpoint, and so of all
     source_ns = np.full(count, NO_SOURCE_TIME, dtype=np.int64)
-    if clock is not None:
+    if clock is not None and shape.time_of is not None:
         try:
-            source_ns = clock.read_all(list(next(found)))
+            source_ns = clock.read_all(list(map(shape.time_of, documents)))
         except (ValueError, OverflowError):
             return False
-    values = np.empty((count, each), dtype=np.float64)
-    for number, column in enumerate(found):
-        values[:, number] = np.fromiter(column, np.float64, count)
-    columns.add_table(points, np.repeat(source_ns, each), values.reshape(-1), received_ns)
+    values = np.fromiter(shape.rows(documents), np.float64, points.size)
+    columns.add_table(points, np.repeat(source_ns, each), values, received_ns)
     return True
 
 

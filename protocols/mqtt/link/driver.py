@@ -38,8 +38,8 @@ from protocols.mqtt.target import SPARKPLUG_NAMESPACE, MqttEndpoint
 # paho logs topics and errors of its own; what a person must know is told through `Sink.event`.
 logging.getLogger("paho").setLevel(logging.CRITICAL)
 
-CHUNK_BYTES = 128 * 1024
-CHUNK_MAX = 1000
+CHUNK_BYTES = 256 * 1024
+CHUNK_MAX = 1250
 """Messages that the event loop takes at once."""
 
 LOOP_S = 0.5
