@@ -1,9 +1,9 @@
 """Row M3: the same tags through a Python gateway: 16 devices of 62 float32, every 200 ms, end to end.
 
 The peer is ThingsBoard's gateway: Modbus in, MQTT out to a broker on which this process plays ThingsBoard and counts
-what arrives. Ours is the real driver into real windows and the Influx exporter to a server. CPU of the whole process
-under test, in slices of some seconds once it runs; slices stand for repeats. Neither is held to one core: with that,
-and a neighbour on it, the peer delivers next to nothing.
+what arrives. Ours is the real driver into real windows, which are sealed, and the Influx exporter to a server. CPU of
+the whole process under test, in slices of some seconds once it runs; slices stand for repeats. Neither is held to one
+core: with that, and a neighbour on it, the peer delivers next to nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from benchmarks.harness import (
     Row,
     compiled,
     cores,
+    cpu_of,
     environment,
     on_core,
     ratio,
@@ -46,7 +47,6 @@ from benchmarks.harness import (
 
 DEVICES, FLOATS, POLL_MS = 16, 62, 200
 SLICE_S, START_S_MAX = 5.0, 90.0
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 def row() -> Row:
@@ -57,8 +57,8 @@ def row() -> Row:
     python = environment("thingsboard")
     with serving([compiled("modbus_server.c")]) as port:
         theirs = _thingsboard(python, broker, port)
-        with serving([compiled("http_sink.c")]) as sink:
-            ours = _slices([PYTHON, str(HERE / "modbus_chain.py"), str(port), str(sink)],
+        with serving([compiled("http_sink.c")]) as sink, tempfile.TemporaryDirectory() as journal:
+            ours = _slices([PYTHON, str(HERE / "modbus_chain.py"), str(port), str(sink), journal],
                            dict(os.environ) | {"PYTHONPATH": str(ROOT)}, None)
     return Row(id="M3", versions=versions("pymodbus", "numpy") | versions("thingsboard-gateway", python=python),
                measures=(ratio(theirs, ours, target=50, peer="ThingsBoard gateway"),),
@@ -85,14 +85,14 @@ def _slices(command: list[str], env: dict[str, str], count: Callable[[], int] | 
             time.sleep(0.1)
         found = []
         for _ in range(REPEATS):
-            items, cpu_s, wall_s = count(), _cpu_s(process.pid), time.monotonic()
+            items, cpu_s, wall_s = count(), cpu_of(process.pid), time.monotonic()
             if process.stdout is None:
                 time.sleep(SLICE_S)
                 after = count()
             else:
                 while time.monotonic() < wall_s + SLICE_S:
                     after = count()
-            found.append(Reading(items=after - items, cpu_s=_cpu_s(process.pid) - cpu_s,
+            found.append(Reading(items=after - items, cpu_s=cpu_of(process.pid) - cpu_s,
                                  wall_s=time.monotonic() - wall_s))
         return found
     finally:
@@ -100,11 +100,6 @@ def _slices(command: list[str], env: dict[str, str], count: Callable[[], int] | 
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 def _thingsboard(python: Path, broker: str, modbus_port: int) -> list[Reading]:

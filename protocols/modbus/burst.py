@@ -40,8 +40,12 @@ class Burst:
         self._problem = problem
         self._is_stopping = False
         self._progress_s = self._loop.time()
-        self._timer = self._loop.call_later(timeout_s, self._look)
         write(cycle.next_frames(in_flight))
+
+    @property
+    def due_s(self) -> float:
+        """When the oldest request that is outstanding will have waited too long, by the loop's clock."""
+        return self._progress_s + self._timeout_s
 
     def stop(self) -> None:
         """Send no more; end as soon as nothing is outstanding."""
@@ -53,8 +57,7 @@ class Burst:
             self.ended.set_exception(error)
 
     def close(self) -> None:
-        """Let go of the timer, and of an error that nobody waits for."""
-        self._timer.cancel()
+        """Let go of an error that nobody waits for."""
         if self.ended.done() and not self.ended.cancelled():
             self.ended.exception()
 
@@ -85,23 +88,45 @@ class Burst:
         unit = self._cycle.requests[0].unit
         self.ended.set_exception(DeviceError(self._problem("modbus.mismatch", unit=unit, field=wrong.reason)))
 
-    def _look(self) -> None:
-        """See whether the oldest request that is outstanding has waited too long."""
-        left_s = self._progress_s + self._timeout_s - self._loop.time()
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._look)
-        elif not self.ended.done():
-            unit = self._cycle.requests[0].unit
-            self.ended.set_exception(
-                DeviceError(self._problem("modbus.timeout", unit=unit, timeout_s=self._timeout_s)))
+    def expire(self) -> None:
+        """End now: nothing came in time."""
+        unit = self._cycle.requests[0].unit
+        self.fail(DeviceError(self._problem("modbus.timeout", unit=unit, timeout_s=self._timeout_s)))
 
 
 class _Tapped(asyncio.BaseProtocol):
-    """Between a transport and the protocol that opened it. burst: who gets the bytes; None: the protocol."""
+    """Between a transport and the protocol that opened it. burst: who gets the bytes; None: the protocol.
+
+    One timer watches over all bursts: to start and cancel one for each costs more than to parse its replies.
+    """
 
     def __init__(self, below: Any) -> None:
         self.burst: Burst | None = None
         self._below = below
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._looks_s = 0.0
+
+    def begin(self, burst: Burst) -> None:
+        """Give it the bytes, and see that it ends."""
+        self.burst = burst
+        if self._timer is None or burst.due_s < self._looks_s:
+            self._look_at(burst.due_s)
+
+    def _look_at(self, due_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._looks_s = due_s
+        self._timer = self._loop.call_at(due_s, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self.burst is None:
+            return
+        if self.burst.due_s > self._loop.time():
+            self._look_at(self.burst.due_s)
+        else:
+            self.burst.expire()
 
     def _pass_on(self, data: bytes) -> None:
         if self.burst is None:
@@ -115,6 +140,8 @@ class _Tapped(asyncio.BaseProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._below.connection_lost(exc)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ class _Plan:
 
     block: for a single reply; None if it holds strings only. reply_of: point slot -> number of its reply.
     replies: shape (n,), number of the reply that each numeric point comes from. source, quality: shape (n,).
+    starts: where the data of each reply begins.
     labelled: position in the column, slot, and known numbers of each point with labels.
     """
 
@@ -29,6 +31,7 @@ class _Plan:
     replies: NDArray[np.int64]
     source: NDArray[np.int64]
     quality: NDArray[np.uint8]
+    starts: tuple[int, ...]
     labelled: tuple[tuple[int, int, frozenset[float]], ...]
 
 
@@ -60,15 +63,23 @@ class Delivery:
                                          missing=decoded.missing))
         self._rest(plan, decoded, (received_ns,))
 
-    def all(self, requests: Sequence[Request], data: Iterable[bytes], times: Sequence[int]) -> None:
-        """Deliver the good replies to all reads of a cycle of one unit, each sample with the time of its own reply."""
+    def all(self, requests: Sequence[Request], data: Sequence[bytes], times: Sequence[int], begin: int = 0) -> None:
+        """Deliver good replies to reads of a cycle of one unit, each sample with the time of its own reply.
+
+        data: of some reads in a row, all of them as a rule. begin: number of the first of them. times: of the replies
+        to all reads, as far as there are any.
+        """
         unit = requests[0].unit
         made = self._cycles.get(unit)
         if made is None or made[0] is not requests:
             made = self._cycles[unit] = (requests, _plan(requests))
         plan = made[1]
-        decoded = plan.codec.decode(b"".join(data))
-        if decoded.value.size:
+        whole = b"".join(data)
+        if len(data) == len(requests):
+            decoded = plan.codec.decode(whole)
+        else:
+            decoded, times = _piece(plan, whole, range(begin, begin + len(data))), [*times, *[0] * len(requests)]
+        if decoded.missing.size < decoded.value.size:
             self._look_at_labels(plan, decoded)
             received = np.array(times, dtype=np.int64)[plan.replies]
             point, source, value, quality = plan.codec.numeric, plan.source, decoded.value, plan.quality
@@ -104,6 +115,17 @@ class Delivery:
                 self._sink.event("modbus.label_unknown", self._name, address=self._points[slot].address.canonical)
 
 
+def _piece(plan: _Plan, data: bytes, replies: range) -> Decoded:
+    """Decode some replies of a cycle: those before and behind them are zeros, and hold nothing."""
+    ahead = bytes(plan.starts[replies.start])
+    decoded = plan.codec.decode((ahead + data).ljust(plan.codec.size, b"\0"))
+    missing = (plan.replies < replies.start) | (plan.replies >= replies.stop)
+    missing[decoded.missing] = True
+    return Decoded(decoded.value, np.flatnonzero(missing),
+                   tuple(text for text in decoded.texts if plan.reply_of[text.point_index] in replies),
+                   decoded.undecodable)
+
+
 def _plan(requests: Sequence[Request]) -> _Plan:
     codec = BlockCodec(requests)
     reply_of = {point.point_index: number for number, request in enumerate(requests) for point in request.points}
@@ -113,5 +135,6 @@ def _plan(requests: Sequence[Request]) -> _Plan:
         codec, Block(codec.numeric, requests[0].device_index) if slots else None, reply_of,
         np.array([reply_of[slot] for slot in slots], dtype=np.int64),
         np.full(len(slots), NO_SOURCE_TIME, dtype=np.int64), np.full(len(slots), GOOD, dtype=np.uint8),
+        tuple(accumulate((request.data_size for request in requests), initial=0)),
         tuple((position, slot, frozenset(float(number) for number, _ in known[slot].labels))
               for position, slot in enumerate(slots) if slot in known))

@@ -206,7 +206,7 @@ class Link:
         transport: Any = client.ctx.transport
         burst = Burst(cycle, times, transport.write, in_flight=limits.in_flight, timeout_s=limits.timeout_s,
                       clock_ns=self._clock_ns, problem=self._problem)
-        tap.burst = burst
+        tap.begin(burst)
         try:
             await burst.ended
         except BaseException:  # a timeout, a mismatch, a lost connection or a cancellation: a reply may be on its way

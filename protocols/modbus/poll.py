@@ -17,7 +17,7 @@ from protocols.modbus.codec import BlockCodec
 from protocols.modbus.cycle import REQUESTS_MAX, Cycle
 from protocols.modbus.delivery import Delivery
 from protocols.modbus.line import Line
-from protocols.modbus.plan import GATEWAY_EXCEPTIONS, NO_REPLY, ReadPlan, Request, make_requests
+from protocols.modbus.plan import GATEWAY_EXCEPTIONS, NO_REPLY, PointsBySlot, ReadPlan, Request, make_requests
 from protocols.modbus.schedule import SILENT_MAX_S, UnitState, reconnect_s
 from protocols.modbus.target import ModbusEndpoint, UnitLimits
 from protocols.samples import Reading, Sink
@@ -54,14 +54,17 @@ _READY = attrgetter("ready_s")
 
 
 class _Takes:
-    """Calls `take(begin)` with the number of the first reply that was not taken: every TAKE_S, and at the end."""
+    """Calls `take(begin)` with the number of the first reply that was not taken: every TAKE_S, and at the end.
 
-    def __init__(self, take: Callable[[int], None], times: Sequence[int]) -> None:
+    is_timed: False where there is one reply only, which is the end.
+    """
+
+    def __init__(self, take: Callable[[int], None], times: Sequence[int], *, is_timed: bool) -> None:
         self._take = take
         self._times = times
         self._taken = 0
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(TAKE_S, self._look)
+        self._timer = self._loop.call_later(TAKE_S, self._look) if is_timed else None
 
     def now(self) -> None:
         """Take what is there."""
@@ -77,7 +80,8 @@ class _Takes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self.now()
 
 
@@ -88,7 +92,7 @@ class Poller:
                  clock_ns: Callable[[], int]) -> None:
         self._endpoint = endpoint
         self._requests = requests
-        self._points = {point.point_index: point for request in requests for point in request.points}
+        self._points = PointsBySlot(requests)
         self._line = line
         self._sink = sink
         self._clock_ns = clock_ns
@@ -221,7 +225,7 @@ class Poller:
         cycle.begin()
         unit.todo = []
         times: list[int] = []
-        with _Takes(lambda begin: self._taken(unit, cycle, begin, times), times) as takes:
+        with _Takes(lambda begin: self._taken(unit, cycle, begin, times), times, is_timed=cycle.size > 1) as takes:
             try:
                 while not cycle.is_done:
                     async with self._line.turn(unit.unit):
@@ -240,23 +244,29 @@ class Poller:
         return self._polled(unit)
 
     def _taken(self, unit: _Unit, cycle: Cycle, begin: int, times: Sequence[int]) -> None:
-        """Deliver the replies of a cycle from `begin` on; all of them at once if there is nothing else to say."""
-        replies = cycle.replies
+        """Deliver the replies of a cycle from `begin` on, as one piece if there is nothing else to say of them."""
+        replies = cycle.replies[begin:]
         data = [reply for reply in replies if isinstance(reply, bytes)]
-        if len(data) < cycle.size or cycle.size == 1 or begin or not unit.plan.is_calm or unit.troubled:
-            for request, reply, received_ns in zip(cycle.requests[begin:], replies[begin:], times[begin:],
-                                                   strict=False):
+        if len(data) < len(replies) or cycle.size == 1 or not unit.plan.is_calm or unit.troubled:
+            for request, reply, received_ns in zip(cycle.requests[begin:], replies, times[begin:], strict=False):
                 if isinstance(reply, bytes):
                     self._answered(unit, request, frames.Reply(reply), received_ns)
                 elif reply not in GATEWAY_EXCEPTIONS:
                     self._answered(unit, request, frames.Reply(b"", exception=reply), received_ns)
             return
         self._heard(unit)
-        unit.replies += cycle.size - 1
-        first, last = times[0], times[-1]
-        self._sink.answered(cycle.devices, first)
-        self._sink.answered(cycle.devices, last)
-        self._delivery.all(cycle.requests, data, times)
+        unit.replies += len(data) - 1
+        spans: dict[int, tuple[int, int]] = {cycle.devices[0]: (times[begin], times[-1])}
+        if len(cycle.devices) > 1:  # each device answered when its own replies came
+            spans = {}
+            for request, received_ns in zip(cycle.requests[begin:], times[begin:], strict=False):
+                first, _ = spans.get(request.device_index, (received_ns, received_ns))
+                spans[request.device_index] = first, received_ns
+        for device, (first, last) in spans.items():
+            self._sink.answered([device], first)
+            if first != last:
+                self._sink.answered([device], last)
+        self._delivery.all(cycle.requests, data, times, begin)
 
     def _polled(self, unit: _Unit) -> None:
         self._watch_pace(unit)

@@ -6,7 +6,7 @@ share its line keep their rate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 DEMOTE_AFTER = 3
 """Requests in a row without an answer after which a unit is silent: asked rarely, with one read. A line that loses one
@@ -33,7 +33,7 @@ class UnitState:
     def answered(self, *, now_s: float, poll_s: float) -> UnitState:
         """Return the state after a whole poll. Due times keep their grid; a missed poll is not made up for."""
         due_s = self.due_s + poll_s
-        return replace(self, due_s=due_s if due_s > now_s else now_s, failures=0)
+        return UnitState(due_s if due_s > now_s else now_s)
 
     def failed(self, *, now_s: float, poll_s: float, chance: float) -> UnitState:
         """Return the state after a poll without a reply. chance: uniform in [0, 1)."""
