@@ -16,7 +16,8 @@ from tests.support.endings import at_the_end
 from tests.support.source import ROOT
 
 CI = os.environ.get("CI") == "true"
-SECONDS = 3 if CI else 1
+SECONDS = 1
+"""That every target starts, runs and finds nothing at once; to search is the work of `make fuzz`."""
 JOBS = 4
 FILES_MAX, FILE_BYTES_MAX = 200, 20_000
 
