@@ -46,9 +46,15 @@ class Registry:
     point_alive: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, device_rows: Sequence[Row], point_rows: Sequence[Row], ledger: Ledger) -> Registry:
-        """Build the arrays. Raises EvidenceError: rows of a wrong shape, slots with gaps, owners that are not there."""
-        found = _problems(device_rows, point_rows)
+    def of(cls, device_rows: Sequence[Row], point_rows: Sequence[Row], ledger: Ledger, *,
+           bits_max: int = BITS_MAX) -> Registry:
+        """Build the arrays.
+
+        bits_max: most of devices + 3 x points; what one entry can seal, unless it is for counting only.
+
+        Raises: EvidenceError: too many, rows of a wrong shape, slots with gaps, owners that are not there.
+        """
+        found = _problems(device_rows, point_rows, bits_max)
         if found:
             raise EvidenceError(found[:ROW_PROBLEMS_MAX])
         rows = point_rows if isinstance(point_rows, PointRows) else PointRows(point_rows)
@@ -79,11 +85,11 @@ class Registry:
         return self.devices_root, self.points_root
 
 
-def _problems(device_rows: Sequence[Row], point_rows: Sequence[Row]) -> list[Problem]:
+def _problems(device_rows: Sequence[Row], point_rows: Sequence[Row], bits_max: int) -> list[Problem]:
     bits = len(device_rows) + 3 * len(point_rows)
-    if bits > BITS_MAX:
+    if bits > bits_max:
         return [Problem.of("roster", "counting.too_many_slots", devices=len(device_rows), points=len(point_rows),
-                           limit=BITS_MAX)]
+                           limit=bits_max)]
     found: list[Problem] = []
     for kind, shape, slot, rows in (("device", DEVICE_ROW, "slot", device_rows),
                                     ("point", POINT_ROW, "point", point_rows)):
