@@ -7,18 +7,24 @@ bundle. Left to that verifier: time (`seen`, brackets) and probes.
 
 from __future__ import annotations
 
+import binascii
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from protocols.errors import Problem, VerificationError
 from protocols.evidence import column, entry, keys, note, signed
-from protocols.evidence.checkpoint import Checkpoint, parse_text
+from protocols.evidence.checkpoint import SIZE_MAX, Checkpoint, parse_text
 from protocols.evidence.merkle import leaf_hash
 from protocols.evidence.tiles import Tile
 from verifier.platform.edge import Edge
 from verifier.platform.roster import Roster, apply_rows
 
+_PLAIN_CHECKPOINT = re.compile(
+    rb"([^\n]+)\n(0|[1-9][0-9]{0,15})\n([A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=)\n"
+    rb"\n\xe2\x80\x94 ([^ \n]+) ([A-Za-z0-9+/]{90}[AEIMQUYcgkosw048]=)\n")
+"""Origin, size, root; an empty line; a dash, the name, and 68 bytes: key id and signature. Base64 in its one form."""
 OVERLAPPING = ("clock_back", "clone")
 """An outage with one of these reasons may end, and the next window start, before the last window ended."""
 
@@ -55,6 +61,34 @@ class LogState:
         return note.VerifierKey(keys.gateway_origin(self.gateway), note.ED25519, public)
 
 
+@dataclass(slots=True)
+class _Growing:
+    """A state that a batch goes through, fields as above; nothing of it is seen before the whole batch holds."""
+
+    gateway: str
+    certificate: Mapping[str, Any]
+    key_history: tuple[tuple[int, bytes], ...]
+    edge: Edge
+    life: int
+    len_s: int | None
+    roster_seq: int | None
+    roster: Roster
+    window_seq: int | None
+    window_end_s: int | None
+    resume_s: int | None
+
+    @staticmethod
+    def of(state: LogState) -> _Growing:
+        return _Growing(state.gateway, state.certificate, state.key_history, state.edge, state.life, state.len_s,
+                        state.roster_seq, state.roster, state.window_seq, state.window_end_s, state.resume_s)
+
+    def grown(self) -> LogState:
+        return LogState(
+            gateway=self.gateway, certificate=self.certificate, key_history=self.key_history, edge=self.edge,
+            life=self.life, len_s=self.len_s, roster_seq=self.roster_seq, roster=self.roster,
+            window_seq=self.window_seq, window_end_s=self.window_end_s, resume_s=self.resume_s)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """A batch that holds.
@@ -83,6 +117,24 @@ def read_checkpoint(data: bytes, state: LogState) -> tuple[Checkpoint, note.Note
 
     Raises: VerificationError of notes, or `intake.origin`.
     """
+    return _read_plain(data, keys.gateway_origin(state.gateway)) or _read_any(data, state)
+
+
+def _read_plain(data: bytes, origin: str) -> tuple[Checkpoint, note.Note] | None:
+    """Read a checkpoint of `origin` with one signature, by `origin`: as gateways send them. None says nothing."""
+    match = _PLAIN_CHECKPOINT.fullmatch(data)
+    if match is None:
+        return None
+    named, size, root, signer, blob = match.groups()
+    if not named == signer == origin.encode() or int(size) > SIZE_MAX:
+        return None
+    whole = binascii.a2b_base64(blob)
+    text = data[: match.end(3) + 1].decode()
+    return (Checkpoint(origin, int(size), binascii.a2b_base64(root)),
+            note.Note(text, (note.Signature(origin, whole[:4], whole[4:]),)))
+
+
+def _read_any(data: bytes, state: LogState) -> tuple[Checkpoint, note.Note]:
     signed_note = note.parse(data, where="checkpoint")
     head = parse_text(signed_note.text, where="checkpoint")
     if head.origin != keys.gateway_origin(state.gateway):
@@ -106,31 +158,38 @@ def accept(state: LogState, first: int, entries: Sequence[bytes], checkpoint: by
     if head.size != first + len(entries):
         raise VerificationError(Problem.of("checkpoint", "intake.checkpoint_size", size=head.size,
                                            expected=first + len(entries)))
-    after, used, new_keys = state, dict[int, str](), []
+    after, used, new_keys = _Growing.of(state), dict[int, str](), []
     tiles: list[tuple[Tile, bytes]] = []
+    leaves: list[bytes] = []
     for offset, data in enumerate(entries):
         seq = first + offset
         value = entry.decode(data, seq=seq)
-        if value["type"] == "roster":
-            after, used[seq] = _roster(after, value, rosters, entry.name(seq))
-        after = _step(after, value)
-        if value["type"] == "key":
+        kind = value["type"]
+        if kind == "roster":
+            used[seq] = _roster(after, value, rosters, entry.name(seq))
+        elif kind == "key":  # it names the root of what is before it
+            after.edge, full = after.edge.grow(leaves)
+            tiles += full
+            leaves.clear()
+        _step(after, value)
+        if kind == "key":
             new_keys.append(bytes.fromhex(value["rotation"]["new_key"]))
-        edge, full = after.edge.grow([leaf_hash(data)])
-        tiles += full
-        after = replace(after, edge=edge)
+        leaves.append(leaf_hash(data))
+    after.edge, full = after.edge.grow(leaves)
+    tiles += full
     if rosters.keys() - used.keys():
         raise VerificationError(Problem.of("rosters", "intake.roster_unasked", seq=min(rosters.keys() - used.keys())))
+    grown = after.grown()
     # The key may have changed within this batch, so the signature comes last; nothing was stored so far.
-    note.require_signed(signed_note, after.key_at(head.size), where="checkpoint")
-    if after.edge.root() != head.root:
+    note.require_signed(signed_note, grown.key_at(head.size), where="checkpoint")
+    if grown.edge.root() != head.root:
         raise RootDiffersError(Problem.of("checkpoint", "intake.root", size=head.size))
-    return Accepted(state=after, first=first, entries=tuple(entries), checkpoint=checkpoint, head=head,
+    return Accepted(state=grown, first=first, entries=tuple(entries), checkpoint=checkpoint, head=head,
                     tiles=tuple(tiles), rosters=used, new_keys=tuple(new_keys))
 
 
-def _step(state: LogState, value: Mapping[str, Any]) -> LogState:
-    """Return the state after one entry (its edge unchanged). Raises VerificationError."""
+def _step(state: _Growing, value: Mapping[str, Any]) -> None:
+    """Let one entry change the state, all but its edge. Raises VerificationError."""
     seq, kind = value["seq"], value["type"]
     where = entry.name(seq)
     if value["gateway"] != state.gateway:
@@ -146,28 +205,29 @@ def _step(state: LogState, value: Mapping[str, Any]) -> LogState:
         case "start":
             if 3600 % value["rule"]["len_s"]:
                 raise VerificationError(Problem.of(where, "intake.len", len_s=value["rule"]["len_s"]))
-            state = replace(state, len_s=value["rule"]["len_s"])
+            state.len_s = value["rule"]["len_s"]
         case "window":
-            state = _window(state, value, where)
+            _window(state, value, where)
         case "outage":
-            state = _outage(state, value, where)
+            _outage(state, value, where)
         case "key":
-            state = _key(state, value, where)
-    return replace(state, life=seq) if kind in entry.LIFE_TYPES else state
+            _key(state, value, where)
+    if kind in entry.LIFE_TYPES:
+        state.life = seq
 
 
-def _roster(state: LogState, value: Mapping[str, Any], rosters: Mapping[int, str], where: str
-            ) -> tuple[LogState, str]:
-    """Return the state with the new roster in force, and the rows that changed it."""
+def _roster(state: _Growing, value: Mapping[str, Any], rosters: Mapping[int, str], where: str) -> str:
+    """Put the new roster in force; return the rows that changed it."""
     rows = rosters.get(value["seq"])
     if rows is None:
         raise VerificationError(Problem.of(where, "intake.roster_missing"))
     after, changing = apply_rows(state.roster, rows, where=f"roster/{value['seq']}")
     after.check_roots(value, where=where)
-    return replace(state, roster=after, roster_seq=value["seq"]), changing
+    state.roster, state.roster_seq = after, value["seq"]
+    return changing
 
 
-def _window(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
+def _window(state: _Growing, value: Mapping[str, Any], where: str) -> None:
     start_s, len_s = value["start_s"], value["len_s"]
     if len_s != state.len_s or start_s % len_s:
         raise VerificationError(Problem.of(where, "intake.window_grid", start_s=start_s, len_s=len_s))
@@ -179,8 +239,8 @@ def _window(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
     if samples["received"] != samples["counted"] + sum(samples["discarded"].values()):
         raise VerificationError(Problem.of(where, "intake.conservation"))
     _columns(state.roster, value["columns"], where)
-    end_s = start_s + len_s
-    return replace(state, window_end_s=end_s, resume_s=end_s, window_seq=value["seq"])
+    state.window_seq = value["seq"]
+    state.window_end_s = state.resume_s = start_s + len_s
 
 
 def _columns(roster: Roster, columns: Mapping[str, str], where: str) -> None:
@@ -199,7 +259,7 @@ def _columns(roster: Roster, columns: Mapping[str, str], where: str) -> None:
         raise VerificationError(Problem.of(where, "intake.nesting", inner="producing", outer="connected"))
 
 
-def _outage(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
+def _outage(state: _Growing, value: Mapping[str, Any], where: str) -> None:
     start_s, end_s = value["start_s"], value["end_s"]
     if state.window_end_s is not None and start_s not in (state.resume_s, state.window_end_s):
         raise VerificationError(Problem.of(where, "intake.outage_start", start_s=start_s, expected=state.resume_s))
@@ -207,10 +267,10 @@ def _outage(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
         raise VerificationError(Problem.of(where, "intake.outage_end", start_s=start_s, end_s=end_s))
     if state.len_s and value["missing"]["windows"] != max(-(-(end_s - start_s) // state.len_s), 0):
         raise VerificationError(Problem.of(where, "intake.outage_windows", windows=value["missing"]["windows"]))
-    return replace(state, resume_s=end_s)
+    state.resume_s = end_s
 
 
-def _key(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
+def _key(state: _Growing, value: Mapping[str, Any], where: str) -> None:
     rotation, seq = value["rotation"], value["seq"]
     current = state.key_history[-1][1]
     signed.verify("rotation", rotation, signers=[current.hex()], where=where)
@@ -219,4 +279,4 @@ def _key(state: LogState, value: Mapping[str, Any], where: str) -> LogState:
     new = keys.check_public(bytes.fromhex(rotation["new_key"]), where=where)
     if any(new == key for _, key in state.key_history):
         raise VerificationError(Problem.of(where, "intake.key_again"))
-    return replace(state, key_history=(*state.key_history, (seq, new)))
+    state.key_history = (*state.key_history, (seq, new))

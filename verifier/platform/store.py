@@ -30,7 +30,7 @@ from protocols.evidence import tiles
 from protocols.evidence.merkle import leaf_hash
 from protocols.evidence.tiles import WIDTH, Tile
 from verifier.platform.edge import Edge, subtree_root
-from verifier.platform.together import Plain, write_together
+from verifier.platform.together import STATEMENTS_MAX, Plain, write_together
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Store:
     def connect(self) -> sqlite3.Connection:
         """Open a connection of one's own; any thread may use it, one at a time."""
         connection = sqlite3.connect(self.folder / "index.sqlite", timeout=BUSY_TIMEOUT_S, isolation_level=None,
-                                     check_same_thread=False)
+                                     check_same_thread=False, cached_statements=STATEMENTS_MAX)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -174,7 +174,7 @@ class Store:
         try:
             connection.execute("BEGIN IMMEDIATE")
             plain = [job.work for job in group if isinstance(job.work, Plain)]
-            done = len(plain) > 1 and write_together(connection, plain)
+            done = bool(plain) and write_together(connection, plain)
             for job in group:
                 if done and isinstance(job.work, Plain):
                     outcomes.append((job, None, None))

@@ -8,12 +8,13 @@ rows; whatever else a batch has (tiles that are full, rosters, keys) is written 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 ROWS_MAX = 64
-"""Rows of a statement, a power of two: with all powers below there are few statements, each prepared once."""
+"""Rows of a statement. There is one statement for each number of rows; a connection keeps them prepared."""
+STATEMENTS_MAX = 3 * ROWS_MAX + 64
 
 UPDATE = """
 UPDATE gateways SET size = v.column3, root = v.column4, checkpoint = v.column5, state = v.column6,
@@ -73,19 +74,11 @@ def write_together(connection: sqlite3.Connection, batches: Sequence[Plain]) -> 
 def _run(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
     """Run a statement of many rows for all of `rows`; return how many rows it changed."""
     changed = 0
-    for part in _parts(rows):
+    for at in range(0, len(rows), ROWS_MAX):
+        part = rows[at : at + ROWS_MAX]
         changed += connection.execute(_filled(statement, len(part), len(part[0])),
                                       [value for row in part for value in row]).rowcount
     return changed
-
-
-def _parts(rows: Sequence[tuple[object, ...]]) -> Iterator[Sequence[tuple[object, ...]]]:
-    """Cut rows into parts whose lengths are powers of two."""
-    at = 0
-    while at < len(rows):
-        length = min(ROWS_MAX, 1 << (len(rows) - at).bit_length() - 1)
-        yield rows[at : at + length]
-        at += length
 
 
 @cache

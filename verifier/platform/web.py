@@ -78,9 +78,9 @@ def application(service: Service, say: Say) -> web.Application:
 
     app = web.Application(middlewares=[answers], client_max_size=exchange.BODY_BYTES_MAX)
     app.router.add_post("/v1/enrol", routes.enrol)
-    app.router.add_get(f"/v1/gateways/{_GATEWAY}/size", routes.size)
-    app.router.add_post(f"/v1/gateways/{_GATEWAY}/entries", routes.submit)
+    app.router.add_post(f"/v1/gateways/{_GATEWAY}/entries", routes.submit)  # first: nearly all requests are these
     app.router.add_get(f"/v1/gateways/{_GATEWAY}/entries", routes.tail)
+    app.router.add_get(f"/v1/gateways/{_GATEWAY}/size", routes.size)
     app.router.add_get(f"/v1/gateways/{_GATEWAY}/register", routes.proofs)
     app.router.add_post("/v1/statements", routes.state)
     for prefix in (f"/g/{_GATEWAY}", "/register"):
@@ -129,8 +129,14 @@ class _Routes:
     async def submit(self, request: web.Request) -> web.Response:
         gateway = request.match_info["gateway"]
         await self._service.require_known(gateway)  # an unknown gateway is refused before its body is read
-        async with self._json(request, exchange.BODY_BYTES_MAX, unpack) as batch:
+        length = self._admit(request, exchange.BODY_BYTES_MAX)
+        try:
+            data = await self._body(request, length)
+            batch = unpack(_parse(data)) if length <= AT_ONCE_BYTES_MAX else (
+                await asyncio.to_thread(lambda: unpack(_parse(data))))
             return web.json_response(await self._service.take(gateway, *batch))
+        finally:
+            self._in_flight -= length
 
     async def tail(self, request: web.Request) -> web.Response:
         first = request.query.get("first", "")
@@ -170,15 +176,17 @@ class _Routes:
         return web.json_response({"ok": True})
 
     @contextlib.asynccontextmanager
-    async def _json(self, request: web.Request, limit: int, then: Callable[[Any], Any] = lambda value: value
-                    ) -> AsyncIterator[Any]:
-        """Read a JSON body within `limit`, all limits before parsing; give what `then` makes of it.
+    async def _json(self, request: web.Request, limit: int) -> AsyncIterator[Any]:
+        """Read a JSON body within `limit`, all limits before parsing. Raises RefusalError 400, 413 or 429."""
+        length = self._admit(request, limit)
+        try:
+            data = await self._body(request, length)
+            yield _parse(data) if length <= AT_ONCE_BYTES_MAX else await asyncio.to_thread(_parse, data)
+        finally:
+            self._in_flight -= length
 
-        Raises: RefusalError 400, 413 or 429.
-        """
-        def parsed() -> Any:
-            return then(_parse(data))
-
+    def _admit(self, request: web.Request, limit: int) -> int:
+        """Return the length of a body within `limit`, which then counts as in flight. Raises RefusalError."""
         length = request.content_length
         if length is None or request.headers.get("Content-Encoding", "identity") != "identity":
             raise RefusalError.of(400, "request", "platform.no_length")
@@ -187,15 +195,20 @@ class _Routes:
         if self._in_flight + length > BODIES_IN_FLIGHT_BYTES_MAX:
             raise RefusalError.of(429, "request", "platform.busy")
         self._in_flight += length
+        return length
+
+    async def _body(self, request: web.Request, length: int) -> bytes:
+        """Return a body of `length`. Raises RefusalError 400 if it does not come in time."""
         try:
-            try:
-                async with asyncio.timeout(self._limits.body_timeout_s):
-                    data = await request.content.readexactly(length)
-            except (TimeoutError, asyncio.IncompleteReadError, ConnectionError, web.PayloadAccessError) as error:
-                raise RefusalError.of(400, "request", "platform.cut", expected=length) from error
-            yield parsed() if length <= AT_ONCE_BYTES_MAX else await asyncio.to_thread(parsed)
-        finally:
-            self._in_flight -= length
+            if request.content.is_eof():  # it came with its head, as a window does
+                data = request.content.read_nowait()
+                if len(data) != length:
+                    raise asyncio.IncompleteReadError(data, length)
+                return data
+            async with asyncio.timeout(self._limits.body_timeout_s):
+                return await request.content.readexactly(length)
+        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError, web.PayloadAccessError) as error:
+            raise RefusalError.of(400, "request", "platform.cut", expected=length) from error
 
 
 def _parse(data: bytes) -> Any:

@@ -32,7 +32,7 @@ def serve(make: Callable[[], web.Application], where: Listening, ready: Mapping[
 
     Raises: ConfigError when certificate or address cannot be used.
     """
-    asyncio.run(_serve(make, where, ready, local))
+    system.run(_serve(make, where, ready, local))
 
 
 async def _serve(make: Callable[[], web.Application], where: Listening, ready: Mapping[str, Any],

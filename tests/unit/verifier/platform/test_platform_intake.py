@@ -298,3 +298,19 @@ def test_any_cut_of_a_log_into_batches_gives_the_same_state(sizes: list[int], rn
     whole = take(gateway)
     assert (state.edge, state.resume_s, state.life) == (whole.edge, whole.resume_s, whole.life)
     assert whole.edge.root() == gateway.tree.root()
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 400), st.sampled_from(["", "\n", " ", "=", "0", "A", "B", "+", "\u2014", "\x00", "é", "9" * 17]),
+       st.booleans(), st.sampled_from([0, 1, 2**53 - 1, 2**53]), st.booleans())
+def test_a_checkpoint_is_read_quickly_only_where_the_long_way_reads_the_same(
+        at: int, instead: str, spoiled: bool, size: int, other: bool) -> None:
+    gateway = ScriptedGateway()
+    state = first_state({"gateway_key": keys.public_bytes(gateway.key).hex()})
+    origin = gateway.origin[:-1] + ("0" if gateway.origin[-1] != "0" else "1") if other else gateway.origin
+    text = gateway.checkpoint(0, origin=origin).replace("\n0\n", f"\n{size}\n")
+    data = (text[:at] + instead + text[at + 1 :] if spoiled else text).encode()
+    quick = intake_module._read_plain(data, gateway.origin)
+    if quick is not None:
+        assert quick == intake_module._read_any(data, state)
+    assert (quick is not None) or spoiled or other or size == 2**53

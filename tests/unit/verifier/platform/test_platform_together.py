@@ -107,9 +107,10 @@ async def test_a_store_that_was_changed_by_another_hand_is_noticed(world: World)
     assert answers[2]["size"] == 4
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 200])
-def test_rows_are_cut_into_powers_of_two(count: int) -> None:
-    rows = [(number,) for number in range(count)]
-    parts = list(together._parts(rows))
-    assert [row for part in parts for row in part] == rows
-    assert all(len(part) & (len(part) - 1) == 0 and len(part) <= together.ROWS_MAX for part in parts)
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
+def test_every_row_is_written_once(count: int) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE tail (log TEXT, seq INTEGER, data BLOB)")
+        rows = [("g", number, b"x") for number in range(count)]
+        assert together._run(connection, together.TAIL, rows) == count
+        assert connection.execute("SELECT * FROM tail ORDER BY seq").fetchall() == rows
