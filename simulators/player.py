@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import typing
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from simulators.kinds import BROKER, Protocol
 from simulators.modbus_faults import Fault
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from simulators.signals import Value
     from simulators.wire import Wire
 
+T = TypeVar("T")
 Undo = Callable[[], object]
 """Ends a fault; what it returns is awaited if it can be."""
 
@@ -48,12 +51,35 @@ class Stage(typing.Protocol):
         """End the server of a connection and have it back after a while."""
 
 
+class Standing:
+    """What faults have set and not ended yet: of several about one thing the youngest holds, then the one before."""
+
+    def __init__(self) -> None:
+        self._values: dict[Hashable, list[tuple[object]]] = {}
+
+    def begin(self, about: Hashable, value: T, apply: Callable[[T | None], object]) -> Undo:
+        """Apply a value; return what takes it away again. apply: is given None when nothing is set any more."""
+        values = typing.cast("list[tuple[T]]", self._values.setdefault(about, []))
+        mine = (value,)
+        values.append(mine)
+        apply(value)
+
+        def end() -> object:
+            was_last = values[-1] is mine
+            values[:] = [one for one in values if one is not mine]
+            return apply(values[-1][0] if values else None) if was_last else None
+
+        return end
+
+
 class Player:
     """The faults of one plant."""
 
     def __init__(self, plant: Stage, faults: Iterable[FaultTable]) -> None:
         self._plant = plant
         self._faults = tuple(faults)
+        self._standing = Standing()
+        self._gone: Counter[tuple[str, str]] = Counter()  # points -> how many faults have taken them away
 
     async def run(self) -> None:
         """Play all of them until cancelled, or until there is nothing more to play."""
@@ -100,17 +126,16 @@ class Player:
         wire = self._plant.wires[connection]
         match fault.kind:
             case "refuse":
-                wire.refuse()
-                return wire.welcome
+                return self._standing.begin((connection, "refuse"), True,
+                                            lambda on: wire.welcome() if on is None else wire.refuse())
             case "lose":
                 wire.lose()
                 return None
             case "stall":
-                wire.stall(True)
-                return lambda: wire.stall(False)
+                return self._standing.begin((connection, "stall"), True, lambda on: wire.stall(on is not None))
             case "slow":
-                wire.delay_s = fault.delay_s
-                return lambda: setattr(wire, "delay_s", 0.0)
+                return self._standing.begin((connection, "slow"), fault.delay_s,
+                                            lambda delay_s: setattr(wire, "delay_s", delay_s or 0.0))
             case "truncate":
                 wire.truncates += 1
                 return None
@@ -125,8 +150,8 @@ class Player:
             wire.noise()
             return None
         if fault.kind == "flood":
-            self._plant.floods[connection] = fault.times
-            return lambda: self._plant.floods.pop(connection, None)
+            return self._standing.begin((connection, "flood"), fault.times,
+                                        partial(_set, self._plant.floods, connection))
         if protocol == "opc_ua":
             return await self._opc_ua(fault)
         return self._publisher_fault(fault, connection)
@@ -134,16 +159,17 @@ class Player:
     def _kill(self, fault: FaultTable, connection: str, protocol: Protocol) -> Undo:
         device = next(one for one in self._plant.layout.of(connection) if one.id == fault.device)
         if protocol == "modbus_tcp":
-            silent = self._plant.modbus[connection].silent
-            silent.add(device.unit)
-            return lambda: silent.discard(device.unit)
+            return self._dead(connection, self._plant.modbus[connection].silent, device.unit)
         if protocol == "opc_ua":
             assert self._plant.opc_ua is not None
             failed = self._plant.opc_ua.failed
         else:
             failed = next(m.dead for m, ids in self._publishers(connection) if device.id in ids)
-        failed.add(device.id)
-        return lambda: failed.discard(device.id)
+        return self._dead(connection, failed, device.id)
+
+    def _dead(self, connection: str, dead: set[T], one: T) -> Undo:
+        return self._standing.begin((connection, "dead", one), True,
+                                    lambda on: dead.discard(one) if on is None else dead.add(one))
 
     def _reply_fault(self, fault: FaultTable, connection: str) -> Undo:
         line = self._plant.modbus[connection].line
@@ -153,19 +179,25 @@ class Player:
         played = Fault(kind=kind, unit=unit, every=fault.every, delay_s=fault.delay_s,  # type: ignore[arg-type]  # see above
                        times=fault.times if fault.kind == "flood" else 2)
         line.faults.append(played)
-        return lambda: line.faults.remove(played)
+        return lambda: line.faults.pop(next(i for i, one in enumerate(line.faults) if one is played))
 
     async def _opc_ua(self, fault: FaultTable) -> Undo:
         server, machines = self._plant.opc_ua, self._plant.machines
         assert server is not None
         if fault.kind == "clock":
-            server.clock_s = fault.jump_s
-            return lambda: setattr(server, "clock_s", 0.0)
+            return self._standing.begin(("machines", "clock"), fault.jump_s, partial(_put_clock, server))
         points = [(device.id, point.id) for device in server.devices for point in device.points
                   if fault.device in (None, device.id)]
         chosen = points[fault.every - 1::fault.every]
-        await server.remove(chosen)
-        return lambda: server.bring_back(chosen, machines)
+        fresh = [point for point in chosen if not self._gone[point]]
+        self._gone.update(chosen)
+        await server.remove(fresh)
+
+        async def end() -> None:
+            self._gone.subtract(chosen)
+            await server.bring_back([point for point in chosen if not self._gone[point]], machines)
+
+        return end
 
     def _publishers(self, connection: str) -> list[tuple[Mischief, set[str]]]:
         """Return the publishers of a connection with their devices."""
@@ -179,28 +211,35 @@ class Player:
     def _publisher_fault(self, fault: FaultTable, connection: str) -> Undo | None:
         chosen = [one for one, ids in self._publishers(connection) if fault.device is None or fault.device in ids]
         if fault.kind == "clock":
-            for one in chosen:
-                one.clock_s = fault.jump_s
-            return lambda: _right(chosen)
+            return _all([self._standing.begin((id(one), "clock"), fault.jump_s, partial(_put_clock, one))
+                         for one in chosen])
+        undo = None
+        if fault.kind == "missing_birth":
+            undo = self._meet(chosen, fault.kind, 1)
         if fault.kind in ("death", "missing_birth"):
-            if fault.kind == "missing_birth":
-                for one in chosen:
-                    one.on["missing_birth"] = 1
             for node in self._plant.nodes:
                 if node.mischief in chosen:
                     node.vanish()
-            return None if fault.kind == "death" else lambda: _end(chosen, "missing_birth")
+            return undo
         assert fault.kind in PUBLISHED
-        for one in chosen:
-            one.on[fault.kind] = fault.every
-        return lambda: _end(chosen, fault.kind)
+        return self._meet(chosen, fault.kind, fault.every)
+
+    def _meet(self, publishers: Iterable[Mischief], kind: str, every: int) -> Undo:
+        """Have each N-th message of these publishers meet a fault."""
+        return _all([self._standing.begin((id(one), kind), every, partial(_set, one.on, kind)) for one in publishers])
 
 
-def _right(publishers: Iterable[Mischief]) -> None:
-    for one in publishers:
-        one.clock_s = 0.0
+def _put_clock(device: Mischief | OpcUaPlant, jump_s: float | None) -> None:
+    device.clock_s = jump_s or 0.0
 
 
-def _end(publishers: Iterable[Mischief], kind: str) -> None:
-    for one in publishers:
-        one.on.pop(kind, None)
+def _set(values: dict[str, T], name: str, value: T | None) -> None:
+    if value is None:
+        values.pop(name, None)
+    else:
+        values[name] = value
+
+
+def _all(steps: list[Undo]) -> Undo:
+    """Return what takes all these steps, none of which is awaited."""
+    return lambda: [step() for step in steps] and None

@@ -28,6 +28,9 @@ FAREWELL_S = 1.0
 TAKEN_S, TAKEN_PAUSE_S = 60.0, 0.1
 """While nobody listens at an address, the system may give its port to somebody who wants any."""
 
+HELD_BYTES_MAX = 64 * 2**20
+"""A stalled or slow connection for which more than this waits is ended, as if its sender had lost patience."""
+
 ESTABLISHED = 1
 """What the kernel (TCP_INFO) calls a connection that neither side has ended."""
 
@@ -80,6 +83,7 @@ class _Passage:
         self.promises: deque[Letter] = deque()
         self._unanswered: list[Letter] = []  # counted since the client spoke last
         self._held: deque[tuple[bytes, bool]] = deque()
+        self._held_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stream: Stream | None = None
         self._tap = wire.make_tap() if wire.make_tap is not None else None
@@ -118,6 +122,10 @@ class _Passage:
             if self._stream is not None:
                 self._stream.data(data, by_client=True)
         self._held.append((data, by_client))
+        self._held_bytes += len(data)
+        if self._held_bytes > HELD_BYTES_MAX:
+            self.end()
+            return
         if self.wire.delay_s:
             loop = asyncio.get_running_loop()
             loop.call_later(self.wire.delay_s, self._due)
@@ -127,16 +135,18 @@ class _Passage:
     def _due(self) -> None:
         """The oldest chunk has waited; later ones have timers of their own."""
         if not self.wire.is_stalled and self._held and self.server.transport is not None:
-            self._pass(*self._held.popleft())
+            self._pass_one()
             self._end_if_empty()
 
     def pass_on(self) -> None:
         """Hand over what is held, unless the wire is stalled or its other end is not there yet."""
         while self._held and not self.wire.is_stalled and self.server.transport is not None:
-            self._pass(*self._held.popleft())
+            self._pass_one()
         self._end_if_empty()
 
-    def _pass(self, data: bytes, by_client: bool) -> None:
+    def _pass_one(self) -> None:
+        data, by_client = self._held.popleft()
+        self._held_bytes -= len(data)
         end = self.server if by_client else self.client
         if end.transport is None or end.transport.is_closing():
             return
@@ -206,6 +216,7 @@ class _Passage:
             return
         self._is_ended = True
         self._held.clear()
+        self._held_bytes = 0
         self.wire.passages.discard(self)
         if self.server.transport is not None:
             self.wire.by_port.pop(self.server.transport.get_extra_info("sockname", ("", 0))[1], None)

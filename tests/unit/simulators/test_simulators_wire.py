@@ -81,6 +81,23 @@ async def test_a_stalled_wire_holds_and_then_lets_everything_pass() -> None:
         assert wire.sent.samples == 3
 
 
+async def test_a_stalled_wire_does_not_hold_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulators.wire.HELD_BYTES_MAX", 100_000)
+    async with echo() as wire, client(wire) as (reader, writer), client(wire) as other:
+        assert await ask(reader, writer) == await ask(*other) == b"hello\n"
+        for _ in range(3):  # what has passed counts no more
+            assert len(await ask(*other, b"x" * 50_000 + b"\n")) == 50_001
+        wire.stall(True)
+        writer.write(b"x" * 100_000 + b"\n")
+        other[1].write(b"held\n")
+        async with asyncio.timeout(10):
+            assert await reader.read() == b"", "nothing of it, and the end"
+        assert wire.sent.samples == 5
+        wire.stall(False)
+        async with asyncio.timeout(10):
+            assert await other[0].readline() == b"held\n"
+
+
 async def test_a_slow_wire_keeps_the_order() -> None:
     async with echo() as wire, client(wire) as (reader, writer):
         wire.delay_s = 0.02
