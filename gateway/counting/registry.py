@@ -66,7 +66,7 @@ class Registry:
             array.flags.writeable = False
         return cls(
             device_rows=tuple(device_rows), point_rows=rows, ledger=ledger,
-            devices_root=rows_root(device_rows), points_root=rows_root(rows),
+            devices_root=rows_root(device_rows), points_root=rows.root(),
             owner=owner, role=role, device_alive=device_alive, point_alive=point_alive)
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.evidence.merkle import root_of
 from protocols.terms.vocabulary import POINT_TYPES, PROTOCOLS, ROLES, STATES
 
 Row = Mapping[str, Any]
@@ -17,6 +18,8 @@ ALIVE, GONE = STATES.index("alive"), STATES.index("gone")
 _CODED: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     ("state", STATES), ("protocol", PROTOCOLS), ("role", ROLES), ("type", (None, *POINT_TYPES)))
 _CODES = {name: {value: code for code, value in enumerate(values)} for name, values in _CODED}
+_WORDS = {name: [f'"{name}":null' if value is None else f'"{name}":"{value}"' for value in values]
+          for name, values in _CODED}
 _FIELDS = {"point", "device", "addr", "base", *_CODES}
 
 
@@ -38,7 +41,7 @@ class PointRows(Sequence[Row]):
         self.put(len(self), row)
 
     def put(self, slot: int, row: Row) -> None:
-        """Set the row of a slot, or of the next one. Raises: ValueError for what is no row of it, and changes nothing."""
+        """Set the row of a slot, or of the next one. Raises: ValueError for what is none of it; nothing is changed."""
         try:
             codes = {name: table[row[name]] for name, table in _CODES.items()}
             tags = {name: bytes.fromhex(row[name]) for name in ("addr", "base")}
@@ -105,6 +108,24 @@ class PointRows(Sequence[Row]):
         return {"point": slot, "device": self._device[slot],
                 **{name: values[self._codes[name][slot]] for name, values in _CODED},
                 "addr": self._addr[tag].hex(), "base": self._base[tag].hex()}
+
+    def differing(self, before: PointRows) -> list[int]:
+        """Return the slots whose rows `before` lacks or has otherwise."""
+        return [slot for slot in range(len(self)) if slot >= len(before) or self.encoded(slot) != before.encoded(slot)]
+
+    def encoded(self, slot: int) -> bytes:
+        """Return the row of a slot as JCS: its texts are hex and plain ASCII words, so nothing is there to escape."""
+        code = self._codes
+        begin = TAG_BYTES * slot
+        end = begin + TAG_BYTES
+        return (f'{{"addr":"{self._addr[begin:end].hex()}","base":"{self._base[begin:end].hex()}",'
+                f'"device":{self._device[slot]},"point":{slot},{_WORDS["protocol"][code["protocol"][slot]]},'
+                f'{_WORDS["role"][code["role"][slot]]},{_WORDS["state"][code["state"][slot]]},'
+                f'{_WORDS["type"][code["type"][slot]]}}}').encode()
+
+    def root(self) -> str:
+        """Return the RFC 6962 root over the rows, as `protocols.evidence.roster.rows_root` does."""
+        return root_of(map(self.encoded, range(len(self)))).hex()
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PointRows):

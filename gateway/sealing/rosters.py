@@ -11,9 +11,11 @@ from protocols.evidence import jcs
 from protocols.evidence.roster import ROW_BYTES_MAX, rows_root
 
 
-def to_lines(device_rows: Iterable[Row], point_rows: Iterable[Row]) -> bytes:
-    """Return the rows as LF-ended JSON lines."""
-    return b"".join(jcs.encode(dict(row)) + b"\n" for rows in (device_rows, point_rows) for row in rows)
+def to_lines(device_rows: Iterable[Row], point_rows: PointRows, slots: Iterable[int] | None = None) -> bytes:
+    """Return the rows as LF-ended JSON lines; of the points those of some slots, None for all."""
+    lines = [jcs.encode(dict(row)) for row in device_rows]
+    lines += map(point_rows.encoded, range(len(point_rows)) if slots is None else slots)
+    return b"\n".join([*lines, b""])
 
 
 def changed(old: Sequence[Row], new: Sequence[Row]) -> Iterator[Row]:
@@ -67,7 +69,7 @@ def at(journal: Journal, seq: int) -> tuple[list[Row], PointRows]:
     for number in reversed(chain):
         apply_lines(devices, points, journal.roster_rows(number), where=f"roster {number}")
     entry = journal.entry(seq)
-    if (rows_root(devices), rows_root(points)) != (entry["devices_root"], entry["points_root"]):
+    if (rows_root(devices), points.root()) != (entry["devices_root"], entry["points_root"]):
         raise EvidenceError(Problem.of(journal.where, "journal.broken", reason=f"the rows of roster {seq} differ"))
     return devices, points
 

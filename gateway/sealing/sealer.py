@@ -17,7 +17,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.counting.registry import Registry
-from gateway.counting.rows import Row
+from gateway.counting.rows import PointRows, Row
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap
 from gateway.sealing import rosters
@@ -66,7 +66,7 @@ class Sealer:
         self._tried = 0  # how many of them the append that failed last would have put on the record
         self._beginning = False
         self._devices: Sequence[Row] = ()
-        self._points: Sequence[Row] = ()
+        self._points = PointRows()
         self._roots: tuple[str, str] | None = None
         self._roster_seq: int | None = None
         self.reload()
@@ -91,7 +91,7 @@ class Sealer:
             self._key(self.journal.size)
         self._roster_seq = self.journal.history.roster
         if self._roster_seq is None:
-            self._devices, self._points, self._roots = (), (), None
+            self._devices, self._points, self._roots = (), PointRows(), None
             return
         entry = self.journal.entry(self._roster_seq)
         self._devices, self._points = rosters.at(self.journal, self._roster_seq)
@@ -249,7 +249,7 @@ class Sealer:
             rosters.require_extends(self._devices, self._points, registry.device_rows, registry.point_rows)
             devices = rosters.changed(self._devices, registry.device_rows)
             rows[draft.roster(registry)] = rosters.to_lines(
-                devices, rosters.changed(self._points, registry.point_rows))
+                devices, registry.point_rows, registry.point_rows.differing(self._points))
         if closed is not None:
             draft.window(closed, seen, self._clock_source())
         self.journal.append(draft.entries, self.sign, rows)

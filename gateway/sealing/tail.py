@@ -80,7 +80,8 @@ def _check_rows(values: Sequence[Mapping[str, Any]], rows: Mapping[int, bytes], 
         seq = value["seq"]
         rosters.apply_lines(devices, points, rows.get(seq, b""), where=f"{where} roster {seq}")
         for table, held in (("devices", devices), ("points", points)):
-            if rows_root(held) != value[f"{table}_root"]:
+            root = held.root() if isinstance(held, PointRows) else rows_root(held)
+            if root != value[f"{table}_root"]:
                 raise VerificationError(Problem.of(where, "roster.root", seq=seq, table=table))
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.counting.rows import PointRows
-from protocols.evidence.roster import POINT_ROW
+from protocols.evidence import jcs
+from protocols.evidence.roster import POINT_ROW, rows_root
 from protocols.evidence.shape import problems
 from protocols.terms.vocabulary import POINT_TYPES, PROTOCOLS, ROLES, STATES
 
@@ -28,6 +29,8 @@ def test_rows_are_the_same_again(rows: list[dict[str, Any]]) -> None:
     held = PointRows(rows)
     assert list(held) == rows and held == rows and held == held.copy() and held[3:9] == rows[3:9]
     assert not any(problems(POINT_ROW, row, where="row") for row in held)
+    assert [held.encoded(slot) for slot in range(len(rows))] == [jcs.encode(row) for row in rows]
+    assert held.root() == rows_root(rows)
     assert held.devices().tolist() == [row["device"] for row in rows]
     assert held.alive().tolist() == [row["state"] == "alive" for row in rows]
     assert [ROLES[code] for code in held.roles()] == [row["role"] for row in rows]
@@ -43,6 +46,8 @@ def test_a_copy_is_changed_by_itself(rows: list[dict[str, Any]], data: st.DataOb
     new = {"point": slot, **data.draw(FACTS)}
     other.put(slot, new)
     assert list(other) == [*rows[:slot], new, *rows[slot + 1:]]
+    assert other.differing(held) == ([slot] if new != rows[slot] else [])
+    assert other.differing(PointRows(rows[:slot])) == list(range(slot, len(rows)))
     other.end(slot)
     assert other[slot] == {**new, "state": "gone"} and list(held) == rows
 
