@@ -90,7 +90,7 @@ class Demo(Stage):
             config = self.work / "mosquitto.conf"
             config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
             self.start("mosquitto", ["mosquitto", "-c", str(config)])
-            wait_for("mosquitto", lambda: listens(port))
+            wait_for(self.say, "mosquitto", lambda: listens(port))
             options += ["--broker", f"mqtt://127.0.0.1:{port}"]
         (self.work / "plant.toml").write_text("")
         self.tallystick("plant", "simulate", self.work / "plant.toml", "--out", plant, *options)
@@ -211,7 +211,7 @@ class Demo(Stage):
                      "--policy", self.out / "policy.json", "--anchor", self.out / "anchor",
                      "--report", self.out / "report.html", may_fail=True)
         if not (self.out / "report.html").exists():
-            raise StageError("audit")
+            raise StageError(self.say("demo.step.no_report", logs=self.logs))
 
     def _tamper(self, bundle: Path) -> bool:
         from simulators.cheats import CHEATS, write_cheat

@@ -278,8 +278,8 @@ class Golden(Stage):
             self.ready(f"gateway-{site.name}", lambda: bool(status := site.status()) and look(status, wanted))
         except StageError as error:
             told = site.status().get("devices", {})
-            raise StageError(f"{error}; {told.get('counted')} of {told.get('configured')} devices count, "
-                             f"{site.alone()} should") from None
+            raise StageError(self.say("golden.not_there", reason=error, counted=told.get("counted", "?"),
+                                      configured=told.get("configured", "?"), wanted=site.alone())) from None
 
     def _audit(self, sites: Sequence[Site], at_s: int) -> dict[str, Any]:
         """Export the evidence, claim everything and have the claim audited."""

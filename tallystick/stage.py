@@ -28,7 +28,7 @@ MARK = "of-this-demo"
 
 
 class StageError(Exception):
-    """A step did not do what it must; the text says which, and where its log is."""
+    """A step did not do what it must; the text says which, in the language of the run."""
 
 
 class Stage:
@@ -91,11 +91,13 @@ class Stage:
                 done = subprocess.run(self._line(words), stdout=subprocess.PIPE, stderr=errors,
                                       stdin=subprocess.DEVNULL, timeout=STEP_TIMEOUT_S, check=False)
             except subprocess.TimeoutExpired:
-                raise StageError(f"tallystick {name} took longer than {STEP_TIMEOUT_S:.0f} s") from None
+                raise StageError(self.say("demo.step.slow", name=f"tallystick {name}",
+                                          seconds=f"{STEP_TIMEOUT_S:.0f}")) from None
         text = done.stdout.decode()
         (self.logs / f"{name}.out").write_text(text, encoding="utf-8")
         if done.returncode not in ((0, 1) if may_fail else (0,)):
-            raise StageError(f"tallystick {name}: {(self.logs / f'{name}.log').read_text(encoding='utf-8').strip()}")
+            said = (self.logs / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip()
+            raise StageError(self.say("demo.step.failed", name=f"tallystick {name}", said=said or "-"))
         return text
 
     def tallystick(self, name: str, *words: str | Path) -> None:
@@ -109,11 +111,11 @@ class Stage:
                 self._running[name] = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
                                                        start_new_session=True)
             except FileNotFoundError:
-                raise StageError(f"{line[0]} is not installed") from None
+                raise StageError(self.say("demo.step.not_installed", program=line[0])) from None
 
     def ready(self, name: str, look: Callable[[], bool]) -> None:
         """Wait until `look` is true, as long as the process lives."""
-        wait_for(name, look, lambda: self._running[name].poll() is None)
+        wait_for(self.say, name, look, lambda: self._running[name].poll() is None)
 
     def stop(self, name: str) -> None:
         """End one process, by its id."""
@@ -190,12 +192,12 @@ def listens(port: int) -> bool:
     return False
 
 
-def wait_for(name: str, look: Callable[[], bool], alive: Callable[[], bool] = lambda: True) -> None:
+def wait_for(say: Say, name: str, look: Callable[[], bool], alive: Callable[[], bool] = lambda: True) -> None:
     """Wait until `look` is true. Raises StageError when it takes too long, or when whoever is asked has ended."""
     deadline = time.monotonic() + STEP_TIMEOUT_S
     while not look():
         if not alive():
-            raise StageError(f"{name} ended")
+            raise StageError(say("demo.step.ended", name=name))
         if time.monotonic() > deadline:
-            raise StageError(f"{name} took longer than {STEP_TIMEOUT_S:.0f} s")
+            raise StageError(say("demo.step.slow", name=name, seconds=f"{STEP_TIMEOUT_S:.0f}"))
         time.sleep(0.1)

@@ -129,6 +129,20 @@ def test_a_command_that_takes_too_long_is_named(tmp_path: Path, monkeypatch: pyt
         Stage(tmp_path, Words("en")).command("slow", "--version")
 
 
+def test_a_stage_speaks_the_language_of_the_run(tmp_path: Path) -> None:
+    there = Stage(tmp_path, Words("zh"))
+    with pytest.raises(StageError) as failed:
+        there.start("broker", ["no-such-broker"])
+    assert str(failed.value) == "未安装 no-such-broker"
+    with pytest.raises(StageError) as failed:
+        there.command("wrong", "verify", tmp_path / "missing.tally")
+    assert str(failed.value).startswith("tallystick wrong：") and "missing.tally" in str(failed.value)
+    there.start("short", ["true"])
+    with pytest.raises(StageError) as failed:
+        there.ready("short", lambda: False)
+    assert str(failed.value) == "short 自行退出"
+
+
 def test_a_folder_whose_run_failed_at_once_can_be_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> int:
         raise StageError("no port")
