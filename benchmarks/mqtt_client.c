@@ -1,6 +1,6 @@
 /* The native peer of rows Q1 and Q2: libmosquitto, which receives messages and looks into none of them.
  *
- *   mqtt_client PORT QOS SECONDS FILTER
+ *   mqtt_client PORT QOS SECONDS FILTER [CA]      CA: over TLS, trusting the certificates in this file
  */
 #include <mosquitto.h>
 #include <stdio.h>
@@ -39,6 +39,7 @@ int main(int argc, char **argv) {
     struct mosquitto *client = mosquitto_new(NULL, true, NULL);
     mosquitto_connect_callback_set(client, connected);
     mosquitto_message_callback_set(client, arrived);
+    if (argc > 5 && mosquitto_tls_set(client, argv[5], NULL, NULL, NULL, NULL)) return 1;
     mosquitto_max_inflight_messages_set(client, 2000);
     if (mosquitto_connect(client, "127.0.0.1", atoi(argv[1]), 60)) return 1;
     while (received < 20000) if (mosquitto_loop(client, 100, 1)) return 1;

@@ -1,7 +1,7 @@
-"""Processes under test of rows Q1 to Q3: `mqtt_client.py ours|fallback|paho KIND PORT SECONDS [--qos N]`.
+"""Processes under test of rows Q1 to Q3: `mqtt_client.py ours|fallback|paho KIND PORT SECONDS [--qos N] [--ca FILE]`.
 
-KIND: json, 200 bytes of which five values are points, over 100 topics; metrics, Sparkplug B with 100 metrics a message,
-always the same ones; mixed, Sparkplug B with other metrics in every message.
+KIND: json, 200 bytes of which five values are points, over 100 topics or as many as `--topics` says; metrics,
+Sparkplug B with 100 metrics a message, always the same ones; mixed, Sparkplug B with other metrics in every message.
 ours: the real driver, with a sink that keeps the newest values. fallback: the same without its own reading of the
 stream. paho: its loop in a thread, json.loads or protobuf and a loop over what it gives, as the stock way is.
 """
@@ -21,7 +21,10 @@ import numpy as np
 
 from benchmarks.harness import Began, tell
 
-TOPICS, METRICS, MESSAGES = 100, 100, 256
+TOPICS, METRICS = 100, 100
+MESSAGES, PAYLOADS = 6400, 256
+"""Different ones, of JSON and of Sparkplug."""
+
 POINTERS = ("values/temperature", "values/pressure", "values/speed", "values/torque", "ok")
 TYPES = ("float64", "float64", "int32", "float64", "bool")
 GROUP, NODE, DEVICE = "plant", "line", "cell"
@@ -54,16 +57,16 @@ def sparkplug(seq: int, metrics: range | list[int], *, is_birth: bool) -> bytes:
     return payload.SerializeToString()
 
 
-def write(kind: str, path: Path) -> int:
+def write(kind: str, path: Path, topics: int = TOPICS) -> int:
     """Write the messages of a kind for mqtt_server.c; return how many of them are births, to be sent once."""
     place = f"spBv1.0/{GROUP}/%s/{NODE}"
-    messages = [(f"hall/{n % TOPICS}", document(n)) for n in range(MESSAGES * TOPICS // 4)]
+    messages = [(f"hall/{n % topics}", document(n)) for n in range(MESSAGES)]
     births = 0
     if kind != "json":
         births = 2
         messages = [(place % "NBIRTH", sparkplug(0, [], is_birth=True)),
                     (place % "DBIRTH" + f"/{DEVICE}", sparkplug(1, range(METRICS), is_birth=True))]
-        for n in range(MESSAGES):
+        for n in range(PAYLOADS):
             chosen = list(range(METRICS))
             if kind == "mixed":  # another order and other metrics each time, as many in all
                 np.random.default_rng(n).shuffle(chosen)
@@ -103,7 +106,7 @@ class Columns:
             self.troubles.append(f"{code} {where} {args}")
 
 
-async def ours(kind: str, port: int, seconds: float, qos: int, *, is_fast: bool) -> None:
+async def ours(kind: str, port: int, seconds: float, qos: int, ca: Path | None, topics: int, *, is_fast: bool) -> None:
     from protocols.mqtt import inbox
     from protocols.mqtt.driver import Driver
     from protocols.mqtt.link.driver import Link
@@ -120,7 +123,7 @@ async def ours(kind: str, port: int, seconds: float, qos: int, *, is_fast: bool)
     if kind == "json":
         points += [MqttPoint(point_index=len(POINTERS) * topic + n, device_index=topic, type=TYPES[n],
                              address=parse_json_address(f"hall/{topic}#/{pointer}"))
-                   for topic in range(TOPICS) for n, pointer in enumerate(POINTERS)]
+                   for topic in range(topics) for n, pointer in enumerate(POINTERS)]
     else:
         points += [SparkplugPoint(point_index=n, device_index=0,
                                   address=parse_sparkplug_address(f"{GROUP}/{NODE}/{DEVICE}#metric/{n}"))
@@ -129,7 +132,8 @@ async def ours(kind: str, port: int, seconds: float, qos: int, *, is_fast: bool)
     inbox.GIVE_WAY_S = 5.0  # a busy machine is no reason to drop what the server sends without end
     sink = Columns(len(points))
     endpoint = MqttEndpoint(name="bench", protocol="mqtt" if kind == "json" else "sparkplug_b", qos=qos,
-                            endpoint=f"mqtt://127.0.0.1:{port}", rebirth="never", keepalive_s=60)
+                            endpoint=f"{'mqtts' if ca else 'mqtt'}://127.0.0.1:{port}", ca_file=ca, rebirth="never",
+                            keepalive_s=60)
     task = asyncio.create_task(Driver(endpoint, points, sink).run())
     each = len(POINTERS) if kind == "json" else METRICS
     while sink.samples_taken < WARM_UP * (each if kind == "json" else 10):
@@ -144,7 +148,7 @@ async def ours(kind: str, port: int, seconds: float, qos: int, *, is_fast: bool)
     assert not sink.troubles, sink.troubles[:3]
 
 
-def stock(kind: str, port: int, seconds: float, qos: int) -> None:
+def stock(kind: str, port: int, seconds: float, qos: int, ca: Path | None) -> None:
     import paho.mqtt.client as paho
 
     from protocols.mqtt.sparkplug_pb2 import Payload
@@ -170,6 +174,8 @@ def stock(kind: str, port: int, seconds: float, qos: int) -> None:
     client = paho.Client(paho.CallbackAPIVersion.VERSION2)
     client.on_message = of_json if kind == "json" else of_metrics
     client.on_connect = lambda *_: client.subscribe("#", qos)
+    if ca is not None:
+        client.tls_set(str(ca))
     client.connect("127.0.0.1", port)
     client.loop_start()
     waiting = threading.Event()
@@ -188,11 +194,14 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("seconds", type=float)
     parser.add_argument("--qos", type=int, default=0)
+    parser.add_argument("--ca", type=Path, help="over TLS, trusting these certificates")
+    parser.add_argument("--topics", type=int, default=TOPICS)
     args = parser.parse_args()
     if args.who == "paho":
-        stock(args.kind, args.port, args.seconds, args.qos)
+        stock(args.kind, args.port, args.seconds, args.qos, args.ca)
     else:
-        asyncio.run(ours(args.kind, args.port, args.seconds, args.qos, is_fast=args.who == "ours"))
+        asyncio.run(ours(args.kind, args.port, args.seconds, args.qos, args.ca, args.topics,
+                         is_fast=args.who == "ours"))
 
 
 if __name__ == "__main__":

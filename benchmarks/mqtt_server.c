@@ -3,6 +3,8 @@
  *
  *   mqtt_server FILE FIRST WINDOW      prints its port; FILE holds u16 topic length, topic, u32 payload length, payload,
  *                                      big-endian; the first FIRST messages are sent once, the others over and over
+ *
+ * mqtt_tls_server.c is the same over TLS: mqtt_tls_server FILE FIRST WINDOW PEM, of key and certificate.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -55,8 +57,59 @@ static size_t put(unsigned char *to, const struct message *m, int qos, unsigned 
     return p + m->body_len - to;
 }
 
+#ifdef WITH_TLS
+#include <fcntl.h>
+#include <openssl/ssl.h>
+
+static SSL_CTX *tls;
+static SSL *session;
+
+static void secure(const char *pem) {
+    tls = SSL_CTX_new(TLS_server_method());
+    SSL_CTX_set_mode(tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    if (SSL_CTX_use_certificate_file(tls, pem, SSL_FILETYPE_PEM) != 1
+        || SSL_CTX_use_PrivateKey_file(tls, pem, SSL_FILETYPE_PEM) != 1) { fprintf(stderr, "no key in %s\n", pem); exit(2); }
+}
+
+static int begin(int client) {
+    session = SSL_new(tls);
+    SSL_set_fd(session, client);
+    if (SSL_accept(session) != 1) return -1;
+    return fcntl(client, F_SETFL, fcntl(client, F_GETFL) | O_NONBLOCK);
+}
+
+static void end(void) { SSL_free(session); }
+
+static ssize_t told(int n) {
+    if (n > 0) return n;
+    int why = SSL_get_error(session, n);
+    if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE) errno = EAGAIN; else n = 0;
+    return n;
+}
+
+static ssize_t give(int client, const void *bytes, size_t size) {
+    ssize_t all = 0, n = 0;
+    while (size && (n = told(SSL_write(session, bytes + all, size))) > 0) { all += n; size -= n; }
+    return all ? all : n;
+}
+
+static ssize_t take(int client, void *bytes, size_t size) {
+    ssize_t all = 0, n = 0;
+    while (size && (n = told(SSL_read(session, bytes + all, size))) > 0) { all += n; size -= n; }
+    return all ? all : n;
+}
+#else
+static void secure(const char *pem) {}
+static int begin(int client) { return 0; }
+static void end(void) {}
+static ssize_t give(int client, const void *bytes, size_t size) {
+    return send(client, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+static ssize_t take(int client, void *bytes, size_t size) { return recv(client, bytes, size, MSG_DONTWAIT); }
+#endif
+
 static void answer(int client, const unsigned char *bytes, size_t size) {
-    if (send(client, bytes, size, MSG_NOSIGNAL) < 0) perror("answer");
+    if (give(client, bytes, size) < 0) perror("answer");
 }
 
 /* SUBACK grants what was asked for, up to QoS 1, and tells that QoS. */
@@ -95,12 +148,12 @@ static void serve(int client) {
         struct pollfd wait = {client, POLLIN | (sent < full ? POLLOUT : 0), 0};
         if (poll(&wait, 1, 20000) <= 0) return;
         if (wait.revents & POLLOUT) {
-            ssize_t n = send(client, out + sent, full - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-            if (n < 0 && errno != EAGAIN) return;
+            ssize_t n = give(client, out + sent, full - sent);
+            if (n == 0 || (n < 0 && errno != EAGAIN)) return;
             if (n > 0) sent += n;
         }
         if (!(wait.revents & (POLLIN | POLLHUP))) continue;
-        ssize_t n = recv(client, in + have, IN - have, MSG_DONTWAIT);
+        ssize_t n = take(client, in + have, IN - have);
         if (n == 0 || (n < 0 && errno != EAGAIN)) return;
         if (n < 0) continue;
         have += n;
@@ -133,6 +186,7 @@ int main(int argc, char **argv) {
     load(argv[1]);
     first = atoi(argv[2]);
     window = atoi(argv[3]);
+    if (argc > 4) secure(argv[4]);
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof here;
     int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
@@ -144,7 +198,8 @@ int main(int argc, char **argv) {
         int client = accept(listener, NULL, NULL);
         if (client < 0) continue;
         setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        serve(client);
+        if (begin(client) >= 0) serve(client);
+        end();
         close(client);
     }
 }
