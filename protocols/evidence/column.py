@@ -5,6 +5,8 @@ As a big integer (little-endian bytes) bit i is slot i, so unions, intersections
 
 from __future__ import annotations
 
+from binascii import a2b_base64
+
 from protocols.errors import Problem, VerificationError
 from protocols.evidence.encoding import from_base64, to_base64
 
@@ -19,6 +21,13 @@ TEXT_MAX = BITS_MAX // 8 // 3 * 4
 def pack(bits: int, slots: int) -> str:
     """Return the column of the set bits of `bits`, all below `slots`."""
     return to_base64(bits.to_bytes((slots + 7) // 8, "little"))
+
+
+def bits_of(text: str, slots: int) -> int | None:
+    """Return the column as an integer, None if it is not of so many slots. Its base64 was looked at before."""
+    data = a2b_base64(text)
+    bits = int.from_bytes(data, "little")
+    return bits if len(data) == (slots + 7) // 8 and bits.bit_length() <= slots else None
 
 
 def unpack(text: str, slots: int, *, where: str, name: str) -> int:

@@ -52,12 +52,13 @@ ROSTER = _entry("roster", {
     "ledger": Object({"sha256": Hex(32), "date": Text(10, "[0-9]{4}-[0-9]{2}-[0-9]{2}"), "rows": Integer()}),
 })
 
+DISCARDED = Object(dict.fromkeys(DISCARD_REASONS, Integer()))
+
 WINDOW = _entry("window", {
     "start_s": Integer(), "len_s": Integer(1, 3600), "roster": Integer(), "seen": Nullable(SEEN),
     "clock": Object({"source": OneOf(CLOCK_SOURCES), "offset_ms": Integer(-MILLISECONDS_MAX, MILLISECONDS_MAX),
                      "step_ms": Integer(-MILLISECONDS_MAX, MILLISECONDS_MAX)}),
-    "samples": Object({"received": Integer(), "counted": Integer(),
-                       "discarded": Object(dict.fromkeys(DISCARD_REASONS, Integer()))}),
+    "samples": Object({"received": Integer(), "counted": Integer(), "discarded": DISCARDED}),
     "columns": Object(dict.fromkeys(column.NAMES, Base64(most=column.BITS_MAX // 8))),
 })
 
@@ -97,7 +98,6 @@ SHAPES: Mapping[str, Object] = {
 _READER = TypedReader(SHAPES, _HEADER, bytes_max=ENTRY_BYTES_MAX)
 _COLUMNS_AT = slice(15, 28, 4)
 """Where the columns of a window stand when it is cut at its quotes: `columns` is the second of its keys."""
-_REASONS = sorted(DISCARD_REASONS)
 _CUT_BYTES = 4096
 """Shorter entries are read whole: cutting would take longer than it saves."""
 
@@ -149,26 +149,24 @@ def _take_window(data: bytes) -> dict[str, Any] | None:
     if match is None:
         return None
     (offset_ms, source, step_ms, changing, connected, producing, sampled, gateway, len_s, life, roster, counted,
-     *discarded, received, seen, seq, start_s, kind) = match.groups()
+     discarded, received, seen, seq, start_s, kind) = match.groups()
     if texts is not None:
         changing, connected, producing, sampled = [text.decode("ascii") for text in texts]
     return {
         "type": kind, "gateway": gateway, "seq": int(seq), "life": int(life), "start_s": int(start_s),
-        "len_s": int(len_s), "roster": int(roster), "seen": _seen(seen),
+        "len_s": int(len_s), "roster": int(roster), "seen": _repeated(seen),
         "clock": {"source": source, "offset_ms": int(offset_ms), "step_ms": int(step_ms)},
-        "samples": {"received": int(received), "counted": int(counted),
-                    "discarded": dict(zip(_REASONS, map(int, discarded), strict=True))},
+        "samples": {"received": int(received), "counted": int(counted), "discarded": _repeated(discarded)},
         "columns": {"connected": connected, "sampled": sampled, "producing": producing, "changing": changing}}
 
 
 @lru_cache(maxsize=1)
 def _window_fields() -> re.Pattern[str]:
     """Return the expression of a window with a group for each field, in the order of its sorted keys."""
-    return re.compile(grouped(WINDOW))
+    return re.compile(grouped(WINDOW, (DISCARDED,)))
 
 
-@lru_cache(maxsize=16)
-def _seen(text: str) -> dict[str, Any] | None:
-    """Return what a window names as seen; neighbours name the same, and share it."""
-    value: dict[str, Any] | None = json.loads(text)
-    return value
+@lru_cache(maxsize=32)
+def _repeated(text: str) -> Any:
+    """Return what a window names as seen, or what it discarded; neighbours say the same, and share it."""
+    return json.loads(text)

@@ -31,7 +31,7 @@ def verify_inclusion(*, leaf: bytes, index: int, size: int, proof: Sequence[byte
     `size` and `root` must come from a checkpoint that was verified, never from the proof: the same hashes prove
     other indexes in trees of other sizes. Raises: VerificationError `merkle.inclusion`.
     """
-    if not 0 <= index < size or len(leaf) != HASH_BYTES or any(len(h) != HASH_BYTES for h in proof):
+    if not 0 <= index < size or len(leaf) != HASH_BYTES or not {HASH_BYTES}.issuperset(map(len, proof)):
         raise VerificationError(Problem.of(where, "merkle.inclusion", reason="index, size or a hash is out of range"))
     inner = (index ^ (size - 1)).bit_length()
     border = (index >> inner).bit_count()
@@ -152,7 +152,14 @@ class Tree:
         size = self.size if size is None else size
         if not 0 <= size <= self.size:
             raise ValueError(f"size {size} of a tree of {self.size}")
-        return self._range(0, size) if size else EMPTY_ROOT
+        # From the right: each bit of the size is a complete subtree, left of all that was joined before.
+        root, rest, level = b"", size, 0
+        while rest:
+            if rest & 1:
+                left = bytes(self._levels[level][(rest - 1) * HASH_BYTES : rest * HASH_BYTES])
+                root = node_hash(left, root) if root else left
+            rest, level = rest >> 1, level + 1
+        return root or EMPTY_ROOT
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """Return the inclusion proof of leaf `index` in the first `size` leaves."""

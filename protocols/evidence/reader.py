@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from protocols.evidence import jcs
@@ -50,13 +50,15 @@ class Reader:
         return value
 
 
-def grouped(shape: Shape) -> str:
+def grouped(shape: Shape, whole_ones: Collection[Shape] = ()) -> str:
     """Return the expression of a shape with a group for each value that is no closed object, in sorted order of keys.
 
     A group of text, base64 or hex holds what stands between the quotes; the shapes inside must have no list.
+    whole_ones: objects in it that are one group each.
     """
-    if isinstance(shape, Object):
-        return rf"\{{{','.join(f'{json.dumps(name)}:{grouped(one)}' for name, one in sorted(shape.fields.items()))}\}}"
+    if isinstance(shape, Object) and not any(shape is one for one in whole_ones):
+        members = (f"{json.dumps(name)}:{grouped(one, whole_ones)}" for name, one in sorted(shape.fields.items()))
+        return rf"\{{{','.join(members)}\}}"
     whole = shape.canonical()
     if whole.startswith('"'):
         return f'"({whole[1:-1]})"'

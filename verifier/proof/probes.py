@@ -89,6 +89,9 @@ class Probes:
     def take(self, value: Mapping[str, Any]) -> None:
         """Take one entry of the walk; of types that do not concern probes nothing is kept."""
         match value["type"]:
+            case "window":  # as nearly always
+                if self._waiting:
+                    self._arrive(value["start_s"])
             case "probe":
                 self._place(value)
                 self._probe(value)
@@ -98,8 +101,6 @@ class Probes:
             case "outage":
                 for waiting in self._waiting:
                     waiting.around += [value["start_s"], value["end_s"]]
-            case "window":
-                self._arrive(value["start_s"])
             case "roster":
                 known = self.rosters.last()
                 rows = () if known is None else known.devices

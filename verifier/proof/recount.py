@@ -33,12 +33,18 @@ class Unpacker:
         self._known: dict[str, tuple[str, int, int]] = dict.fromkeys(column.NAMES, ("", 0, 0))  # text, slots, bits
 
     def columns(self, window: Mapping[str, Any], devices: int, points: int) -> Columns:
-        """Return the columns of a window under a roster of so many slots. Raises VerificationError `column.*`."""
+        """Return the columns of a window under a roster of so many slots. Raises VerificationError `column.*`.
+
+        `window` was decoded as an entry: so the base64 of its columns was looked at.
+        """
         texts, result = window["columns"], []
         for name, (known, known_slots, bits) in self._known.items():
             text, slots = texts[name], devices if name == "connected" else points
             if text != known or slots != known_slots:
-                bits = column.unpack(text, slots, where=entry.name(window["seq"]), name=name)
+                found = column.bits_of(text, slots)
+                if found is None:  # said in words
+                    found = column.unpack(text, slots, where=entry.name(window["seq"]), name=name)
+                bits = found
                 self._known[name] = (text, slots, bits)
             result.append(bits)
         return Columns(*result)

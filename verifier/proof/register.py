@@ -132,6 +132,10 @@ class _Checkpoints:
     roots: dict[int, bytes] = field(default_factory=dict)
     cosigned: set[bytes] = field(default_factory=set)
     newest_s: int | None = None
+    _independent: Collection[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._independent = self.policy.independent_keys
 
     def verify(self, data: bytes, *, where: str) -> tuple[checkpoint.Checkpoint, int | None]:
         """Return the checkpoint and its earliest independent co-signature time (s).
@@ -157,8 +161,7 @@ class _Checkpoints:
             raise VerificationError(Problem.of(where, "register.split_view", size=head.size))
         if any(line.time_s > INTEGER_MAX for line in lines):
             raise VerificationError(Problem.of(where, "register.cosignature_time"))
-        independent = self.policy.independent_keys
-        lines = [line for line in lines if line.public in independent]
+        lines = [line for line in lines if line.public in self._independent]
         time_s = min((line.time_s for line in lines), default=None)
         if time_s is not None and (self.newest_s is None or time_s > self.newest_s):
             self.newest_s = time_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, cast
@@ -10,7 +11,9 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.errors import VerificationError
 from protocols.evidence import column
+from protocols.evidence.encoding import to_base64
 from protocols.evidence.policy import Policy
 from verifier.proof.bracket import Brackets
 from verifier.proof.findings import Findings
@@ -30,6 +33,14 @@ def test_the_median_delay_of_counts_is_the_median_of_the_delays(delays_s: list[i
 def test_slots_are_the_bits_of_a_mask(wanted: set[int]) -> None:
     assert list(slots(mask(wanted))) == sorted(wanted)
     assert mask(wanted) == sum(1 << slot for slot in wanted)
+
+
+@given(st.binary(max_size=6), st.integers(0, 50))
+def test_a_column_whose_base64_was_proven_is_what_the_plain_way_reads(data: bytes, slots: int) -> None:
+    text, plain = to_base64(data), None
+    with suppress(VerificationError):
+        plain = column.unpack(text, slots, where="", name="")
+    assert column.bits_of(text, slots) == plain
 
 
 @dataclass(frozen=True)
