@@ -135,8 +135,8 @@ def test_a_stage_speaks_the_language_of_the_run(tmp_path: Path) -> None:
         there.start("broker", ["no-such-broker"])
     assert str(failed.value) == "未安装 no-such-broker"
     with pytest.raises(StageError) as failed:
-        there.command("wrong", "verify", tmp_path / "missing.tally")
-    assert str(failed.value).startswith("tallystick wrong：") and "missing.tally" in str(failed.value)
+        there.command("wrong", "verify", "x.tally", "--policy", tmp_path / "missing.json")
+    assert str(failed.value).startswith("tallystick wrong：") and "missing.json" in str(failed.value)
     there.start("short", ["true"])
     with pytest.raises(StageError) as failed:
         there.ready("short", lambda: False)
