@@ -1,6 +1,6 @@
 """A broker that does what a script says, byte by byte, on a thread of its own: also what no real broker would do.
 
-Source: MQTT 3.1.1, chapters 2 and 3.
+Source: MQTT 3.1.1, chapters 2 and 3; MQTT 5 without properties: an empty list of them more.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Peer:
         self._connection = connection
         self._seen = seen
         self._heads = heads
+        self._more = b""
+        """What MQTT 5 has where MQTT 3.1.1 has nothing: properties, here always none."""
 
     def send(self, data: bytes) -> None:
         self._connection.sendall(data)
@@ -69,21 +71,23 @@ class Peer:
         return data
 
     def accept(self, *, connack: int = 0) -> None:
-        """Take CONNECT and answer it."""
-        assert self.read()[0] == CONNECT
-        self.send(packet(2, 0, bytes([0, connack])))
+        """Take CONNECT and answer it, in the version that it asks for."""
+        kind, body = self.read()
+        assert kind == CONNECT
+        self._more = b"\0" if body[6] == 5 else b""
+        self.send(packet(2, 0, bytes([0, connack]) + self._more))
 
     def grant(self, refused: tuple[str, ...] = ()) -> list[str]:
         """Take SUBSCRIBE and answer it; return its topics."""
         kind, body = self.read()
         while kind != SUBSCRIBE:
             kind, body = self.read()
-        topics, rest = [], body[2:]
+        topics, rest = [], body[2 + len(self._more):]
         while rest:
             size = struct.unpack(">H", rest[:2])[0]
             topics.append(rest[2:2 + size].decode())
             rest = rest[3 + size:]
-        self.send(packet(9, 0, body[:2] + bytes(0x80 if name in refused else 1 for name in topics)))
+        self.send(packet(9, 0, body[:2] + self._more + bytes(0x80 if name in refused else 1 for name in topics)))
         return topics
 
     def stay(self) -> None:

@@ -42,26 +42,33 @@ def test_what_is_used_of_paho_is_as_it_was() -> None:
         "__module__", "__doc__", "__annotations__", "loop_read"}, "nothing else of paho is replaced"
 
 
-def stream() -> bytes:
-    """Every QoS, sent again, retained, too large, of a topic that is no UTF-8, and between them what paho answers."""
+def stream(more: bytes, other: bytes) -> bytes:
+    """Every QoS, sent again, retained, too large, of a topic that is no UTF-8, and between them what paho answers.
+
+    more: before each payload; other: before some, instead.
+    """
     parts = []
     for number in range(40):
         qos = number % 3
-        parts.append(publish("ab"[number % 2], document(x=number), qos=qos, packet_id=number + 1,
-                             retain=number % 7 == 0))
+        parts.append(publish("ab"[number % 2], (other if number % 5 == 0 else more) + document(x=number), qos=qos,
+                             packet_id=number + 1, retain=number % 7 == 0))
         if qos == 2:
             parts.append(packet(PUBREL, 2, struct.pack(">H", number + 1)))
         if number == 20:
-            parts += [packet(13, 0, b""), publish(b"\xff", b"1"), publish("a", b"x" * (1024 * 1024 + 1)),
-                      publish("b", b"x" * 3_000_000, qos=1, packet_id=99)]
+            parts += [packet(13, 0, b""), publish(b"\xff", more + b"1"),
+                      publish("a", more + b"x" * (1024 * 1024 + 1)),
+                      publish("b", more + b"x" * 3_000_000, qos=1, packet_id=99)]
     return b"".join(parts)
 
 
+@pytest.mark.parametrize(("version", "more", "other"), [("3.1.1", b"", b""), ("5", b"\0", b"\x02\x01\x01")],
+                         ids=["3.1.1", "5"])
 @pytest.mark.parametrize("size", [7, 1_000, 10**9], ids=["crumbs", "pieces", "whole"])
-async def test_both_ways_of_reading_find_and_answer_the_same(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = stream()
+async def test_both_ways_of_reading_find_and_answer_the_same(
+        size: int, version: str, more: bytes, other: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = stream(more, other)
     if size == 7:  # the long messages would take long
-        sent = sent[:sent.index(publish("a", b"x" * (1024 * 1024 + 1))[:20])]
+        sent = sent[:sent.index(publish("a", more + b"x" * (1024 * 1024 + 1))[:20])]
     heard = []
     for is_fast in (True, False):
         monkeypatch.setattr(Link, "is_fast", is_fast)
@@ -71,12 +78,12 @@ async def test_both_ways_of_reading_find_and_answer_the_same(size: int, monkeypa
             peer.grant()
             for at in range(0, len(sent), size):
                 peer.send(sent[at:at + size])
-            peer.send(publish("b", document(x=-1), qos=1, packet_id=999))
+            peer.send(publish("b", more + document(x=-1), qos=1, packet_id=999))
             peer.stay()
 
         sink = Recording()
         with broker(script) as server:
-            async with running(Driver(json_endpoint(server.port, qos=2), POINTS, sink)):
+            async with running(Driver(json_endpoint(server.port, qos=2, mqtt_version=version), POINTS, sink)):
                 await eventually(lambda sink=sink: sink.values(1)[-1:] == [-1.0])
                 await eventually(lambda server=server: (PUBACK, struct.pack(">H", 999)) in server.seen)
         answers = Counter((kind, body) for kind, body in server.seen if kind in (PUBACK, PUBREC, PUBCOMP))
