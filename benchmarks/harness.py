@@ -18,6 +18,7 @@ import json
 import os
 import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -172,12 +173,21 @@ def side_by_side(commands: Mapping[str, Command], *, repeats: int = REPEATS,
 
 
 @contextlib.contextmanager
-def serving(command: Command, *, env: Mapping[str, str] | None = None, core: int | None = None) -> Iterator[int]:
-    """Run a server on its own core until the end of the `with`. It prints its port as its first line."""
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True,
+def serving(command: Command, *, env: Mapping[str, str] | None = None, core: int | None = None,
+            port: int = 0) -> Iterator[int]:
+    """Run a server on its own core until the end of the `with`. It prints its port as its first line.
+
+    port: where a server listens that prints none, and is asked until it does.
+    """
+    process = subprocess.Popen([str(part) for part in command], text=True,
+                               stdout=subprocess.DEVNULL if port else subprocess.PIPE,
                                preexec_fn=on_core(cores()[0] if core is None else core), env=_environment(env),
                                cwd=ROOT)
     try:
+        if port:
+            _await_listening(process, port, _name(command))
+            yield port
+            return
         assert process.stdout is not None
         line = process.stdout.readline().strip()
         if not line.isdigit():
@@ -192,6 +202,23 @@ def serving(command: Command, *, env: Mapping[str, str] | None = None, core: int
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _await_listening(process: subprocess.Popen[str], port: int, name: str) -> None:
+    end_s = time.monotonic() + READY_S
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+            return
+        if process.poll() is not None or time.monotonic() > end_s:
+            raise RuntimeError(f"{name} does not listen on {port}")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def compiled(source: str, *flags: str) -> Path:

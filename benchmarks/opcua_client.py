@@ -1,6 +1,7 @@
 """A client of `opcua_server.py`: our driver, or stock asyncua. Tells what it took, as `harness.py` says.
 
     python benchmarks/opcua_client.py ours|stock read|subscribe PORT FOLDER [--secured] [--seconds 3] [--items 10000]
+        [--first 0] [--namespace INDEX]
 
 Ours is the whole driver, as the gateway runs it, up to its sink: connection, decoding, batches, connected devices.
 """
@@ -82,8 +83,9 @@ async def ours(args: argparse.Namespace) -> None:
         trust_dir=args.folder / "trusted", publishing_interval_ms=100, idle_read_s=3600.0, timeout_s=30.0,
         poll_s=0.05 if args.what == "read" else 1.0, reads="polling" if args.what == "read" else "subscription",
         **security)
+    uri = URI if args.namespace is None else await namespace(args.port, args.namespace)
     points = [OpcUaPoint(point_index=place, device_index=place // POINTS_PER_DEVICE,
-                         address=parse_address(f"nsu={URI};i={place}")) for place in range(args.items)]
+                         address=parse_address(f"nsu={uri};i={args.first + place}")) for place in range(args.items)]
     sink = Counter()
     driver = asyncio.create_task(OpcUaDriver(endpoint, points, sink).run())
     while sink.samples_seen < args.items and not driver.done():  # noqa: ASYNC110  # a sink counts, no more
@@ -93,6 +95,12 @@ async def ours(args: argparse.Namespace) -> None:
     await measured(sink, args.seconds, counts_rounds=args.what == "subscribe")
     driver.cancel()
     await asyncio.gather(driver, return_exceptions=True)
+
+
+async def namespace(port: int, index: int) -> str:
+    """Return the name of a namespace of a server."""
+    async with Client(f"opc.tcp://127.0.0.1:{port}/bench", timeout=30) as client:
+        return (await client.get_namespace_array())[index]
 
 
 async def stock(args: argparse.Namespace) -> None:
@@ -155,6 +163,8 @@ def main() -> int:
     parser.add_argument("--secured", action="store_true")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--items", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first node (ours)")
+    parser.add_argument("--namespace", type=int, help="index of the nodes' namespace, if it is not the bench's (ours)")
     args = parser.parse_args()
     logging.disable(logging.ERROR)
     asyncio.run(ours(args) if args.who == "ours" else stock(args))

@@ -242,6 +242,17 @@ def test_the_responses_of_one_list_are_one_answer(seed: int) -> None:
         bulk.read_all([(sizes[0] + 1, Decoder(), bodies[0])])
 
 
+@pytest.mark.parametrize("kinds", ["ddd", "did"])
+def test_value_by_value_a_round_of_reads_is_the_same(kinds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(5)
+    bodies = [read_body([one(rng, 0x05, kind) for _ in range(30)]) for kind in kinds]
+    swift = bulk.read_all([(30, Decoder(), body) for body in bodies])
+    monkeypatch.setattr(Decoder, "is_fast", False)
+    assert columns.same(swift, bulk.read_all([(30, Decoder(), body) for body in bodies]))
+    with pytest.raises(codec.UndecodableError, match="asked"):
+        bulk.read_all([(31, Decoder(), body) for body in bodies])
+
+
 def test_a_row_that_cannot_be_read_has_a_place_and_no_good_value() -> None:
     values = [one(random.Random(1), 0x05, "d") for _ in range(20)]
     values[15] = b"\x01\x3f" + bytes(20)
