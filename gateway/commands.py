@@ -275,6 +275,7 @@ def run_command(args: argparse.Namespace, say: Say) -> int:
     """Run the gateway until SIGTERM or SIGINT."""
     from protocols import system
 
+    system.frugal_memory()
     config = load(args)
     return system.run(_run(config, say))
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -184,8 +185,13 @@ def test_in_a_terminal_a_hang_up_still_ends_the_process() -> None:
 
 
 @pytest.mark.parametrize("platform", ["linux", "win32"])
-def test_memory_is_given_back_where_that_can_be_asked_for(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("names", [["mallopt", "malloc_trim"], []], ids=["glibc", "musl"])
+def test_memory_is_given_back_where_that_can_be_asked_for(
+        platform: str, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    library = SimpleNamespace(**{name: lambda *numbers: asked.append(numbers) for name in names})
+    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
     monkeypatch.setattr(sys, "platform", platform)
+    system.frugal_memory()
     system.release_memory()
-    monkeypatch.setattr("ctypes.CDLL", lambda name: object())  # a C library without malloc_trim
-    system.release_memory()
+    assert asked == ([(-8, 1), (-3, system.MMAP_BYTES), (0,)] if names and platform == "linux" else [])
