@@ -1,5 +1,5 @@
-"""Processes under test of rows K1 and K3: `counting_client.py ours|polars|duckdb|numba [--slots]`,
-`primitives`, `needed`, `close` and `registry`.
+"""Processes under test of rows K1 to K3: `counting_client.py ours|polars|duckdb|numba [--slots]`, `primitives`,
+`needed`, `exact`, `polars-exact`, `duckdb-exact`, `close` and `registry`.
 
 K1: all count the same stream (`counting_stream.py`) to the same figures, in one thread: of each window samples
 received, counted and discarded by reason, points sampled, producing and changing, devices producing; of each device
@@ -11,18 +11,23 @@ What they do not do alike: ours takes samples as they come, closes a window when
 planes of open windows; numba does the same in a compiled loop, but holds all windows at once; Polars and DuckDB are
 handed everything at once, which saves them the state that ours carries from batch to batch.
 
+K2: the usable samples of the stream, to the nanosecond: how many of each point, how many of them distinct, its longest
+gap and where that begins, the gaps over three seconds and their sum, as `tallystick gaps` tells of kept files. Ours
+takes a window at a time; the peers are handed everything at once.
+
 The stream is made before.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ["POLARS_MAX_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
@@ -42,6 +47,11 @@ Window = tuple[int, int, int, int, int, int, int, int, int, int]
 
 Figures = tuple[list[Window], list[int]]
 """Of each window, and of each device: in how many windows it was producing."""
+
+Exactly = tuple[int, int, int, int, int]
+"""Samples, distinct ones, the longest gap of each point summed up, gaps over OVER_NS, and their sum."""
+
+OVER_NS = 3 * NS
 
 
 def ours(stream: Sequence[Columns]) -> tuple[Began, Figures]:
@@ -353,13 +363,74 @@ def needed(stream: Sequence[Columns]) -> tuple[Began, Figures]:
     return began, ([], [])
 
 
+def usable(stream: Sequence[Columns]) -> tuple[Any, Any, Any]:
+    """Row K2: point, time and window of what counts in a file: all but what is bad, windows of ten seconds in order."""
+    point, at, quality = (np.concatenate([getattr(c, name) for c in stream]) for name in ("point", "at_ns", "quality"))
+    window = (at - START_S * NS) // (LEN_S * NS)
+    order = np.flatnonzero(quality == 0)[np.argsort(window[quality == 0], kind="stable")]
+    return point[order], at[order], window[order]
+
+
+def exact(stream: Sequence[Columns]) -> tuple[Began, Exactly]:
+    from verifier.raw.gaps import Tally
+
+    point, at, window = usable(stream)
+    cuts = np.searchsorted(window, np.arange(WINDOWS + 1)).tolist()
+    began = Began.now()
+    tally = Tally(begin_ns=START_S * NS, over_ns=OVER_NS)
+    for begin, end in itertools.pairwise(cuts):
+        tally.add(point[begin:end], at[begin:end])
+    found = tally.planes()
+    return began, (int(found["samples"].sum()), int(found["distinct"].sum()), int(found["longest_ns"].sum()),
+                   int(found["gaps"].sum()), int(found["silent_ns"].sum()))
+
+
+def polars_exact(stream: Sequence[Columns]) -> tuple[Began, Exactly]:
+    import polars as pl
+
+    point, at, _ = usable(stream)
+    began = Began.now()
+    gap = pl.col("at").diff().over("point").fill_null(pl.col("at") - START_S * NS)
+    found = (pl.DataFrame({"point": point, "at": at}).lazy().group_by("point", "at").agg(n=pl.len())
+             .sort("point", "at").with_columns(gap=gap)
+             .group_by("point").agg(
+                 pl.col("n").sum(), distinct=pl.len(), longest=pl.col("gap").max(),
+                 where=pl.col("at").get(pl.col("gap").arg_max()) - pl.col("gap").max(),
+                 gaps=(pl.col("gap") > OVER_NS).sum(), silent=pl.col("gap").filter(pl.col("gap") > OVER_NS).sum())
+             .collect())
+    return began, (found["n"].sum(), found["distinct"].sum(), found["longest"].sum(), found["gaps"].sum(),
+                   found["silent"].sum())
+
+
+def duckdb_exact(stream: Sequence[Columns]) -> tuple[Began, Exactly]:
+    import duckdb as db
+    import pyarrow as pa
+
+    point, at, _ = usable(stream)
+    connection = db.connect(config={"threads": 1})
+    began = Began.now()
+    connection.register("stream", pa.table({"point": point, "at": at}))
+    connection.execute(f"""
+        create temp table points as
+        with told as (select point, "at", count(*) as n from stream group by point, "at"),
+        gaps as (select *, "at" - lag("at", 1, {START_S * NS}) over (partition by point order by "at") as gap from told)
+        select point, sum(n) as n, count(*) as told, max(gap) as longest, arg_max("at" - gap, gap) as since,
+               count(*) filter (gap > {OVER_NS}) as gaps, coalesce(sum(gap) filter (gap > {OVER_NS}), 0) as silent
+        from gaps group by point""")
+    row = connection.execute("select sum(n), sum(told), sum(longest), sum(gaps), sum(silent) from points").fetchone()
+    assert row is not None
+    return began, tuple(int(x) for x in row)  # type: ignore[return-value] # five of them
+
+
 def main() -> None:
     if sys.argv[1] in ("close", "registry"):
         {"close": close, "registry": registry}[sys.argv[1]]()
         return
     stream = list(batches())
-    began, found = {"ours": ours, "polars": polars, "duckdb": duckdb, "numba": numba,
-                    "primitives": primitives, "needed": needed}[sys.argv[1]](stream)
+    engines: dict[str, Callable[[Sequence[Columns]], tuple[Began, Figures | Exactly]]] = {
+        "ours": ours, "polars": polars, "duckdb": duckdb, "numba": numba, "primitives": primitives, "needed": needed,
+        "exact": exact, "polars-exact": polars_exact, "duckdb-exact": duckdb_exact}
+    began, found = engines[sys.argv[1]](stream)
     if "--show" in sys.argv:
         print(found)
     tell(sum(c.point.size for c in stream), began, digest=zlib.crc32(repr(found).encode()))

@@ -81,6 +81,7 @@ COMMANDS: dict[str, Room] = {
     "spotcheck": SAMPLING,
     "conformance": Room("verifier.conformance.commands"),
     "chain": Room("verifier.chain_command"),
+    "gaps": Room("verifier.raw.gaps_command", "raw"),
     "explain": Room("tallystick.__main__"),
 }
 """In the order of the help. A command whose functions are not written yet is not offered: see `available`."""

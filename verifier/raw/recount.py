@@ -190,7 +190,7 @@ def _windows(path: Path, size: int, where: str) -> Iterator[tuple[int, Any]]:
     held: dict[int, list[Any]] = {}
     last: int | None = None
     total = 0
-    for group in _groups(path, size, where):
+    for group in groups(path, size, where):
         starts = sorted(pc.unique(group["window_s"]).to_pylist())
         if last is not None and starts and starts[0] < last:
             raise VerificationError(Problem.of(where, "raw.order", start=starts[0]))
@@ -208,7 +208,7 @@ def _windows(path: Path, size: int, where: str) -> Iterator[tuple[int, Any]]:
         yield start_s, pa.concat_tables(held.pop(start_s))
 
 
-def _groups(path: Path, size: int, where: str) -> Iterator[Any]:
+def groups(path: Path, size: int, where: str) -> Iterator[Any]:
     """Yield row groups as tables, each without a null where its kind needs a value. Limits first."""
     import pyarrow as pa
     import pyarrow.parquet as pq
