@@ -31,7 +31,7 @@ function follow(here, there) {
   for (const node of ours.slice(theirs.length)) node.remove();
 }
 
-function tellStale(isStale) {
+function tellStale(isStale, isBusy = false) {
   const notice = document.getElementById("stale");
   if (!notice) return;
   if (!isStale) failedSince = null;
@@ -39,6 +39,8 @@ function tellStale(isStale) {
     failedSince = new Date();
     document.getElementById("stale-since").textContent = failedSince.toLocaleTimeString();
   }
+  document.getElementById("stale-silent").hidden = isBusy;
+  document.getElementById("stale-busy").hidden = !isBusy;
   notice.hidden = !isStale;
   document.body.classList.toggle("is-stale", isStale);
 }
@@ -48,6 +50,10 @@ async function refresh() {
   busy = true;
   try {
     const answer = await fetch(location.href, {cache: "no-store", signal: AbortSignal.timeout(late)});
+    if (answer.status === 503) {  // it answers, and has more to do than it can
+      tellStale(true, true);
+      return;
+    }
     if (!answer.ok) throw new Error(String(answer.status));
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
     if (!fresh) throw new Error("another page");
