@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from pymodbus import FramerType
 from pymodbus.constants import ExcCodes
+from pymodbus.framer import FramerSocket
 from pymodbus.pdu import ExceptionResponse, ModbusPDU
 from pymodbus.pdu.device import ModbusDeviceIdentification
 from pymodbus.pdu.mei_message import ReadDeviceInformationResponse
@@ -38,6 +40,8 @@ OBJECTS = (0, 1, 2, 3, 4, 5, 6, SERIAL_OBJECT)
 """FC 43/14 has no standard object for a serial number; makers use the private ones from 0x80."""
 
 ANSWERS_MAX = 100_000
+ASKED_MAX = 64
+"""Requests of one connection that may wait; a client that sends more is hung up on."""
 
 Run = tuple[str, int, tuple[tuple[Point, int], ...]]
 """Table, first address, and (point, offset) of the points in one stretch of addresses without holes."""
@@ -47,6 +51,7 @@ class ModbusPlant:
     """One Modbus TCP server with its units. `writes` counts the write requests that it refused.
 
     writes_of_process: the same for every server of this process, those that are gone included; the tests compare it.
+    waited_most: how many requests of one connection waited at once.
     """
 
     writes_of_process: ClassVar[int] = 0
@@ -62,6 +67,7 @@ class ModbusPlant:
         self.sent = self.wire.sent
         self.is_rtu = is_rtu
         self.writes = 0
+        self.waited_most = 0
         self.began_s = time.monotonic()
         self.endpoint = ""
         self._server: ModbusTcpServer | None = None
@@ -180,10 +186,54 @@ class ModbusPlant:
 
 
 class _Handler(ServerRequestHandler):
-    """One connection: decides which unit answers at all, then lets the library answer."""
+    """One connection: decides which unit answers at all, then lets the library answer.
+
+    Requests that come while one is answered wait for their turn; the library would forget them.
+    """
 
     fault: modbus_faults.Fault | None = None
     answers: tuple[PointKey, ...] = ()
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
+        self.max_buffer_size = FramerSocket.MAX_SIZE * ASKED_MAX
+        self._unread = b""
+        self._asked: deque[ModbusPDU] = deque()
+        self._answering: asyncio.Task[None] | None = None
+
+    def callback_data(self, data: bytes, addr: tuple[Any, ...] | None = None) -> int:
+        """Take every whole request, and keep the begin of the next.
+
+        The library takes one for each piece that arrives, and forgets what is behind it when it answers.
+        """
+        answering = self.last_pdu
+        self._unread += data
+        while self._unread:
+            size = super().callback_data(self._unread, addr)
+            self._unread = self._unread[size:]
+            if not size:
+                break
+            if self.last_pdu is not None:
+                self._asked.append(self.last_pdu)
+        self.last_pdu = answering
+        plant: ModbusPlant = self.server.plant
+        plant.waited_most = max(plant.waited_most, len(self._asked))
+        if len(self._asked) > ASKED_MAX:
+            self.close()
+        if len(self._unread) > FramerSocket.MAX_SIZE:  # no request is so long
+            self._unread = b""
+        return len(data)
+
+    def handle_later(self) -> None:
+        """Answer what was asked, in its order."""
+        if self._answering is None or self._answering.done():
+            self._answering = self.loop.create_task(self._answer_all())
+
+    async def _answer_all(self) -> None:
+        while self._asked and self.transport:
+            self.last_pdu = self._asked.popleft()
+            await self.handle_request()
+        self.last_pdu = None
 
     async def handle_request(self) -> None:
         plant: ModbusPlant = self.server.plant
@@ -238,8 +288,7 @@ class _Server(ModbusTcpServer):
     plant: ModbusPlant
 
     def callback_new_connection(self) -> ServerRequestHandler:
-        return _Handler(  # type: ignore[no-untyped-call]  # pymodbus leaves it untyped
-            self, self.trace_packet, self.trace_pdu, self.trace_connect)
+        return _Handler(self, self.trace_packet, self.trace_pdu, self.trace_connect)
 
 
 def identity(device: Device) -> dict[int, str]:

@@ -123,8 +123,9 @@ class Tally:
 class Bench:
     """One driver, one plant."""
 
-    def __init__(self, case: str, folder: Path, capture: Path | None = None) -> None:
+    def __init__(self, case: str, folder: Path, capture: Path | None = None, *, in_flight: int = 1) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.in_flight = in_flight
         self.case = case
         self.connection = CASES[case]
         self.is_modbus = case.startswith("modbus")
@@ -187,7 +188,7 @@ class Bench:
             at = f"serial://{self.folder / 'tty'}" if self._tty else f"tcp://{host}:{self.wire.port}"
             return ModbusDriver(
                 ModbusEndpoint(name="bench", protocol=self.case, endpoint=at, poll_s=0.1, timeout_s=0.5, max_gap=0,
-                               parity="N"),
+                               parity="N", in_flight=self.in_flight),
                 [ModbusPoint(point_index=slot, device_index=self.devices.index(device), order=point.order or "ABCD",
                              address=parse_modbus(point.address, point.type), scale=point.scale)
                  for slot, device, point in self.points], self.tally, self.clock_ns)

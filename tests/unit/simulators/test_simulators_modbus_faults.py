@@ -16,7 +16,7 @@ from protocols.modbus.driver import Driver
 from protocols.modbus.target import ModbusPoint, parse_address
 from simulators.layout import draw_layout
 from simulators.modbus_faults import GARBAGE, SHOWN, Fault, Kind, of_connection
-from simulators.modbus_server import ModbusPlant
+from simulators.modbus_server import ASKED_MAX, ModbusPlant
 from simulators.plant import Plant
 from simulators.settings import ModbusFaultTable, load_plant
 from simulators.signals import Machine
@@ -93,6 +93,35 @@ async def test_each_fault_on_the_wire(kind: str) -> None:
     else:
         assert bad[:4] == wanted[kind][:4] and len(bad) == len(wanted[kind])
     assert is_over == (kind == "close")
+
+
+async def exchange(shop: Shop, data: bytes, size: int) -> bytes:
+    """Send bytes, some in a second piece; return the next `size` bytes, or what comes before the server hangs up."""
+    host, port = shop.server.endpoint.removeprefix("tcp://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(data[:-5])
+        await writer.drain()
+        writer.write(data[-5:])
+        async with asyncio.timeout(10):
+            return await reader.readexactly(size)
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    finally:
+        writer.close()
+
+
+async def test_several_requests_at_once_are_answered_in_their_order() -> None:
+    async with shop_with() as shop:
+        unit = some_unit(shop)
+        size = len((await ask(shop, unit, 0.1))[0])
+        read = bytes.fromhex("0000 0006") + bytes([unit, 3, 0, 0, 0, 1])
+        asked = [tid.to_bytes(2, "big") for tid in range(1, 21)]
+        found = await exchange(shop, b"".join(tid + read for tid in asked), len(asked) * size)
+        assert [found[at:at + 2] for at in range(0, len(found), size)] == asked
+        assert 1 < shop.server.waited_most <= 20
+        too_many = b"".join(tid.to_bytes(2, "big") + read for tid in range(1, 2 * ASKED_MAX))
+        assert len(await exchange(shop, too_many, len(too_many))) < len(too_many), "hung up on"
 
 
 async def test_a_late_answer_is_late() -> None:
