@@ -158,7 +158,9 @@ def guard(protocol: UASocketProtocol) -> None:
             protocol.disconnect_socket()
             return
         for chunk in whole:
-            answer = chunks.opened(connection, chunk, protocol._callbackmap) if GuardedSession.is_fast else None
+            answer = None
+            if GuardedSession.is_fast and not protocol.receive_buffer:  # else asyncua waits for more of a crippled one
+                answer = chunks.opened(connection, chunk, protocol._callbackmap)
             if answer is not None:
                 protocol._call_callback(answer[0], Buffer(answer[1]))
                 continue

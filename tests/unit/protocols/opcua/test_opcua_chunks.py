@@ -151,16 +151,21 @@ class Transport:
         return self.is_closed
 
 
-async def test_answers_reach_who_asked_by_either_way_and_a_wrong_one_ends_the_connection() -> None:
-    """One in a chunk, one in three, both in pieces; then a sequence number that leaves one out."""
-    protocol, server = UASocketProtocol(), connection("None")
-    transport: Any = Transport()
-    protocol.connection_made(transport)
+def guarded(*waiting: int) -> tuple[UASocketProtocol, Transport, dict[int, Any]]:
+    """A connection of a client, with requests that wait."""
+    protocol, transport = UASocketProtocol(), Transport()
+    protocol.connection_made(transport)  # type: ignore[arg-type]  # as much of one as is needed
     protocol._connection = connection("None")
     guard(protocol)
-    futures: Any = {number: Future() for number in (1, 2, 3, 4)}
+    futures: Any = {number: Future() for number in waiting}
     protocol._callbackmap.update(futures)
-    long = os.urandom(150_000)
+    return protocol, transport, futures
+
+
+async def test_answers_reach_who_asked_by_either_way_and_a_wrong_one_ends_the_connection() -> None:
+    """One in a chunk, one in three, both in pieces; then a sequence number that leaves one out."""
+    protocol, transport, futures = guarded(1, 2, 3, 4)
+    server, long = connection("None"), os.urandom(150_000)
     stream = b"".join(server.message_to_binary(body, request_id=number)
                       for number, body in ((1, b"short"), (2, long), (3, b"last")))
     for at in range(0, len(stream), 1000):
@@ -171,6 +176,13 @@ async def test_answers_reach_who_asked_by_either_way_and_a_wrong_one_ends_the_co
     protocol.data_received(after + after)
     assert transport.is_closed
     assert futures[4].found is None
+
+
+async def test_behind_a_crippled_chunk_nothing_is_opened() -> None:
+    protocol, transport, futures = guarded(1)
+    protocol.data_received(chunk(8) + connection("None").message_to_binary(b"body", request_id=1))
+    assert transport.is_closed
+    assert futures[1].found is None
 
 
 class Future:
