@@ -84,10 +84,12 @@ def _status_lines(status: Status, say: Say) -> list[str]:
     discarded = {reason: n for reason, n in window["discarded"].items() if n}
     if discarded:
         lines.append(say("commissioning.discarded", listed=", ".join(f"{r} {n}" for r, n in discarded.items())))
-    if log["submitted"] is None:
-        lines.append(say("commissioning.log_alone", size=log["size"]))
+    if log["proven"] is None:
+        lines.append(say("web.evidence.log_alone", size=log["size"]))
+    elif log["submitted"] is None:  # it has not answered yet, or answers no more
+        lines.append(say("commissioning.log_alone", size=log["size"], proven=log["proven"]))
     else:
-        lines.append(say("commissioning.log", size=log["size"], submitted=log["submitted"], proven=log["proven"] or 0))
+        lines.append(say("commissioning.log", size=log["size"], submitted=log["submitted"], proven=log["proven"]))
     lines += _said_lines(body.get("said"), say)
     lines += _probing_lines(body.get("probing"), say)
     lines += _identity_lines(body.get("identity"), say)

@@ -36,8 +36,10 @@ def log_line(facts: Facts, say: Say) -> str:
     if facts.status is None:
         return ""
     log = facts.status["log"]
-    if log["submitted"] is None:
-        return say("commissioning.log_alone" if facts.config.platform else "web.evidence.log_alone", size=log["size"])
+    if not facts.config.platform:
+        return say("web.evidence.log_alone", size=log["size"])
+    if log["submitted"] is None:  # it has not answered yet, or answers no more
+        return say("commissioning.log_alone", size=log["size"], proven=log["proven"] or 0)
     return say("commissioning.log", size=log["size"], submitted=log["submitted"], proven=log["proven"] or 0)
 
 

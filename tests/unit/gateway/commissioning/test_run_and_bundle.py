@@ -201,6 +201,20 @@ def test_status_tells_what_is_lost_and_what_is_proven(tmp_path: Path, capsys: py
     assert "more than the 16 MB" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("log", "told"), [
+    ({"size": 9, "submitted": None, "proven": 7}, "9 entries, 7 proven by a co-signed head; the platform does not"),
+    ({"size": 9, "submitted": None, "proven": 0}, "9 entries, 0 proven by a co-signed head; the platform does not"),
+    ({"size": 9, "submitted": None, "proven": None}, "9 entries. Without a platform")],
+    ids=["lost", "never there", "none"])
+def test_status_tells_whether_there_is_a_platform_that_answers(log: dict[str, Any], told: str, tmp_path: Path,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, [device("a")], [point("a", 0)])
+    (tmp_path / "state").mkdir()
+    write_json(State(tmp_path / "state").status_file, status_body(int(time.time()), {"log": log}))
+    assert main(["status", str(file)]) == 0
+    assert told in capsys.readouterr().out
+
+
 def test_status_tells_what_others_said_in_the_register(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, [device("a")], [point("a", 0)])
     state = State(tmp_path / "state")

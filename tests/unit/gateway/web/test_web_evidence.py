@@ -56,6 +56,12 @@ def test_what_others_have_is_told_with_the_keys_to_compare(plant: WebPlant, lang
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_platform_that_answers_no_more_is_told_with_what_it_has_proven(plant: WebPlant, lang: str) -> None:
+    facts = with_platform(plant, log={"size": 90, "submitted": None, "proven": 80})
+    assert Words(lang)("commissioning.log_alone", size=90, proven=80) in page(facts, lang)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
 def test_what_somebody_must_act_on_stands_first_on_both_pages(plant: WebPlant, lang: str) -> None:
     facts = with_platform(
         plant, said={"revoked_from": 60, "demands": [
