@@ -9,16 +9,10 @@ the targets Q1 and Q2 tell what TLS adds, of each client, and what many topics a
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.harness import (
     HERE,
@@ -35,6 +29,7 @@ from benchmarks.harness import (
     versions,
 )
 from benchmarks.mqtt_client import TOPICS, write
+from tests.support.tls import signed, written
 
 SECONDS = 2
 WINDOW = 1000
@@ -60,7 +55,8 @@ def rows(wanted: frozenset[str]) -> Iterator[Row]:
     def beside(qos: int) -> Iterator[tuple[str, str]]:
         """Measure what has no target."""
         with tempfile.TemporaryDirectory() as folder:
-            pem = _certificate(Path(folder) / "server.pem")
+            pem, key = written(Path(folder), "server", signed("broker"))
+            pem.write_bytes(pem.read_bytes() + key.read_bytes())
             try:
                 with sending("json", pem=pem) as port:
                     runs = side_by_side({
@@ -117,22 +113,6 @@ def sending(kind: str, *, topics: int = TOPICS, pem: Path | None = None) -> Iter
         server = [compiled("mqtt_server.c")] if pem is None else [compiled("mqtt_tls_server.c", "-lssl", "-lcrypto")]
         with serving([*server, path, str(births), str(WINDOW), *([pem] if pem else [])]) as port:
             yield port
-
-
-def _certificate(path: Path) -> Path:
-    """Write a key and a certificate of 127.0.0.1 that it signed itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = x509.CertificateBuilder(
-        name, name, key.public_key(), x509.random_serial_number(), now, now + datetime.timedelta(days=1), [
-            x509.Extension(x509.OID_SUBJECT_ALTERNATIVE_NAME, False, x509.SubjectAlternativeName(
-                [x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))])),
-            x509.Extension(x509.OID_BASIC_CONSTRAINTS, True, x509.BasicConstraints(True, None))]).sign(
-                key, hashes.SHA256())
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    return path
 
 
 if __name__ == "__main__":

@@ -88,7 +88,8 @@ class Client(paho.Client):
                     return MQTTErrorCode.MQTT_ERR_NO_CONN
         except (FrameError, MalformedPacket):
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST) if self._is_read_out \
+            else MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _arrived(self) -> bytes:
         """Return what is there, up to CHUNK_BYTES; nothing and `_is_read_out` at the end of the connection.

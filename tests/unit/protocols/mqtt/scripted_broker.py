@@ -6,7 +6,9 @@ Source: MQTT 3.1.1, chapters 2 and 3; MQTT 5 without properties: an empty list o
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -45,6 +47,14 @@ class Peer:
 
     def send(self, data: bytes) -> None:
         self._connection.sendall(data)
+
+    def send_bare(self, data: bytes) -> None:
+        """Send past TLS, where there is one."""
+        os.write(self._connection.fileno(), data)
+
+    def hang_up(self) -> None:
+        """End the connection."""
+        raise ConnectionError
 
     def read(self) -> tuple[int, bytes]:
         """Return type and body of the next packet; raises ConnectionError at the end."""
@@ -104,8 +114,9 @@ class ScriptedBroker:
     connections: how many there were.
     """
 
-    def __init__(self, script: Callable[[Peer], None]) -> None:
+    def __init__(self, script: Callable[[Peer], None], tls: ssl.SSLContext | None) -> None:
         self._script = script
+        self._tls = tls
         self.seen: list[tuple[int, bytes]] = []
         self.heads: list[int] = []
         self.failures: list[BaseException] = []
@@ -123,9 +134,11 @@ class ScriptedBroker:
             except OSError:
                 return
             self.connections += 1
-            self._open.append(connection)
-            with connection:
+            with contextlib.ExitStack() as stack:
                 try:
+                    if self._tls is not None:
+                        connection = self._tls.wrap_socket(connection, server_side=True)
+                    self._open.append(stack.enter_context(connection))
                     self._script(Peer(connection, self.seen, self.heads))
                 except (ConnectionError, OSError):
                     continue  # the client went, or the test is over
@@ -148,8 +161,8 @@ class ScriptedBroker:
 
 
 @contextlib.contextmanager
-def broker(script: Callable[[Peer], None]) -> Iterator[ScriptedBroker]:
-    running = ScriptedBroker(script)
+def broker(script: Callable[[Peer], None], tls: ssl.SSLContext | None = None) -> Iterator[ScriptedBroker]:
+    running = ScriptedBroker(script, tls)
     try:
         yield running
     finally:
