@@ -45,7 +45,7 @@ ARP_COMPLETE = "0x2"
 NEIGHBOURS_MAX = 100_000
 _NOTIFY_TIMEOUT_S = 1.0
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
-MMAP_BYTES = 256 * 1024
+MMAP_BYTES = 1024 * 1024
 """From this size on memory is the system's own again as soon as it is freed. Columns of a batch are smaller."""
 PARTIAL = ".part"
 """Ends the name of a file that is not whole yet."""
