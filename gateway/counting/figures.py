@@ -6,7 +6,7 @@ facts, and whoever counts brings a basis.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -121,29 +121,20 @@ def _reasons(registry: Registry, producing: Mask, basis: Basis) -> dict[int, str
             deployment=row["deployment"],
             producing_roles=frozenset(role for role, devices in by_role.items() if devices[slot]))
         result[slot] = reason_alone(facts, basis)
-    for slot in _relatives(registry, {s for s, reason in result.items() if reason is None}, basis):
+    machine = _machines(registry)
+    for slot in _relatives(registry, machine, {s for s, reason in result.items() if reason is None}, basis):
         result[slot] = "parent_or_child"
-    for slot in _duplicates(registry, {s for s, reason in result.items() if reason is None}):
-        result[slot] = "duplicate_identity"
+    stays: set[int] = set()
+    for slot, reason in result.items():
+        if reason is None and machine[slot] in stays:
+            result[slot] = "duplicate_identity"
+        elif reason is None:
+            stays.add(machine[slot])
     return result
 
 
-def _relatives(registry: Registry, counting: set[int], basis: Basis) -> set[int]:
-    """Return who must step back so that nobody counts together with an ancestor."""
-    dropped: set[int] = set()
-    for slot in counting:
-        seen = {slot}
-        above = registry.device_rows[slot]["parent"]
-        while above is not None and above not in seen:
-            seen.add(above)
-            if above in counting:
-                dropped.add(above if basis.parents == "child" else slot)
-            above = registry.device_rows[above]["parent"]
-    return dropped
-
-
-def _duplicates(registry: Registry, counting: set[int]) -> set[int]:
-    """Return those of `counting` that share an identity, over any chain of equal tags, with a lower slot of it."""
+def _machines(registry: Registry) -> list[int]:
+    """Return for each device slot the lowest that is the same machine, over any chain of equal tags."""
     leader = list(range(registry.devices))
 
     def find(slot: int) -> int:
@@ -152,19 +143,56 @@ def _duplicates(registry: Registry, counting: set[int]) -> set[int]:
             slot = leader[slot]
         return slot
 
-    first: dict[tuple[str, str], int] = {}
+    first: dict[tuple[str, str, str], int] = {}
     for slot in np.flatnonzero(registry.device_alive).tolist():
-        for tag in registry.device_rows[slot]["tags"]:
-            other = first.setdefault((tag["scheme"], tag["tag"]), slot)
-            a, b = find(slot), find(other)
-            leader[max(a, b)] = min(a, b)
-    stays: set[int] = set()
-    dropped: set[int] = set()
-    for slot in sorted(counting):
-        if find(slot) in stays:
-            dropped.add(slot)
-        stays.add(find(slot))
-    return dropped
+        row = registry.device_rows[slot]
+        for kind in ("tags", "dup_tags"):
+            for tag in row[kind]:
+                a, b = find(slot), find(first.setdefault((kind, tag["scheme"], tag["tag"]), slot))
+                leader[max(a, b)] = min(a, b)
+    return [find(slot) for slot in range(registry.devices)]
+
+
+def _relatives(registry: Registry, machine: list[int], counting: set[int], basis: Basis) -> set[int]:
+    """Return who of `counting` must step back so that no machine counts together with one above it.
+
+    Equal rows may tell a circle, A above B and B above A: such rows are related only as they stand.
+    """
+    edges = [(slot, row["parent"]) for slot, row in enumerate(registry.device_rows) if row["parent"] is not None]
+    circling = _circling([(machine[low], machine[high]) for low, high in edges])
+    node = [slot if leader in circling else leader for slot, leader in enumerate(machine)]
+    ways: dict[int, list[int]] = {}
+    for low, high in edges:
+        a, b = (low, high) if basis.parents == "child" else (high, low)
+        ways.setdefault(node[a], []).append(node[b])
+    reached: set[int] = set()
+    waiting = [node[slot] for slot in counting]
+    while waiting:
+        for other in ways.get(waiting.pop(), ()):
+            if other not in reached:
+                reached.add(other)
+                waiting.append(other)
+    return {slot for slot in counting if node[slot] in reached}
+
+
+def _circling(edges: list[tuple[int, int]]) -> set[int]:
+    """Return the nodes on circles, or between two: what is left when ends are taken away, above and below."""
+    for this, that in ((0, 1), (1, 0)):
+        leaving: Counter[int] = Counter(edge[this] for edge in edges)
+        coming: dict[int, list[int]] = {}
+        for edge in edges:
+            coming.setdefault(edge[that], []).append(edge[this])
+        gone: set[int] = set()
+        waiting = [node for node in coming if not leaving[node]]
+        while waiting:
+            node = waiting.pop()
+            gone.add(node)
+            for other in coming.get(node, ()):
+                leaving[other] -= 1
+                if not leaving[other]:
+                    waiting.append(other)
+        edges = [edge for edge in edges if not gone.intersection(edge)]
+    return {node for edge in edges for node in edge}
 
 
 def _mask(bits: int, slots: int) -> Mask:

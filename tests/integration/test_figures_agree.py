@@ -1,6 +1,7 @@
 """Three readers of the same rows and columns: the gateway's fast figures, the auditor's plain ones, the page's.
 
-They share the table of reasons and nothing else. Rosters, windows and bases are drawn; every device gets one reason.
+They share the table of reasons, and page and auditor the knowledge of which rows are one machine. Rosters, windows and
+bases are drawn; every device gets one reason.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.counting.figures import Recent
@@ -45,7 +46,16 @@ BASES = st.builds(
     things=st.sampled_from([frozenset({"equipment", "product", "terminal"}), frozenset(THINGS)]))
 
 
+def machine(serial: str, parent: int | None = None) -> dict[str, object]:
+    return {"roles": ["switch"], "serial": serial, "thing": "equipment", "energy": True, "uscc": None, "state": "alive",
+            "parent": parent}
+
+
+# The second row of a line stands above its machine too; and two rows that are each above the other's double.
 @settings(max_examples=60)
+@example(drawn=[machine("A"), machine("B", 0), machine("A")], basis=Basis(key="drawn", version="1"), windows=[{1, 2}])
+@example(drawn=[machine("A"), machine("B", 0), machine("B"), machine("A", 2)], basis=Basis(key="drawn", version="1"),
+         windows=[{0, 1, 2, 3}])
 @given(drawn=devices(), basis=BASES, windows=st.lists(st.sets(st.integers(0, 26)), min_size=1, max_size=3))
 def test_three_readers_give_every_device_the_same_reason(
         drawn: list[dict[str, object]], basis: Basis, windows: list[set[int]]) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 from protocols.evidence import column
 from protocols.terms.basis import Basis, DeviceFacts, reason_alone
 from verifier.platform.roster import Roster
+from verifier.proof.machines import Holder, Machines
+from verifier.proof.rows import device_row
 
 DEFAULT_BASIS = Basis(key="default", version="1")
-PARENT_STEPS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,53 +47,15 @@ def figures(roster: Roster, window: Mapping[str, Any], basis: Basis = DEFAULT_BA
             thing=row["thing"], energy=row["energy"], uscc=row["uscc"], industry=row["industry"],
             region=row["region"], deployment=row["deployment"],
             producing_roles=frozenset(roles.get(slot, ()))), basis)
-    _parents(roster, reasons, basis)
-    _duplicates(roster, reasons)
-    found = Counter(reason for reason in reasons.values() if reason is not None)
+    machines = Machines([Holder("", "", [device_row(row) for row in roster.devices], {})])
+    told = [reasons[slot] for slot in machines.alive]
+    machines.settle(told, basis.parents)
+    found = Counter(reason for reason in told if reason is not None)
     return Figures(
         start_s=window["start_s"], end_s=window["start_s"] + window["len_s"], configured=len(reasons),
         connected=bits["connected"].bit_count(), counted=len(reasons) - found.total(),
         reasons=dict(sorted(found.items())), points=roster.alive_points.bit_count(),
         points_producing=bits["producing"].bit_count())
-
-
-def _parents(roster: Roster, reasons: dict[int, str | None], basis: Basis) -> None:
-    """Of a device and one that stands above it only one counts: the child, or with `parents = parent` the parent."""
-    above: set[int] = set()
-    below: set[int] = set()
-    for slot in [slot for slot, reason in reasons.items() if reason is None]:
-        parent = roster.devices[slot]["parent"]
-        for _ in range(PARENT_STEPS_MAX):
-            if parent is None:
-                break
-            if reasons.get(parent, "gone") is None:
-                above.add(parent)
-                below.add(slot)
-            parent = roster.devices[parent]["parent"]
-    for slot in above if basis.parents == "child" else below:
-        reasons[slot] = "parent_or_child"
-
-
-def _duplicates(roster: Roster, reasons: dict[int, str | None]) -> None:
-    """Of the counted devices that are linked by equal tags the lowest slot stays."""
-    leader: dict[int, int] = {}
-
-    def find(slot: int) -> int:
-        while leader[slot] != slot:
-            leader[slot] = slot = leader[leader[slot]]
-        return slot
-
-    first: dict[tuple[str, str], int] = {}
-    # Links go through every alive row: two counted devices may be the same by way of a third that does not count.
-    for slot in reasons:
-        leader[slot] = slot
-        for tag in roster.devices[slot]["tags"]:
-            one, other = find(first.setdefault((tag["scheme"], tag["tag"]), slot)), find(slot)
-            leader[max(one, other)] = min(one, other)
-    stays: dict[int, int] = {}
-    for slot in sorted(slot for slot, reason in reasons.items() if reason is None):
-        if stays.setdefault(find(slot), slot) != slot:
-            reasons[slot] = "duplicate_identity"
 
 
 def _slots(bits: int) -> list[int]:

@@ -187,7 +187,7 @@ class Rosters:
             self._broken = True
             return
         first = not self._changes
-        new_devices = [_device(raw) for raw, _ in devices]
+        new_devices = [device_row(raw) for raw, _ in devices]
         new_points = [_point(raw) for raw, _ in points]
         checks = [
             self.found.holds(ROSTER, seq, _check_slots, self._devices.rows, new_devices, value["devices"],
@@ -253,7 +253,8 @@ def _parse(data: bytes, *, where: str) -> tuple[_Lines, _Lines]:
     return devices, points
 
 
-def _device(raw: Mapping[str, Any]) -> DeviceRow:
+def device_row(raw: Mapping[str, Any]) -> DeviceRow:
+    """Return a row that has the shape of one."""
     return DeviceRow(
         slot=raw["slot"], alive=raw["state"] == "alive", replaces=raw["replaces"], parent=raw["parent"],
         thing=raw["thing"], equipment_class=raw["class"], industry=raw["industry"], uscc=raw["uscc"],
