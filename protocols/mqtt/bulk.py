@@ -6,6 +6,7 @@ messages of different topics that came at one time have no order that anybody co
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -20,6 +21,8 @@ from protocols.samples import GOOD, NO_SOURCE_TIME
 
 TOGETHER_MIN = 16
 """Fewer documents than these are read sooner one by one: a dozen calls of numpy take as long."""
+
+_devices_of = operator.attrgetter("devices")
 
 Otherwise = Callable[[bytes, bytes | None, int], Sequence[int]]
 """Takes one message that is not a live document of a learnt shape; returns the devices that it is from."""
@@ -41,11 +44,12 @@ def add_messages(messages: Messages, topics: Mapping[bytes, Topic], received_ns:
     """
     devices: set[int] = set()
     found = list(map(topics.get, messages.topics))
-    shapes = {None if topic is None else topic.shape for topic in set(found)}
+    heard = set(found)
+    shapes = {None if topic is None else topic.shape for topic in heard}
     if len(shapes) == 1 and None not in shapes and not messages.marks and None not in messages.payloads:
         # As below, and so it is nearly always where machines are alike.
         run = _Run(cast(list[Topic], found), cast(list[bytes], messages.payloads))
-        _settle({cast(Shape, shapes.pop()): run}, received_ns, columns, otherwise, devices)
+        _settle(cast(Shape, shapes.pop()), run, cast(set[Topic], heard), received_ns, columns, otherwise, devices)
         return devices
     runs: dict[Shape, _Run] = {}
     shape = None
@@ -57,24 +61,24 @@ def add_messages(messages: Messages, topics: Mapping[bytes, Topic], received_ns:
             run.topics.append(topic)
             run.payloads.append(payload)
             continue
-        if runs:
-            _settle(runs, received_ns, columns, otherwise, devices)
-            shape = None
+        for learnt, before in runs.items():
+            _settle(learnt, before, set(before.topics), received_ns, columns, otherwise, devices)
+        runs.clear()
+        shape = None
         devices.update(otherwise(name, payload, marks))
-    _settle(runs, received_ns, columns, otherwise, devices)
+    for learnt, before in runs.items():
+        _settle(learnt, before, set(before.topics), received_ns, columns, otherwise, devices)
     return devices
 
 
-def _settle(runs: dict[Shape, _Run], received_ns: int, columns: Columns, otherwise: Otherwise, devices: set[int]
-            ) -> None:
-    for shape, run in runs.items():
-        heard = set(run.topics)
-        if len(run.topics) < TOGETHER_MIN or not _is_together(shape, run, received_ns, columns):
-            heard = _one_by_one(shape, run, received_ns, columns, otherwise, devices)
-        for topic in heard:
-            topic.hits += 1
-            devices.update(topic.devices)
-    runs.clear()
+def _settle(shape: Shape, run: _Run, heard: set[Topic], received_ns: int, columns: Columns, otherwise: Otherwise,
+            devices: set[int]) -> None:
+    """Add the values of a run, of which `heard` are the topics."""
+    if len(run.topics) < TOGETHER_MIN or not _is_together(shape, run, received_ns, columns):
+        heard = _one_by_one(shape, run, received_ns, columns, otherwise, devices)
+    devices.update(*map(_devices_of, heard))
+    for topic in heard:
+        topic.hits += 1
 
 
 def _is_together(shape: Shape, run: _Run, received_ns: int, columns: Columns) -> bool:
