@@ -170,9 +170,8 @@ class Service:
             if connection.execute("SELECT 1 FROM keys WHERE public = ?", (public,)).fetchone():
                 raise RefusalError.of(422, state.gateway, "platform.duplicate_key")
             connection.execute("INSERT INTO keys (public, gateway) VALUES (?, ?)", (public, state.gateway))
-        self.store.append(connection, f"g/{state.gateway}", accepted.first, accepted.entries, accepted.tiles)
-        connection.execute("INSERT INTO checkpoints (gateway, size, root, note) VALUES (?, ?, ?, ?)",
-                           (state.gateway, head.size, head.root, accepted.checkpoint))
+        self.store.append(connection, f"g/{state.gateway}", accepted.first, accepted.entries, accepted.tiles,
+                          accepted.checkpoint)
         if accepted.rosters:
             connection.executemany("INSERT INTO rosters (gateway, seq, rows) VALUES (?, ?, ?)",
                                    [(state.gateway, seq, zlib.compress(rows.encode(), 1))
@@ -190,10 +189,9 @@ class Service:
         note.require_signed(signed_note, state.key_at(head.size), where="checkpoint")
 
         def stored(connection: sqlite3.Connection) -> tuple[bytes, bytes, list[bytes]] | None:
-            row = connection.execute("SELECT root, note FROM checkpoints WHERE gateway = ? AND size = ?",
-                                     (state.gateway, head.size)).fetchone()
-            inside = row is not None and first + len(entries) == head.size
-            return row and (bytes(row["root"]), bytes(row["note"]), self.store.entries(
+            held = self.store.checkpoint(connection, state.gateway, head.size)
+            inside = first + len(entries) == head.size
+            return held and (*held, self.store.entries(
                 connection, f"g/{state.gateway}", first, head.size, state.size) if inside else [])
         found = await self.store.read(stored)
         if found is None:

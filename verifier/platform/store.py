@@ -26,11 +26,11 @@ from typing import Any, TypeVar
 
 from protocols import system
 from protocols.errors import EvidenceError, Problem
-from protocols.evidence import tiles
+from protocols.evidence import checkpoint, note, tiles
 from protocols.evidence.merkle import leaf_hash
 from protocols.evidence.tiles import WIDTH, Tile
 from verifier.platform.edge import Edge, subtree_root
-from verifier.platform.together import STATEMENTS_MAX, Plain, write_together
+from verifier.platform.together import STATEMENTS_MAX, Plain, tail_rows, write_together
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ CREATE TABLE gateways (
     window_seq INTEGER, figures_seq INTEGER);
 CREATE INDEX gateways_uscc ON gateways (uscc);
 CREATE TABLE keys (public BLOB PRIMARY KEY, gateway TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE tail (log TEXT NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (log, seq));
+CREATE TABLE tail (log TEXT NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL, note BLOB, PRIMARY KEY (log, seq));
 CREATE TABLE checkpoints (gateway TEXT NOT NULL, size INTEGER NOT NULL, root BLOB NOT NULL, note BLOB NOT NULL,
     PRIMARY KEY (gateway, size)) WITHOUT ROWID;
 CREATE TABLE rosters (gateway TEXT NOT NULL, seq INTEGER NOT NULL, rows BLOB NOT NULL, PRIMARY KEY (gateway, seq));
@@ -69,6 +69,7 @@ STEPS: Mapping[int, str] = {
 ALTER TABLE gateways ADD COLUMN window_seq INTEGER;
 ALTER TABLE gateways ADD COLUMN figures_seq INTEGER;
 UPDATE gateways SET window_seq = 0, figures_seq = 0 WHERE figures IS NOT NULL;
+ALTER TABLE tail ADD COLUMN note BLOB;
 """,
 }
 """What leads from one version of the schema to the next."""
@@ -209,18 +210,35 @@ class Store:
     # Logs: `register`, and `g/<id>` for each gateway.
 
     def append(self, connection: sqlite3.Connection, name: str, size: int, entries: Sequence[bytes],
-               full: Sequence[tuple[Tile, bytes]]) -> None:
-        """Add `entries` behind the first `size` of a log, with the hash tiles that became `full`."""
-        connection.executemany("INSERT INTO tail (log, seq, data) VALUES (?, ?, ?)",
-                               [(name, size + i, data) for i, data in enumerate(entries)])
+               full: Sequence[tuple[Tile, bytes]], head: bytes | None = None) -> None:
+        """Add `entries` behind the first `size` of a log, with the hash tiles that became `full`.
+
+        `head`: the checkpoint of a gateway's log that ends with these entries. It stays beside the last of them until
+        the tile is full, and goes into the table `checkpoints` together with those of the other entries.
+        """
+        connection.executemany("INSERT INTO tail (log, seq, data, note) VALUES (?, ?, ?, ?)",
+                               tail_rows(name, size, entries, head))
         for number in range(size // WIDTH, (size + len(entries)) // WIDTH):
             first = number * WIDTH
-            rows = connection.execute("SELECT data FROM tail WHERE log = ? AND seq >= ? AND seq < ? ORDER BY seq",
-                                      (name, first, first + WIDTH)).fetchall()
+            rows = connection.execute("SELECT seq, data, note FROM tail WHERE log = ? AND seq >= ? AND seq < ?"
+                                      " ORDER BY seq", (name, first, first + WIDTH)).fetchall()
+            connection.executemany("INSERT INTO checkpoints (gateway, size, root, note) VALUES (?, ?, ?, ?)", [
+                (name.removeprefix("g/"), row["seq"] + 1, root_of(row["note"]), row["note"])
+                for row in rows if row["note"] is not None])
             self._write_tile(name, Tile(None, number, WIDTH), tiles.join_entries([row["data"] for row in rows]))
             connection.execute("DELETE FROM tail WHERE log = ? AND seq >= ? AND seq < ?", (name, first, first + WIDTH))
         for tile, data in full:
             self._write_tile(name, tile, data)
+
+    def checkpoint(self, connection: sqlite3.Connection, gateway: str, size: int) -> tuple[bytes, bytes] | None:
+        """Return root and note of the checkpoint of a gateway that was stored at `size`, None if there is none."""
+        row = connection.execute("SELECT root, note FROM checkpoints WHERE gateway = ? AND size = ?",
+                                 (gateway, size)).fetchone()
+        if row is not None:
+            return bytes(row["root"]), bytes(row["note"])
+        row = connection.execute("SELECT note FROM tail WHERE log = ? AND seq = ? AND note IS NOT NULL",
+                                 (f"g/{gateway}", size - 1)).fetchone()
+        return row and (root_of(row["note"]), bytes(row["note"]))
 
     def entries(self, connection: sqlite3.Connection, name: str, first: int, end: int, size: int) -> list[bytes]:
         """Return entries [first, end) of a log of `size`. Raises EvidenceError `log.broken`."""
@@ -279,6 +297,11 @@ class Store:
         system.replace(path, data, TILE_MODE)
         for folder in fresh:
             system.sync(folder.parent)
+
+
+def root_of(signed: bytes) -> bytes:
+    """Return the root of a checkpoint that was read before it was stored."""
+    return checkpoint.parse_text(note.parse(signed, where="store").text, where="store").root
 
 
 def _alone(connection: sqlite3.Connection, job: _Job) -> Outcome:

@@ -1,4 +1,4 @@
-"""Batches of many gateways written with three statements, whatever their number.
+"""Batches of many gateways written with two statements, whatever their number.
 
 A connection to SQLite gives Python's lock away for every row that it steps through, and with the event loop at work
 each time it waits to get it back. So the plain batches of a group, a window or two each, go into statements of many
@@ -14,7 +14,7 @@ from functools import cache
 
 ROWS_MAX = 64
 """Rows of a statement. There is one statement for each number of rows; a connection keeps them prepared."""
-STATEMENTS_MAX = 3 * ROWS_MAX + 64
+STATEMENTS_MAX = 2 * ROWS_MAX + 64
 
 UPDATE = """
 UPDATE gateways SET size = v.column3, root = v.column4, checkpoint = v.column5, state = v.column6,
@@ -23,8 +23,7 @@ FROM (VALUES {rows}) AS v
 WHERE gateways.id = v.column1 AND gateways.size = v.column2
     AND (gateways.revoked_from IS NULL OR gateways.revoked_from >= v.column3)
 """
-CHECKPOINTS = "INSERT INTO checkpoints (gateway, size, root, note) VALUES {rows}"
-TAIL = "INSERT INTO tail (log, seq, data) VALUES {rows}"
+TAIL = "INSERT INTO tail (log, seq, data, note) VALUES {rows}"
 UPDATE_FROM = (3, 33)
 """The version of SQLite that learnt UPDATE FROM."""
 
@@ -58,9 +57,8 @@ def write_together(connection: sqlite3.Connection, batches: Sequence[Plain]) -> 
         whole = _run(connection, UPDATE, [
             (b.gateway, b.first, b.size, b.root, b.checkpoint, b.state, b.window_seq, b.received_s) for b in batches])
         if whole == len(batches):
-            _run(connection, CHECKPOINTS, [(b.gateway, b.size, b.root, b.checkpoint) for b in batches])
-            _run(connection, TAIL, [(f"g/{b.gateway}", b.first + i, data)
-                                    for b in batches for i, data in enumerate(b.entries)])
+            _run(connection, TAIL, [row for b in batches
+                                    for row in tail_rows(f"g/{b.gateway}", b.first, b.entries, b.checkpoint)])
             return True
         connection.execute("ROLLBACK TO together")
         return False
@@ -69,6 +67,13 @@ def write_together(connection: sqlite3.Connection, batches: Sequence[Plain]) -> 
         return False
     finally:
         connection.execute("RELEASE together")
+
+
+def tail_rows(log: str, first: int, entries: Sequence[bytes], head: bytes | None
+              ) -> list[tuple[str, int, bytes, bytes | None]]:
+    """Return the rows of entries from `first` on; the last one carries the checkpoint."""
+    last = len(entries) - 1
+    return [(log, first + i, data, head if i == last else None) for i, data in enumerate(entries)]
 
 
 def _run(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int:

@@ -23,7 +23,7 @@ from verifier.platform import shown, states
 from verifier.platform.edge import Edge
 from verifier.platform.figures import figures
 from verifier.platform.roster import Roster, apply_rows
-from verifier.platform.store import SCHEMA_VERSION
+from verifier.platform.store import SCHEMA_VERSION, root_of
 
 
 @pytest.fixture
@@ -130,13 +130,19 @@ async def test_a_store_of_the_version_before_opens_and_shows_what_it_held(world:
     with closing(sqlite3.connect(file)) as connection:
         for name in ("window_seq", "figures_seq"):
             connection.execute(f"ALTER TABLE gateways DROP COLUMN {name}")
+        for log, seq, note in connection.execute("SELECT log, seq, note FROM tail WHERE note IS NOT NULL").fetchall():
+            connection.execute("INSERT INTO checkpoints (gateway, size, root, note) VALUES (?, ?, ?, ?)",
+                               (log[2:], seq + 1, root_of(note), note))
+        connection.execute("ALTER TABLE tail DROP COLUMN note")
         connection.execute("PRAGMA user_version = 1")
         connection.commit()
     world.open()
     assert await page(world) == held == {old.id: expected(old, 3), new.id: None}
+    request = old.batch(first=0)
     old.outage(1)
     await world.submit(old)
     assert await page(world) == held
+    assert (await world.service.submit(old.id, request))["size"] == 5, "also what was stored before is known again"
     old.window(producing=bits(0, 1, 2))
     new.window(producing=bits(1))
     for gateway in (old, new):

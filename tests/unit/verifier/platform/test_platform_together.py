@@ -17,7 +17,7 @@ from protocols.evidence import keys
 from tests.support.scripted_gateway import ScriptedGateway, bits
 from tests.unit.verifier.platform.test_platform_service import World
 from verifier.platform import store, together
-from verifier.platform.refusal import RefusalError
+from verifier.platform.refusal import ConflictError, RefusalError
 
 TABLES = ("gateways", "tail", "checkpoints", "rosters", "keys")
 
@@ -99,7 +99,7 @@ async def test_a_store_that_was_changed_by_another_hand_is_noticed(world: World)
     for gateway in gateways:
         gateway.window()
     await world.service.store.write(lambda connection: connection.execute(
-        "INSERT INTO checkpoints (gateway, size, root, note) VALUES (?, 4, x'00', x'00')", (gateways[0].id,)))
+        "INSERT INTO tail (log, seq, data) VALUES (?, 3, x'00')", (f"g/{gateways[0].id}",)))
     await world.service.store.write(lambda connection: connection.execute(
         "UPDATE gateways SET size = 2 WHERE id = ?", (gateways[1].id,)))
     answers = await submitted(world, gateways)
@@ -110,7 +110,31 @@ async def test_a_store_that_was_changed_by_another_hand_is_noticed(world: World)
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
 def test_every_row_is_written_once(count: int) -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute("CREATE TABLE tail (log TEXT, seq INTEGER, data BLOB)")
-        rows = [("g", number, b"x") for number in range(count)]
+        connection.execute("CREATE TABLE tail (log TEXT, seq INTEGER, data BLOB, note BLOB)")
+        rows = [("g", number, b"x", None) for number in range(count)]
         assert together._run(connection, together.TAIL, rows) == count
         assert connection.execute("SELECT * FROM tail ORDER BY seq").fetchall() == rows
+
+
+async def test_a_checkpoint_is_known_before_and_behind_a_full_tile(world: World) -> None:
+    """Repeats are answered and a second history is found wherever the checkpoint of that size lies by now."""
+    gateway = await world.enrolled()
+    requests = []
+    for count in (100, 53, 103, 40):  # 103, 156, 259 and 299 entries
+        for _ in range(count):
+            gateway.window(producing=bits(0))
+        requests.append(gateway.batch())
+        await world.submit(gateway)
+    with closing(sqlite3.connect(world.folder / "data" / "index.sqlite")) as connection:
+        assert connection.execute("SELECT size FROM checkpoints ORDER BY size").fetchall() == [(103,), (156,)]
+        assert connection.execute("SELECT seq + 1 FROM tail WHERE note IS NOT NULL ORDER BY seq").fetchall() == [
+            (259,), (299,)]
+    register = world.service.register
+    for number, request in enumerate(requests):
+        assert (await world.service.submit(gateway.id, request))["size"] == 299
+        size = request["first"] + len(request["entries"])
+        other = {**request, "checkpoint": gateway.checkpoint(size, root=bytes([number]) * 32)}
+        before = register.size
+        with pytest.raises(ConflictError):
+            await world.service.submit(gateway.id, other)
+        assert register.size == before + 1, "a fork"
