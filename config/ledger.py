@@ -35,12 +35,26 @@ DEVICE_COLUMNS_OPTIONAL = ("product_instance_uri", "vaa", "handle", "mac", "unit
 POINT_COLUMNS = ("device", "id", "address", "type", "role")
 POINT_COLUMNS_OPTIONAL = ("order", "scale", "offset", "labels")
 IDENTIFIERS = ("serial", "asset", "vaa", "handle")
+DEVICE_HEADINGS = {
+    "设备编号": "id", "设备ID": "id", "设备名称": "name", "生产厂家": "maker", "制造商": "maker", "型号": "model",
+    "规格型号": "model", "序列号": "serial", "出厂编号": "serial", "资产编号": "asset", "设备类别": "class",
+    "行业代码": "industry", "统一社会信用代码": "uscc", "行政区划代码": "region", "对象类型": "thing",
+    "部署方式": "deployment", "是否消耗能源": "energy", "上级设备": "parent", "连接": "connection",
+    "产品实例URI": "product_instance_uri", "VAA标识": "vaa", "Handle标识": "handle", "MAC地址": "mac", "单元号": "unit",
+    "点位模板": "template"}
+POINT_HEADINGS = {
+    "地址": "address", "数据类型": "type", "用途": "role", "字节序": "order", "系数": "scale", "偏移": "offset",
+    "枚举含义": "labels", "点位编号": "id"}
+"""Chinese headings, beside the names of the columns themselves; the page on configuration lists them."""
+
 DEVICE_TABLE = Shape(needed=DEVICE_COLUMNS, optional=DEVICE_COLUMNS_OPTIONAL, rows_max=DEVICES_MAX, is_free=True,
-                     sheets=("devices", "设备", "设备表", "设备台账"))
+                     chinese=DEVICE_HEADINGS, sheets=("devices", "设备", "设备表", "设备台账"))
 POINT_TABLE = Shape(needed=POINT_COLUMNS, optional=POINT_COLUMNS_OPTIONAL, rows_max=POINTS_MAX,
+                    chinese=POINT_HEADINGS | {"设备编号": "device", "设备ID": "device"},
                     sheets=("points", "点位", "点表", "采集点", "采集点表"))
 TEMPLATE_TABLE = Shape(needed=("template", *POINT_COLUMNS[1:]), optional=POINT_COLUMNS_OPTIONAL,
-                       rows_max=TEMPLATE_ROWS_MAX, sheets=("templates", "模板", "点位模板"))
+                       rows_max=TEMPLATE_ROWS_MAX, chinese=POINT_HEADINGS | {"点位模板": "template"},
+                       sheets=("templates", "模板", "点位模板"))
 
 _ENERGY = {"yes": True, "no": False, "是": True, "否": False, "": None}
 

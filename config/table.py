@@ -41,16 +41,26 @@ FREE = re.compile(r"\{[a-z_][a-z0-9_]{0,63}\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What a table may hold. sheets: the names its sheet may have in a workbook. is_free: takes columns `{name}`."""
+    """What a table may hold.
+
+    sheets: the names its sheet may have in a workbook. is_free: takes columns `{name}`. chinese: headings that may
+    stand for a column.
+    """
 
     needed: tuple[str, ...]
     optional: tuple[str, ...]
     rows_max: int
     sheets: tuple[str, ...]
     is_free: bool = False
+    chinese: Mapping[str, str] = field(default_factory=dict)
 
-    def knows(self, column: str) -> bool:
-        """Return whether a column may stand in the header."""
+    def column(self, heading: str) -> str:
+        """Return the column that a heading stands for; what is unknown stays as it is."""
+        return self.chinese.get(heading, heading)
+
+    def knows(self, heading: str) -> bool:
+        """Return whether something may stand in the header."""
+        column = self.column(heading)
         return column in self.needed or column in self.optional or (self.is_free and bool(FREE.fullmatch(column)))
 
 
@@ -91,7 +101,7 @@ def read_rows(path: Path, raw: bytes | None, shape: Shape, problems: list[Proble
     head = next(lines, None)
     if head is None:
         return
-    header = head.cells
+    header = [shape.column(cell) for cell in head.cells]
     while header and not header[-1]:  # cells that were formatted and never filled
         header.pop()
     if not header or len(header) > COLUMNS_MAX:
@@ -127,7 +137,7 @@ def _header_is_good(where: str, header: list[str], shape: Shape, problems: list[
     problems.extend(Problem.of(where, "ledger.missing_column", column=column) for column in missing)
     for column in header:
         if not shape.knows(column):
-            near = difflib.get_close_matches(column.lower()[:80], known, 1)
+            near = difflib.get_close_matches(column.lower()[:80], (*known, *shape.chinese), 1)
             problems.append(Problem.of(where, "ledger.unknown_column", column=column[:80],
                                        known=near[0] if near else ", ".join(shape.optional)))
     is_double = len(set(header)) != len(header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ from typing import Any
 import pytest
 from openpyxl import Workbook
 
+from config import ledger
 from config.gateway import GatewayConfig, load_gateway
 from protocols.errors import ConfigError
+from tests.support.source import ROOT
+
+DOCUMENT = ROOT / "docs" / "configuration.md"
 
 TOML = """[gateway]
 site = "S"
@@ -294,6 +299,50 @@ def test_of_very_many_misspelt_templates_only_the_first_get_a_suggestion(tmp_pat
         load_gateway(folder(tmp_path, text(DEVICES, rows), text(POINTS, []), text(TEMPLATES, PRESS[:2])))
     near = [dict(p.args)["near"] for p in caught.value.problems if p.code == "ledger.unknown_template"]
     assert len(near) == 200 and near[0] == "press" and near[-1] == "-"
+
+
+CSV_HEADS = re.findall(r"```csv\n(设备编号.*)\n```", DOCUMENT.read_text(encoding="utf-8"))
+
+
+def test_the_page_shows_every_column_in_chinese() -> None:
+    devices, points = (head.split(",") for head in CSV_HEADS)
+    assert [ledger.DEVICE_TABLE.column(name) for name in devices] == [
+        *ledger.DEVICE_COLUMNS, *ledger.DEVICE_COLUMNS_OPTIONAL]
+    assert [ledger.POINT_TABLE.column(name) for name in points] == [
+        *ledger.POINT_COLUMNS, *ledger.POINT_COLUMNS_OPTIONAL]
+    page = DOCUMENT.read_text(encoding="utf-8")
+    assert [name for shape in (ledger.DEVICE_TABLE, ledger.POINT_TABLE, ledger.TEMPLATE_TABLE)
+            for name in shape.chinese if name not in page] == []
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030"])
+def test_chinese_headings_read_as_the_columns_do(sign: str, encoding: str, tmp_path: Path) -> None:
+    def renamed(content: str, chinese: dict[str, str]) -> bytes:
+        head, rest = content.split("\r\n", 1)
+        names = {column: name for name, column in chinese.items()}
+        return (sign.join(names[column] for column in head.split(sign)) + "\r\n" + rest).encode(encoding)
+
+    devices = text(DEVICES, [device("press", maker="一厂", serial="S1", unit="3", template="press")], sign)
+    points = text(POINTS, [{"device": "press", "id": "t", "address": "1/holding/0", "type": "uint16",
+                            "role": "parameter", "scale": "0.5"}], sign)
+    templates = text(TEMPLATES, [{"template": "press", "id": "p", "address": "{unit}/holding/7", "type": "uint16",
+                                  "role": "parameter"}])
+    plain, chinese = tmp_path / "plain", tmp_path / "chinese"
+    for place in (plain, chinese):
+        place.mkdir()
+    first = load_gateway(folder(plain, devices.encode(encoding), points.encode(encoding), templates))
+    second = load_gateway(folder(
+        chinese, renamed(devices, dict(ledger.DEVICE_TABLE.chinese)), renamed(points, dict(ledger.POINT_TABLE.chinese)),
+        templates.replace("template,", "点位模板,", 1).replace("address", "地址", 1)))
+    assert first.devices == second.devices and list(first.points) == list(second.points)
+    assert [point.id for point in second.points] == ["t", "p"] and second.devices[0].maker == "一厂"
+
+
+def test_a_column_named_twice_in_two_languages_is_told(tmp_path: Path) -> None:
+    content = text(DEVICES, [device("press")]).replace("maker", "设备名称", 1)
+    assert set(problems(folder(tmp_path, content, text(POINTS, [])))) == {
+        ("devices.csv, line 1", "ledger.missing_column"), ("devices.csv, line 1", "ledger.double_column")}
 
 
 def test_a_misspelt_column_is_told_although_columns_in_braces_are_free(tmp_path: Path) -> None:
