@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,14 @@ def test_a_sample_becomes_one_line_and_text_is_quoted() -> None:
         "tallystick,device=press-1,point=temperature quality=0i,value=1.5 1\n"
         'tallystick,device=press-1,point=state quality=0i,text="say \\"on\\"" 2\n'
         "tallystick,device=press-1,point=temperature quality=0i 3\n")
+
+
+@given(st.lists(st.integers(10**18 - 3, 10**18 + 10**6) | st.integers(10**18, 2**63 - 1), min_size=1, max_size=20))
+def test_times_are_written_to_the_last_digit(times: list[int]) -> None:
+    one = batch([1.0] * len(times))
+    found = Lines(SERIES).of(replace(one, received_ns=np.array(times, dtype=np.int64)))
+    assert found.decode() == "".join(
+        f"tallystick,device=press-1,point=temperature quality=0i,value=1 {time_ns}\n" for time_ns in times)
 
 
 @given(st.lists(st.tuples(st.integers(-1, 3), st.floats(), st.integers(0, 255), st.integers(0, 2**62),
