@@ -20,7 +20,7 @@ def check(data: bytes) -> None:
         assert lines.encode() == data
     if parsed is not None:
         for row, _ in parsed[0]:
-            rows._device(row)
+            rows.device_row(row)
         for row, _ in parsed[1]:
             rows._point(row)
 
