@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -14,12 +14,16 @@ from protocols.modbus.plan import Request
 from protocols.modbus.target import ModbusPoint
 from protocols.samples import GOOD, NO_SOURCE_TIME, Block, PollBatch, SampleBatch, Sink
 
+INTEGERS_64 = ("int64", "uint64")
+"""Types of numbers that a float64 may not hold."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
     """How the data of some replies, joined, are decoded and delivered; what every batch of it shares.
 
-    block: for a single reply; None if it holds strings only. reply_of: point slot -> number of its reply.
+    block: for a single reply; None if it holds strings only. reply_of: point slot -> number of its reply, of the points
+    whose values may be texts.
     replies: shape (n,), number of the reply that each numeric point comes from. source, quality: shape (n,).
     starts: where the data of each reply begins.
     labelled: position in the column, slot, and known numbers of each point with labels.
@@ -127,14 +131,16 @@ def _piece(plan: _Plan, data: bytes, replies: range) -> Decoded:
 
 
 def _plan(requests: Sequence[Request]) -> _Plan:
-    codec = BlockCodec(requests)
-    reply_of = {point.point_index: number for number, request in enumerate(requests) for point in request.points}
-    known = {point.point_index: point for request in requests for point in request.points if point.labels}
-    slots = codec.numeric.tolist()
+    plain = [replace(request, points=tuple(request.points)) for request in requests]  # each point is made once
+    codec = BlockCodec(plain)
+    numbered = [(number, point) for number, request in enumerate(plain) for point in request.points]
+    numeric = [(number, point) for number, point in numbered if not point.is_text]
+    n = len(numeric)
     return _Plan(
-        codec, Block(codec.numeric, requests[0].device_index) if slots else None, reply_of,
-        np.array([reply_of[slot] for slot in slots], dtype=np.int64),
-        np.full(len(slots), NO_SOURCE_TIME, dtype=np.int64), np.full(len(slots), GOOD, dtype=np.uint8),
+        codec, Block(codec.numeric, requests[0].device_index) if n else None,
+        {point.point_index: number for number, point in numbered if point.is_text or point.address.type in INTEGERS_64},
+        np.array([number for number, _ in numeric], dtype=np.int64),
+        np.full(n, NO_SOURCE_TIME, dtype=np.int64), np.full(n, GOOD, dtype=np.uint8),
         tuple(accumulate((request.data_size for request in requests), initial=0)),
-        tuple((position, slot, frozenset(float(number) for number, _ in known[slot].labels))
-              for position, slot in enumerate(slots) if slot in known))
+        tuple((position, point.point_index, frozenset(float(number) for number, _ in point.labels))
+              for position, (_, point) in enumerate(numeric) if point.labels))
