@@ -2,14 +2,21 @@
 
 16 devices of 4000 registers, each over a connection of its own, read in blocks of 125: M1 one request at a time, M2
 eight in flight. Ours is the real driver, from the wire to columns in a sink. libmodbus reads the same one after the
-other, pymodbus with its own conversion to float, on the same event loop as ours.
+other, pymodbus with its own conversion to float, on the same event loop as ours. Beside M1 stand the same over TLS and
+in RTU frames over TCP, ours and pymodbus; socat ends TLS before the server.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
+import socket
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,17 +29,22 @@ from benchmarks.harness import (
     Reading,
     Row,
     compiled,
+    cores,
     library_version,
+    on_core,
     ratio,
     serving,
     side_by_side,
     told,
     versions,
 )
+from benchmarks.modbus_client import AUTHORITY, CERTIFICATE
+from tests.unit.protocols.modbus.authority import Authority
 
 CLIENT = HERE / "modbus_client.py"
 SECONDS = "1"
 CONNECTIONS, BLOCKS = "16", "32"
+OTHER_REPEATS = 3
 LOOP = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
 """What `tallystick run` takes."""
 
@@ -45,7 +57,9 @@ def rows(wanted: Collection[str]) -> Iterator[Row]:
             "libmodbus": library_version("libmodbus5")}
         notes = {name: told(readings, unit="us a register") for name, readings in runs.items()}
         if "M1" in wanted:
-            yield Row(id="M1", versions=used, notes={k: v for k, v in notes.items() if "in flight" not in k}, measures=(
+            beside = {name: told(readings, unit="us a register") for name, readings in other_ways().items()}
+            plain = {name: note for name, note in notes.items() if "in flight" not in name}
+            yield Row(id="M1", versions=used, notes=plain | beside, measures=(
                 ratio(runs["libmodbus"], runs[f"ours, {LOOP}"], target=1.5, peer="libmodbus"),
                 ratio(runs[f"pymodbus, {LOOP}"], runs[f"ours, {LOOP}"], target=5, peer="stock pymodbus")))
         if "M2" in wanted:
@@ -71,6 +85,49 @@ def polling(wanted: Collection[str]) -> dict[str, list[Reading]]:
             commands[f"ours, 8 in flight, {LOOP}"] = [PYTHON, CLIENT, "ours", at, SECONDS, "--in-flight", "8",
                                                       "--loop", LOOP]
         return side_by_side(commands)
+
+
+def other_ways() -> dict[str, list[Reading]]:
+    """Run ours and pymodbus over TLS, if there is socat, and in RTU frames."""
+    both = {f"ours, {LOOP}": "ours", f"pymodbus, {LOOP}": "stock"}
+    with serving([compiled("modbus_server.c"), "0", "0", "rtu"]) as port:
+        found = side_by_side({f"{name}, RTU frames": [PYTHON, CLIENT, path, str(port), SECONDS, "--loop", LOOP, "--rtu"]
+                              for name, path in both.items()}, repeats=OTHER_REPEATS)
+    socat = shutil.which("socat")
+    if socat is None:
+        return found
+    with tempfile.TemporaryDirectory() as name, serving([compiled("modbus_server.c")]) as behind:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        authority = Authority(Path(name))
+        assert authority.file.name == AUTHORITY
+        authority.pair(Path(CERTIFICATE).stem)
+        server = authority.pair("server", host="127.0.0.1")
+        listen = (f"OPENSSL-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,nodelay,verify=1,cert={server.certificate},"
+                  f"key={server.key},cafile={authority.file}")
+        with running([socat, listen, f"TCP:127.0.0.1:{behind},nodelay"], port):
+            over_tls = ("--loop", LOOP, "--tls", name)
+            found |= side_by_side({f"{way}, TLS": [PYTHON, CLIENT, path, str(port), SECONDS, *over_tls]
+                                   for way, path in both.items()}, repeats=OTHER_REPEATS)
+    return found
+
+
+@contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    """Run a program on the core of servers, from when it listens to the end of the `with`."""
+    process = subprocess.Popen(command, preexec_fn=on_core(cores()[0]), stderr=subprocess.DEVNULL)
+    try:
+        until_s = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < until_s:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 /* A Modbus TCP server that is never the limit: any number of requests in flight, one epoll loop. Function 3, no other.
  * Register r of every unit holds r; with PERIOD_MS one more after every period, up to 255 more, and r again. Prints the
- * port it listens on. modbus_server [PORT [PERIOD_MS]] */
+ * port it listens on. With `rtu` it speaks RTU frames, one request at a time.  modbus_server [PORT [PERIOD_MS [rtu]]] */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -19,6 +19,8 @@ struct peer { size_t have; uint8_t in[IN]; };
 static struct peer *peers[FDS];
 static uint8_t memory[2 * (REGISTERS + STEPS + 256)];
 static unsigned period_ms;
+static int is_rtu;
+static uint16_t crc_table[256];
 static uint8_t out[OUT];
 
 static int send_all(int fd, const uint8_t *data, size_t size) {
@@ -37,6 +39,37 @@ static unsigned step(void) {
     if (!period_ms) return 0;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (now.tv_sec * 1000ull + now.tv_nsec / 1000000) / period_ms % STEPS;
+}
+
+static uint16_t crc16(const uint8_t *data, size_t size) {
+    uint16_t crc = 0xFFFF;
+    while (size--) crc = crc >> 8 ^ crc_table[(crc ^ *data++) & 0xFF];
+    return crc;
+}
+
+static void make_crc_table(void) {
+    for (int i = 0; i < 256; i++) {
+        uint16_t value = i;
+        for (int bit = 0; bit < 8; bit++) value = value & 1 ? value >> 1 ^ 0xA001 : value >> 1;
+        crc_table[i] = value;
+    }
+}
+
+/* The same in RTU frames: unit, function, address, count, checksum. */
+static int serve_rtu(int fd, struct peer *p) {
+    ssize_t n = recv(fd, p->in + p->have, IN - p->have, 0);
+    if (n <= 0) return 0;
+    p->have += n;
+    if (p->have < 8) return 1;
+    const uint8_t *q = p->in;
+    unsigned address = q[2] << 8 | q[3], count = q[4] << 8 | q[5], crc = crc16(q, 6);
+    if (p->have > 8 || q[6] != (crc & 0xFF) || q[7] != crc >> 8 || q[1] != 3 || count < 1 || count > 125) return 0;
+    out[0] = q[0], out[1] = 3, out[2] = 2 * count;
+    memcpy(out + 3, memory + 2 * (address + step()), 2 * count);
+    crc = crc16(out, 3 + 2 * count);
+    out[3 + 2 * count] = crc & 0xFF, out[4 + 2 * count] = crc >> 8;
+    p->have = 0;
+    return send_all(fd, out, 5 + 2 * count);
 }
 
 /* Answer every whole request that has arrived. Returns 0 when the peer is to be dropped. */
@@ -69,6 +102,8 @@ static int serve(int fd, struct peer *p) {
 int main(int argc, char **argv) {
     for (int i = 0; i < REGISTERS + STEPS; i++) memory[2 * i] = i >> 8, memory[2 * i + 1] = i;
     period_ms = argc > 2 ? atoi(argv[2]) : 0;
+    is_rtu = argc > 3 && !strcmp(argv[3], "rtu");
+    make_crc_table();
     int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(argc > 1 ? atoi(argv[1]) : 0),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -88,7 +123,7 @@ int main(int argc, char **argv) {
         for (int k = 0; k < n; k++) {
             int fd = ready[k].data.fd;
             if (fd != listener) {
-                if (!serve(fd, peers[fd])) close(fd);
+                if (!(is_rtu ? serve_rtu : serve)(fd, peers[fd])) close(fd);
                 continue;
             }
             int peer = accept(listener, NULL, NULL);
