@@ -185,8 +185,9 @@ def registry() -> None:
     devices = [device_row(slot) for slot in range(CLOSE_POINTS // EACH)]
     devices_mb = memory_mb()[0]
     like = point_row(0, 0)
-    points = PointRows(like | {"point": point, "device": point // EACH} | dict.fromkeys(("addr", "base"), f"{point:064x}")
-                       for point in range(CLOSE_POINTS))
+    points = PointRows(
+        like | {"point": point, "device": point // EACH} | dict.fromkeys(("addr", "base"), f"{point:064x}")
+        for point in range(CLOSE_POINTS))
     # More than one entry can seal: evidence of so many comes from several gateways.
     used_s = cpu_s(lambda: made.append(Registry.of(devices, points, LEDGER, bits_max=4 * CLOSE_POINTS)))
     end_mb = memory_mb()[0]
