@@ -154,9 +154,10 @@ class Bundle:
 
 
 def _unpack(source: _Source, info: zipfile.ZipInfo) -> bytes:
-    """Return the bytes of one member, never more than the directory says. Raises one of _BROKEN.
+    """Return the bytes of one member, as many as the directory says. Raises one of _BROKEN.
 
-    zipfile would do the same: a year has fifty thousand small members, and of a large one it copies every byte thrice.
+    zipfile does the same, but cuts what is too long; a year has fifty thousand small members, and of a large one it
+    copies every byte thrice.
 
         50 4B 03 04 | version 2 | flags 2 | method 2 | time 4 | CRC 4 | packed 4 | size 4 | m 2 | n 2 | name m | extra n
     """
@@ -175,12 +176,12 @@ def _unpack(source: _Source, info: zipfile.ZipInfo) -> bytes:
         part = source.read(min(packed, _READ_BYTES))
         packed -= len(part) or packed  # at the end of the file nothing more comes
         if unpacker is not None:
-            part = unpacker.decompress(part, missing)
-        parts.append(part[:missing])
-        missing -= len(parts[-1])
+            part = unpacker.decompress(part, missing + 1)  # one more: so what is wrong behind the last one is seen
+        parts.append(part)
+        missing -= len(part)
     data = parts[0] if len(parts) == 1 else b"".join(parts)
     if missing:
-        raise zipfile.BadZipFile(f"{len(data)} bytes instead of {info.file_size}")
+        raise zipfile.BadZipFile(f"{'more' if missing < 0 else 'fewer'} bytes than the directory says")
     if zlib.crc32(data) != info.CRC:
         raise zipfile.BadZipFile("its checksum is another")
     return data

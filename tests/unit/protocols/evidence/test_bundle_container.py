@@ -319,7 +319,10 @@ DIRECTORY = record(WHOLE, "README.txt")
 
 
 def only_refusals(data: bytes) -> None:
-    """A bundle or a refusal; and of every member what zipfile reads, which is slower, or like it a refusal."""
+    """A bundle or a refusal; and of every member what zipfile reads, which is slower, or like it a refusal.
+
+    What unpacks to more than the directory says zipfile cuts; here it is refused.
+    """
     try:
         opened = open_bundle(data)
     except VerificationError as error:
@@ -331,7 +334,7 @@ def only_refusals(data: bytes) -> None:
             try:
                 expected = b""
                 with archive.open(name) as member:
-                    while part := member.read(64):
+                    while part := member.read(1024 * 1024):
                         expected += part
                 if len(expected) != archive.getinfo(name).file_size:
                     raise EOFError
@@ -341,7 +344,10 @@ def only_refusals(data: bytes) -> None:
                 if "overlap" not in str(error).lower():
                     assert codes(lambda name=name: opened.read(name)) == {("container.corrupt", name)}
             else:
-                assert opened.read(name) == expected
+                try:
+                    assert opened.read(name) == expected
+                except VerificationError as error:
+                    assert "more bytes" in str(error)
 
 
 @given(st.binary(max_size=300) | st.binary(max_size=100).map(lambda b: b + WHOLE[-22:])
