@@ -76,6 +76,18 @@ def test_new_inputs_for_some_seconds() -> None:
     assert not broken, "\n\n".join(broken)
 
 
+@pytest.mark.parametrize(("begun", "inputs"), [(True, 4096), (False, 0)], ids=["begun", "not begun"])
+def test_a_run_that_does_not_end_in_time_says_what_it_tried(begun: bool, inputs: int, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with much else to do; it was a traceback, and all other targets were left out."""
+    said = "sys.stderr.write('#1024 NEW\\n#4096 pulse\\n'); sys.stderr.flush()" if begun else "pass"
+    (tmp_path / "fuzz_late.py").write_text(f"import sys, time\n{said}\ntime.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    monkeypatch.setattr("fuzz.running.START_S", 4.0 if begun else 0.0)
+    late = run("late", seconds=1, module="fuzz_late")
+    assert (late.inputs, late.find, bool(late.said)) == (inputs, None, not begun)
+
+
 def test_a_parser_that_lets_another_error_out_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way from a crash to its input works: else a silent fuzzer would look like a sound parser."""
     need_atheris()
