@@ -388,7 +388,7 @@ class Service:
 
 
 PAGE_QUERY = """
-SELECT id, uscc, site, enrolled_s, size, figures, received_s, revoked_from, supersedes,
+SELECT id, uscc, site, enrolled_s, size, window_seq, figures, received_s, revoked_from, supersedes,
   (SELECT min(c.time_s) FROM cosigned c WHERE c.policy = ?1 AND c.size >
     (SELECT max(r.idx) FROM register r WHERE r.gateway = g.id AND r.type = 'head' AND r.idx <
       (SELECT max(n.size) FROM cosigned n WHERE n.policy = ?1))) AS cosigned_s

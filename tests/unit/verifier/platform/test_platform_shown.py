@@ -22,6 +22,7 @@ from tests.unit.verifier.platform.test_platform_service import World
 from verifier.platform import shown, states
 from verifier.platform.edge import Edge
 from verifier.platform.figures import figures
+from verifier.platform.page import render
 from verifier.platform.roster import Roster, apply_rows
 from verifier.platform.store import SCHEMA_VERSION, root_of
 
@@ -113,6 +114,10 @@ async def test_what_cannot_be_read_spoils_no_other_row(world: World, caplog: pyt
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
             assert await page(world) == {good.id: expected(good, 255), bad.id: None}
+    new = await world.enrolled("new")
+    text = render(await world.service.gateways(), name="", lang="en", register_size=3, now_s=0)
+    assert (text.count("no window received yet"), text.count("not there yet")) == (1, 1)
+    assert new.id in text
     assert [record.message.split(":")[0] for record in caplog.records] == [f"no figures for {bad.id}"], "told once"
     tile.write_bytes(kept)
     bad.window(producing=bits(2))
