@@ -309,6 +309,9 @@ class Windows:
             registry = self._registry_at(index)
             spare, self._spare = self._spare, None
             planes = self._open[index] = spare if spare is not None and spare.registry is registry else Planes(registry)
+            before = self._open.get(index - 1)
+            if before is not None and before.registry is registry:
+                planes.bits[:] = before.bits  # the best guess there is
         return planes
 
     def _connect(self, index: int, devices: NDArray[np.int64]) -> None:
