@@ -159,3 +159,11 @@ def test_any_bytes_are_cut_or_refused(stream: bytes, is_v5: bool, own: int | Non
             assert not isinstance(part, Batch) or part.size <= len(stream)
     except FrameError:
         return
+
+
+def test_beginnings_that_never_come_again_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "PLACES_MAX", 10)
+    reader = Frames()
+    sent = [(b"t" * (1 + n % 7), b"x" * n, 0) for n in range(300)]
+    assert cut(b"".join(publish(topic, payload) for topic, payload, _ in sent), into=reader)[0] == sent
+    assert 0 < len(reader._places) <= 10
