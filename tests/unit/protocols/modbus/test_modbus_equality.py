@@ -41,8 +41,8 @@ from tests.unit.protocols.modbus.recording import Recording, endpoint, point
 
 MESSAGES = int(os.environ.get("TALLYSTICK_MESSAGES", "3000"))
 SEEDS = 3
-"""`TALLYSTICK_MESSAGES=100000` is the whole check, some four minutes. Each seed is its share of the replies of each framing:
-a failure names the seed."""
+"""`TALLYSTICK_MESSAGES=100000` is the whole check, some four minutes. Each seed is its share of the replies of each
+framing: a failure names the seed."""
 
 FRAMERS: dict[str, type[FramerBase]] = {"mbap": FramerSocket, "tls": FramerTLS, "rtu": FramerRTU}
 ASKED = {1: bits.ReadCoilsRequest, 2: bits.ReadDiscreteInputsRequest, 3: registers.ReadHoldingRegistersRequest,
