@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from config.gateway import GatewayConfig, load_gateway
 from gateway.commissioning import roster as slots
-from gateway.commissioning.point_slots import PointSlots
+from gateway.commissioning.point_slots import Names, PointSlots
 from gateway.commissioning.roster import Roster
 from gateway.sealing.rosters import require_extends
 from protocols.errors import ConfigError, EvidenceError
@@ -221,6 +221,14 @@ def test_another_gateway_gets_other_address_tags_and_nothing_else(tmp_path: Path
     for old, new, text in zip(held.points, there.points, ("1/holding/0/uint16", "1/holding/1/bool"), strict=True):
         assert {k for k in old.row if old.row[k] != new.row[k]} == {"addr", "base"}
         assert (new.row["addr"], new.row["base"]) == format_.point_tags(K, "12" * 16, 0, text, text.rpartition("/")[0])
+
+
+def test_names_of_points_are_those_of_their_devices_and_their_own(tmp_path: Path) -> None:
+    held = evolve(None, plant(tmp_path, [device("a"), device("b")], [point("b", 0, id="x"), point("a", 1, id="y")]))
+    names = Names([d.id for d in held.devices], held.points)
+    assert list(names) == names[:] == [("b", "x"), ("a", "y")] and names[-1] == ("a", "y") and len(names) == 2
+    with pytest.raises(IndexError):
+        names[2]
 
 
 # Any ledger after any ledger.
