@@ -7,6 +7,7 @@ import datetime
 import ipaddress
 import json
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,9 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from gateway.sealing.link import Address, HttpLink
+from gateway.sealing.link import PIECE_CHARS, Address, HttpLink, pieces
 from protocols import exchange
 from protocols.errors import ConfigError, DeviceError
+from protocols.evidence import jcs
 
 GATEWAY = "0" * 32
 SIZE = json.dumps({"size": 0, "root": "0" * 64, "checkpoint": None}).encode()
@@ -103,6 +105,48 @@ async def test_good_answer_is_taken() -> None:
 async def test_bad_answers(status: str, body: bytes, code: str) -> None:
     extra = "Location: http://127.0.0.1:1/elsewhere\r\n" if status.startswith("302") else ""
     assert await code_of(fixed(status, body, extra=extra)) == code
+
+
+@pytest.mark.parametrize("rosters", [
+    [], [""], ["{}\n"], ["row \"\\\\n\\u2028 行 \U0001F600\x01\n" * 40_000, "another\n"],
+], ids=["no roster", "an empty one", "a short one", "two, one in pieces"])
+async def test_a_request_arrives_as_canonical_json_with_its_length(rosters: list[str]) -> None:
+    body = {"first": 7, "entries": ["a", "b"], "checkpoint": "c\n",
+            "rosters": [{"seq": 7 + n, "rows": rows} for n, rows in enumerate(rosters)]}
+    assert (len("".join(rosters)) > PIECE_CHARS) == (len(rosters) == 2)
+    arrived: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(await reader.readexactly(len(jcs.encode(body))))
+        await fixed("200 OK", json.dumps({"size": 9, "proof": None, "register_checkpoint": None}).encode())(
+            reader, writer)
+        arrived.append(await reader.read())
+
+    async with platform(answer) as link:
+        assert await link.submit(GATEWAY, body) == (True, {"size": 9, "proof": None, "register_checkpoint": None})
+    assert arrived[0] == jcs.encode(body) == b"".join(pieces(body))
+
+
+async def test_a_large_roster_is_never_there_twice() -> None:
+    rows = '{"point":1}\n' * 1_000_000
+    body = {"first": 0, "entries": [], "checkpoint": "", "rosters": [{"seq": 0, "rows": rows}]}
+    length = sum(map(len, pieces(body)))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left = length
+        while left:
+            left -= len(await reader.read(1 << 16))
+        writer.close()
+
+    async with platform(answer, answer_s=60.0) as link:
+        tracemalloc.start()
+        try:
+            with pytest.raises(DeviceError):
+                await link.submit(GATEWAY, body)
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert most < len(rows) / 2
 
 
 async def test_connection_closed_in_the_middle_of_the_body() -> None:
