@@ -172,11 +172,13 @@ def _unpack(source: _Source, info: zipfile.ZipInfo) -> bytes:
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS) if info.compress_type == zipfile.ZIP_DEFLATED else None
     parts: list[bytes] = []
     missing, packed = info.file_size, info.compress_size
-    while missing > 0 and packed > 0:
+    while missing >= 0 and packed > 0:
         part = source.read(min(packed, _READ_BYTES))
         packed -= len(part) or packed  # at the end of the file nothing more comes
         if unpacker is not None:
             part = unpacker.decompress(part, missing + 1)  # one more: so what is wrong behind the last one is seen
+            if unpacker.eof:  # zlib would keep what lies behind, and copy all of it for every part more
+                packed = 0
         parts.append(part)
         missing -= len(part)
     data = parts[0] if len(parts) == 1 else b"".join(parts)

@@ -266,6 +266,37 @@ def test_a_bomb_that_hides_its_size_unpacks_to_no_more_than_it_says() -> None:
     assert peak < 8 * 1024 * 1024
 
 
+def test_nothing_is_read_behind_the_end_of_what_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """zlib keeps all that comes behind it, and copies it with every part: 400 MB were a minute and 2 GB."""
+    packed = zlib.compress(b"x", wbits=-15)
+    data = with_packed("entry/1", packed + bytes(100_000), 500, 0)
+    opened, asked = open_bundle(data), list[int]()
+    whole = bundle._Source.read
+
+    def watched(self: bundle._Source, size: int = -1) -> bytes:
+        asked.append(size)
+        return whole(self, size)
+
+    monkeypatch.setattr(bundle, "_READ_BYTES", 1000)
+    monkeypatch.setattr(bundle._Source, "read", watched)
+    assert codes(lambda: opened.read("entry/1")) == {("container.corrupt", "entry/1")}
+    assert asked.count(1000) == 1
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "deflated"])
+@pytest.mark.parametrize("part", [1, 7, 1000])
+def test_a_member_longer_than_its_directory_says_is_refused_wherever_it_is_cut(
+        monkeypatch: pytest.MonkeyPatch, method: int, part: int) -> None:
+    monkeypatch.setattr(bundle, "_READ_BYTES", part)
+    body = bytes(range(40))
+    whole = zipped(MEMBERS | {"entry/1": body}, method=method)
+    assert open_bundle(whole).read("entry/1") == body
+    for size in range(len(body)):
+        data = told(told(whole, "entry/1", SIZE, "<I", size), "entry/1", 16, "<I", zlib.crc32(body[:size]))
+        with pytest.raises(VerificationError, match="more bytes"):
+            open_bundle(data).read("entry/1")
+
+
 def test_members_that_lie_over_one_another_are_refused() -> None:
     """The directory names one kernel of bytes many times; every name has its own header in real bombs, here not."""
     kernel = bomb(5)
