@@ -172,10 +172,11 @@ def _of_libc(name: str) -> Callable[..., int] | None:
     """Return a function of glibc; None elsewhere, and with musl, which has none of these."""
     if sys.platform != "linux":
         return None
-    import ctypes
+    else:
+        import ctypes
 
-    found: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
-    return found
+        found: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
+        return found
 
 
 def hung_up(descriptor: int) -> bool:
