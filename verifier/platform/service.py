@@ -70,6 +70,7 @@ class Service:
             raise
         self._checkers = ThreadPoolExecutor(CHECKERS, thread_name_prefix="platform-check")
         self._states = States()
+        self._given_up: set[str] = set()
         self._shown = Shown(self.store, self._states)
         self._turns: dict[str, asyncio.Lock] = {}
 
@@ -149,6 +150,9 @@ class Service:
                 received_s=received_s, entries=accepted.entries, alone=alone))
         except RefusalError:
             self._states.put(before)
+            raise
+        except asyncio.CancelledError:  # it is written all the same, at a moment that nobody waits for
+            self._given_up.add(before.gateway)
             raise
         self._states.put(accepted.state)
 
@@ -237,6 +241,9 @@ class Service:
         """Return the state of a gateway. The caller holds its turn."""
         state = self._states.get(gateway)
         if state is None:
+            if gateway in self._given_up:
+                await self.store.write(lambda _: None)  # durable behind what was given up
+                self._given_up.discard(gateway)
             state = await self.store.read(lambda connection: states.load(self.store, connection, gateway))
             self._states.put(state)
         return state

@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import sqlite3
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -100,7 +101,7 @@ class Shown:
         try:
             window, roster, rows = await self._store.read(read)
             return await asyncio.get_running_loop().run_in_executor(self._thread, _figures, window, roster, rows)
-        except TallystickError as error:
+        except (TallystickError, zlib.error, UnicodeDecodeError) as error:
             log.error("no figures for %s: %s", gateway, error)
             return None
 

@@ -62,7 +62,7 @@ def write_together(connection: sqlite3.Connection, batches: Sequence[Plain]) -> 
             return True
         connection.execute("ROLLBACK TO together")
         return False
-    except sqlite3.Error:
+    except Exception:  # whatever it is, the batch that it is about will raise it by itself
         connection.execute("ROLLBACK TO together")
         return False
     finally:

@@ -125,6 +125,21 @@ async def test_what_cannot_be_read_spoils_no_other_row(world: World, caplog: pyt
     assert (await page(world))[bad.id] == expected(bad, 256)
 
 
+async def test_a_roster_that_cannot_be_unpacked_spoils_no_other_row(
+        world: World, caplog: pytest.LogCaptureFixture) -> None:
+    bad, good = await world.enrolled("bad"), await world.enrolled()
+    for gateway in (bad, good):
+        gateway.window(producing=bits(1))
+        await world.submit(gateway)
+    world.restart()  # now no state is in memory
+    await world.service.store.write(lambda connection: connection.execute(
+        "UPDATE rosters SET rows = x'00' WHERE gateway = ?", (bad.id,)))
+    with caplog.at_level(logging.ERROR):
+        for _ in range(2):
+            assert await page(world) == {bad.id: None, good.id: expected(good, len(good.entries) - 1)}
+    assert [record.message.split(":")[0] for record in caplog.records] == [f"no figures for {bad.id}"], "told once"
+
+
 async def test_a_store_of_the_version_before_opens_and_shows_what_it_held(world: World) -> None:
     old, new = await world.enrolled(), await world.enrolled("new")
     old.window(producing=bits(0))
@@ -190,11 +205,15 @@ async def test_a_submitter_that_is_gone_leaves_no_state_behind(world: World) -> 
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0)
     task.cancel()
-    goes_on.set()
-    await holding
     with pytest.raises(asyncio.CancelledError):
         await task
+    early = asyncio.create_task(world.service.newest_key(gateway.id))  # asks while the batch is not decided
+    await asyncio.wait({early}, timeout=0.1)
+    goes_on.set()
+    await holding
+    await early
     await world.service.store.write(lambda connection: None)  # the writer is past the batch
+    assert (await world.service.size(gateway.id))["size"] == 4
     gateway.sent = 4
     gateway.window()
     assert (await world.submit(gateway))["size"] == 5

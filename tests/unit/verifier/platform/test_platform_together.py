@@ -15,7 +15,7 @@ import pytest
 from protocols.errors import EvidenceError
 from protocols.evidence import keys
 from tests.support.scripted_gateway import ScriptedGateway, bits
-from tests.unit.verifier.platform.test_platform_service import World
+from tests.unit.verifier.platform.test_platform_service import NOW_S, World
 from verifier.platform import store, together
 from verifier.platform.refusal import ConflictError, RefusalError
 
@@ -105,6 +105,17 @@ async def test_a_store_that_was_changed_by_another_hand_is_noticed(world: World)
     answers = await submitted(world, gateways)
     assert [isinstance(answer, EvidenceError) for answer in answers] == [True, True, False]
     assert answers[2]["size"] == 4
+
+
+async def test_what_the_database_cannot_take_at_all_does_not_end_the_writer(world: World) -> None:
+    gateways = await begun(world, 2)
+    for gateway in gateways:
+        gateway.window()
+    world.clock.now_s = 2**63
+    async with asyncio.timeout(30):
+        assert [type(answer) for answer in await submitted(world, gateways)] == [OverflowError] * 2
+        world.clock.now_s = NOW_S
+        assert [answer["size"] for answer in await submitted(world, gateways)] == [4, 4]
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 200])
