@@ -112,11 +112,20 @@ class Client(paho.Client):
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _acknowledge(self, acks: bytes) -> int:
-        """Send acknowledgements at once: queued, they would wake this very thread through paho's pair of sockets."""
-        if acks and not self.want_write():
+        """Send acknowledgements at once: queued, they would wake this very thread through paho's pair of sockets.
+
+        What is left of them comes before all that other threads have queued meanwhile, or it would be cut by that.
+        """
+        if self.want_write():
+            return self._packet_queue(paho.PUBACK, acks, 0, 0) if acks else 0
+        sent = 0
+        if acks:
             with contextlib.suppress(OSError):  # also BlockingIOError; whatever it is, paho meets it again
-                acks = acks[self._sock_send(acks):]
-        return self._packet_queue(paho.PUBACK, acks, 0, 0) if acks else 0
+                sent = self._sock_send(acks)
+        if sent < len(acks):
+            self._out_packet.appendleft({"command": paho.PUBACK, "mid": 0, "qos": 0, "pos": sent,
+                                         "to_process": len(acks) - sent, "packet": acks, "info": None})
+        return 0
 
     def _is_open(self) -> bool:
         """Whether paho has not closed the connection, as it does when the broker says goodbye."""

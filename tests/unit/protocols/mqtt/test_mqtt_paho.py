@@ -38,6 +38,10 @@ def test_what_is_used_of_paho_is_as_it_was() -> None:
     assert "self._in_packet['command'] & 0xF0" in handled and "self._in_packet" in inspect.getsource(
         paho.Client._handle_suback)
     assert callable(_packet.decode_publish)
+    client = Client(CallbackAPIVersion.VERSION2)
+    client._packet_queue(paho.PUBACK, b"ack", 0, 0)
+    assert list(client._out_packet) == [{"command": paho.PUBACK, "mid": 0, "qos": 0, "pos": 0, "to_process": 3,
+                                         "packet": b"ack", "info": None}]
     assert set(vars(Client)) & set(dir(paho.Client)) <= {
         "__module__", "__doc__", "__annotations__", "loop_read"}, "nothing else of paho is replaced"
 
@@ -93,3 +97,26 @@ async def test_both_ways_of_reading_find_and_answer_the_same(
     assert len(heard[0][0]) > 20
 
 
+@pytest.mark.parametrize("blocked", [False, True], ids=["half", "nothing"])
+def test_what_another_thread_queues_does_not_cut_acknowledgements(
+        blocked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network takes some of them or nothing, and just then somebody publishes."""
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.on_socket_register_write = lambda *_: None
+    acks, other, sent, calls = b"@\2\0\1@\2\0\2", b"another packet", bytearray(), 0
+
+    def send(data: bytes) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            client._packet_queue(paho.PINGREQ, other, 0, 0)
+            if blocked:
+                raise BlockingIOError
+        sent.extend(data[:3])
+        return len(data[:3])
+
+    monkeypatch.setattr(client, "_sock_send", send)
+    assert client._acknowledge(acks) == 0
+    while client.want_write():
+        client._packet_write()
+    assert bytes(sent) == acks + other
