@@ -43,14 +43,14 @@ class Point:
     """The row of a template that it was made of, empty for a row of its own."""
 
 
+def device_of_each(points: Sequence[Point]) -> Iterable[str]:
+    """Return the device of each point. Of packed points none is made."""
+    return points.column("device") if isinstance(points, Packed) else [point.device for point in points]
+
+
 def of_devices(points: Sequence[Point], devices: Container[str]) -> Iterator[Point]:
     """Yield the points of some devices. Of packed points only these are made."""
-    if not isinstance(points, Packed):
-        yield from (point for point in points if point.device in devices)
-        return
-    for at, device in enumerate(points.column("device")):
-        if device in devices:
-            yield points[at]
+    return (points[place] for place, device in enumerate(device_of_each(points)) if device in devices)
 
 
 def parsed(row: PointRow, protocol: str) -> tuple[Point | None, list[Problem]]:

@@ -110,7 +110,7 @@ class Packed(Sequence[T], Generic[T]):
         if not self._names:
             return ()
         column = self._columns[self._names.index(name)]
-        return column if len(column) == len(self) else [column[i] for i in self._range]
+        return column if self._range == range(len(column)) else [column[i] for i in self._range]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):
@@ -137,6 +137,9 @@ class _Coded(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._table[self._codes[index]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._table.__getitem__, self._codes)
 
 
 class _Same(Sequence[Any]):

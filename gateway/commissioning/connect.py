@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
 from config.gateway import Endpoint, GatewayConfig
-from config.points import Point, of_devices
+from config.points import Point, device_of_each
 from gateway.commissioning.roster import Roster
 from protocols.errors import ConfigError, Problem
 from protocols.modbus.target import ModbusAddress, ModbusEndpoint, ModbusPoint
@@ -49,13 +50,19 @@ def _aims(config: GatewayConfig, roster: Roster, names: Iterable[str]) -> Iterat
     """Yield the aims of these connections one by one: who lets go of them never holds the points of all."""
     alive = roster.device_slots()
     behind: dict[str, dict[str, int]] = {name: {} for name in names}
+    places = {name: array("I") for name in behind}  # of one pass: there may be a thousand connections
+    place_of: dict[str, array[int]] = {}
     for device in config.devices:
         if device.connection in behind:
             behind[device.connection][device.id] = alive[device.id]
+            place_of[device.id] = places[device.connection]
+    for place, owner in enumerate(device_of_each(config.points)):
+        if owner in place_of:
+            place_of[owner].append(place)
     for name, devices in behind.items():
         slots = roster.point_slots({*devices.values()}) if devices else {}
         yield name, [(slots[devices[point.device], point.address.canonical], devices[point.device], point)
-                     for point in of_devices(config.points, devices)] if devices else []
+                     for point in map(config.points.__getitem__, places[name])]
 
 
 def build_drivers(config: GatewayConfig, roster: Roster, sink: Sink, clock_ns: Callable[[], int] = time.time_ns, *,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from config.gateway import GatewayConfig
+from config.points import Point, device_of_each
 from gateway import reload
-from gateway.commissioning import roster
+from gateway.commissioning import connect, roster
 from gateway.commissioning.connect import aims
 from gateway.crew import Crew
 from protocols.errors import Problem
@@ -66,6 +67,22 @@ def test_only_connections_that_changed_notice(tmp_path: Path, case: str) -> None
     found = compared(tmp_path, devices, points, tail)
     assert found.touched == touched
     assert found.kept == {"line", "other"} - set(touched)
+
+
+def test_the_points_of_all_connections_are_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be a thousand connections: looking for the points of each among all of them took half a minute."""
+    looks: list[int] = []
+
+    def counted(points: Sequence[Point]) -> Iterable[str]:
+        looks.append(len(points))
+        return device_of_each(points)
+
+    monkeypatch.setattr(connect, "device_of_each", counted)
+    config = load(tmp_path, DEVICES, [POINTS[2], *POINTS[:2]], LINE + OTHER + BROKER)
+    found = aims(config, roster.evolve(None, config, gateway="0" * 32, key=KEY, server_keys={}))
+    assert {name: [(point.device, point.id) for _, _, point in aimed] for name, aimed in found.items()} == {
+        "line": [("a", "p0"), ("a", "p2")], "other": [("b", "p0")], "broker": []}
+    assert looks == [3]
 
 
 @pytest.mark.parametrize(("head", "tail", "keys"), [

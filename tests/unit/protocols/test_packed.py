@@ -65,6 +65,8 @@ def test_packed_objects_are_the_same_again(items: list[Outer]) -> None:
 def test_a_view_of_a_view_is_the_slice_of_a_slice(items: list[Inner], first: slice, second: slice) -> None:
     assert list(Packed(items)[first][second]) == items[first][second]
     assert Packed(items)[first] == items[first]
+    for part in (first, slice(None, None, -1)):
+        assert list(Packed(items)[part].column("name")) == [item.name for item in items[part]]
 
 
 @given(st.lists(TEXTS, max_size=30))
