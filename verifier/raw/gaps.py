@@ -73,7 +73,7 @@ class Tally:
     def add(self, point: Ints, at_ns: Ints) -> None:
         """Take in samples, shape (n,), in any order; none is earlier than those of the part before.
 
-        Points are below BITS_MAX, and no two times are further apart than 2^TIME_BITS ns: more raises ValueError.
+        Points are below BITS_MAX, and no two times are further apart than 2^TIME_BITS ns. Raises: ValueError.
         """
         if not point.size:
             return
@@ -99,6 +99,8 @@ class Tally:
         planes["distinct"][of] += sizes
         gap = np.concatenate([[0], between])
         gap[first] = times[first] - planes["last_ns"][of]
+        if int(gap[first].min()) < 0:  # by now a silence may have been counted that was none
+            raise ValueError("samples earlier than those before")
         planes["last_ns"][of] = times[first + sizes - 1]
         self._longer(of, gap, times, first, sizes)
         self._count(of, gap, first)
@@ -171,7 +173,11 @@ def count_gaps(paths: Iterable[Path], over_ns: int) -> Gaps:
             raise VerificationError(Problem.of(path.name, "raw.overlap", start=first))
         tally = tally or Tally(begin_ns=first * NS_PER_S, over_ns=over_ns)
         for point, at_ns in _parts(path, starts, left_out):
-            tally.add(point, at_ns)
+            try:
+                tally.add(point, at_ns)
+            except ValueError as error:  # received behind their window, and behind samples of the next one
+                raise VerificationError(Problem.of(path.name, "raw.order", start=int(at_ns.min()) // NS_PER_S)
+                                        ) from error
     if tally is None:
         return Gaps(begin_s=0, end_s=0, windows=0, points=(), left_out=left_out)
     len_s = min((b - a for a, b in pairwise(starts)), default=0)
@@ -203,8 +209,8 @@ def _parts(path: Path, starts: list[int], left_out: dict[str, int]) -> Iterator[
 
     Add the windows to `starts`.
     """
-    held = [np.zeros(0, dtype=np.int64)] * 3
-    last, before = -1, len(starts)
+    held: list[tuple[Ints, ...]] = []  # of row groups, in their order; joined once, however many there are
+    last, before, rows = -1, len(starts), 0
     for group in groups(path, path.stat().st_size, path.name):
         starts += [start for start in _starts(group) if not starts or start > starts[-1]]
         if len(starts) - before > WINDOWS_MAX:
@@ -212,16 +218,22 @@ def _parts(path: Path, starts: list[int], left_out: dict[str, int]) -> Iterator[
         window_s, point, at_ns = _of_group(group, left_out)
         if not window_s.size:
             continue
-        if int(window_s.min()) < last or not starts or int(window_s.min()) < starts[0]:
-            raise VerificationError(Problem.of(path.name, "raw.order", start=int(window_s.min())))
+        begin = int(window_s.min())
+        if begin < last or not starts or begin < starts[0]:
+            raise VerificationError(Problem.of(path.name, "raw.order", start=begin))
         last = int(window_s.max())
-        whole = held[0] < window_s.min()
-        yield from _hours(*(column[whole] for column in held))
-        held = [np.concatenate([column[~whole], new]) for column, new in
-                zip(held, (window_s, point, at_ns), strict=True)]
-        if held[0].size > WINDOW_ROWS_MAX + GROUP_ROWS_MAX:
+        if held and int(held[0][0].min()) < begin:
+            columns = [np.concatenate(column) for column in zip(*held, strict=True)]
+            whole = columns[0] < begin
+            yield from _hours(*(column[whole] for column in columns))
+            rows -= int(np.count_nonzero(whole))
+            held = [tuple(column[~whole] for column in columns)] if rows else []
+        held.append((window_s, point, at_ns))
+        rows += window_s.size
+        if rows > WINDOW_ROWS_MAX + GROUP_ROWS_MAX:
             raise VerificationError(Problem.of(path.name, "raw.too_large", start=last, limit=WINDOW_ROWS_MAX))
-    yield from _hours(*held)
+    if held:
+        yield from _hours(*(np.concatenate(column) for column in zip(*held, strict=True)))
 
 
 def _hours(window_s: Ints, point: Ints, at_ns: Ints) -> Iterator[tuple[Ints, Ints]]:

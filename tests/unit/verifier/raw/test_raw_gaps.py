@@ -114,6 +114,17 @@ def test_windows_that_go_back_are_refused(tmp_path: Path) -> None:
     assert [problem.code for problem in caught.value.problems] == ["raw.order"]
 
 
+def test_samples_behind_their_window_are_counted_well_or_refused(tmp_path: Path) -> None:
+    """Nothing may depend on how a file is cut into row groups."""
+    odd = [sample(0, 0, 1 * NS), sample(0, 0, 90 * NS), sample(1, 0, 10 * NS), sample(2, 0, 1 * NS)]
+    whole = count_gaps([segment(tmp_path / "a.parquet", range(3), odd)], NS)
+    assert as_tuples(whole.points) == slowly([(s["slot"], s["received_ns"]) for s in odd], START_S * NS,
+                                             (START_S + 3 * LEN_S) * NS, NS)
+    with pytest.raises(VerificationError) as caught:
+        count_gaps([segment(tmp_path / "b.parquet", range(3), odd, groups=6)], NS)
+    assert [problem.code for problem in caught.value.problems] == ["raw.order"]
+
+
 def test_the_command_names_the_longest_silences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples = [sample(window, point, at * NS) for window in range(3) for point in range(3)
                for at in range(0, 60, 10) if not (point == 1 and window == 1)]
