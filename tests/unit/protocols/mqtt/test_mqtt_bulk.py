@@ -113,13 +113,21 @@ LEAN = {
     "a byte order mark": [b"\xef\xbb\xbf" + WHOLE, WHOLE]}
 
 
-@pytest.mark.parametrize("strange", LEAN.values(), ids=[name.replace(" ", "-") for name in LEAN])
-def test_no_document_leans_on_its_neighbour(strange: list[bytes]) -> None:
-    document = {"a": 1, "v": [2, 3]}
-    fast = Side("a", is_fast=True, clock=None, pointers={"/a": "float64"}).teach(document)
+NESTED = b'{"o":{"x":1},"a":1}'
+LEAN_NESTED = {
+    "an object inside begins the next": [b'{"o":', b'{"x":1},"a":1}', NESTED + b"\n" + NESTED],
+    "an object inside ends the one before": [b'{"o":{"x":1}', b',"a":1}', NESTED + b"\n" + NESTED]}
+
+
+@pytest.mark.parametrize(
+    ("whole", "strange"),
+    [*((WHOLE, each) for each in LEAN.values()), *((NESTED, each) for each in LEAN_NESTED.values())],
+    ids=[name.replace(" ", "-") for name in (*LEAN, *LEAN_NESTED)])
+def test_no_document_leans_on_its_neighbour(whole: bytes, strange: list[bytes]) -> None:
+    fast = Side("a", is_fast=True, clock=None, pointers={"/a": "float64"}).teach(json.loads(whole))
     slow = Side("a", is_fast=False, clock=None, pointers={"/a": "float64"})
     for before in (0, 10, 20):
-        payloads = [WHOLE] * before + strange + [WHOLE] * (20 - before)
+        payloads = [whole] * before + strange + [whole] * (20 - before)
         messages = chunk("a" * len(payloads), *payloads)
         assert fast.hear(messages) == slow.hear(messages)
     assert sorted(fast.refused) == sorted(slow.refused)
@@ -133,9 +141,9 @@ def test_times(unit: str, stamp: float) -> None:
     slow = Side("a", is_fast=False, unit=unit, pointers={"/a": "float64"})
     usual = [b'{"a":1,"ts":9007199254740993}', b'{"a":2,"ts":8.25}', b'{"a":2,"ts":8}']
     messages = chunk("a" * 31, *usual[::2] * 5, *usual[:1] * 5, *usual * 5, json.dumps({"a": 1, "ts": stamp}).encode())
-    whole = messages.part(0, 20)
-    assert fast.hear(whole) == slow.hear(whole)
-    assert fast.hear(messages) == slow.hear(messages)
+    integers = chunk("a" * 21, *usual[-1:] * 20, json.dumps({"a": 1, "ts": stamp}).encode())
+    for some in (messages.part(0, 20), integers, messages):
+        assert fast.hear(some) == slow.hear(some)
     assert fast.refused == slow.refused
 
 
@@ -146,3 +154,6 @@ def test_what_is_alike_is_read_together_and_one_stranger_leaves_the_rest_fast() 
     assert (devices, len(found), fast.left) == ({0, 1}, 40 * len(POINTERS), [])
     devices, found = fast.hear(chunk("ab" * 20, *[body] * 39, b"no"))
     assert (devices, len(found), fast.left) == ({0, 1}, 39 * len(POINTERS), [(b"b", b"no", 0)])
+    too_large = Messages([b"a"] * 40, [body] * 39 + [None])
+    devices, found = fast.hear(too_large)
+    assert (devices, len(found), fast.left[-1]) == ({0}, 39 * len(POINTERS), (b"a", None, 0))

@@ -78,8 +78,9 @@ def test_properties_that_are_none(properties: bytes) -> None:
 
 @pytest.mark.parametrize("wrong", [
     b"\x30\xff\xff\xff\xff\x01", b"\x30\x01\0", b"\x30\x03\0\x05a", b"\x32\x04\0\x01a\0", b"\x36\x06\0\x01a\0\x01x",
-    b"\x30\x02\0\0", b"\x20" + b"\xff\xff\xff\x7f"],
-    ids=["length", "no topic", "short topic", "no id", "qos 3", "empty topic", "large connack"])
+    b"\x30\x02\0\0", b"\x20" + b"\xff\xff\xff\x7f", b"\x30\x05\0\0abc", b"\x30\x05\0\x09abc", b"\x32\x05\0\x02abc"],
+    ids=["length", "no topic", "short topic", "no id", "qos 3", "empty topic", "large connack", "empty topic, payload",
+         "short topic, payload", "half an id"])
 def test_what_is_no_mqtt(wrong: bytes) -> None:
     parts = Frames().cut(publish("a", b"0") + wrong)
     assert next(parts) == Batch(Messages.of([(b"a", b"0", 0)]), b"", len(publish("a", b"0")))

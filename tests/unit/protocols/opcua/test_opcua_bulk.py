@@ -253,6 +253,19 @@ def test_value_by_value_a_round_of_reads_is_the_same(kinds: str, monkeypatch: py
         bulk.read_all([(31, Decoder(), body) for body in bodies])
 
 
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_of_a_round_none_may_be_cut_or_hold_more_than_was_asked(is_fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Decoder, "is_fast", is_fast)
+    rng = random.Random(6)
+    bodies = [read_body([one(rng, 0x05, "d") for _ in range(30)]) for _ in range(3)]
+    with pytest.raises(codec.UndecodableError, match="29 values asked"):
+        bulk.read_all([(30, Decoder(), bodies[0]), (29, Decoder(), bodies[1])])
+    for cut in (0, 1, 2):
+        found = bulk.read_all([(30, Decoder(), body[:-6] if at == cut else body) for at, body in enumerate(bodies)])
+        assert np.flatnonzero(found.status).tolist() == [30 * cut + 29]
+        assert len(found) == 90
+
+
 def test_a_row_that_cannot_be_read_has_a_place_and_no_good_value() -> None:
     values = [one(random.Random(1), 0x05, "d") for _ in range(20)]
     values[15] = b"\x01\x3f" + bytes(20)
