@@ -67,18 +67,24 @@ def run(target: str, *, seconds: int, inputs: int = -1, kept: Path | None = None
             done = subprocess.run(command, cwd=HERE.parent, env=os.environ | {"TMPDIR": folder}, capture_output=True,
                                   timeout=seconds + START_S, check=False)
         except subprocess.TimeoutExpired as late:  # a machine with much else to do; what was tried counts all the same
-            beats = _BEAT.findall((late.stderr or b"").decode("utf-8", "replace"))
-            return Run(target, int(beats[-1]) if beats else 0, time.monotonic() - started,
-                       said="" if beats else "it had not begun when its time was over")
+            log = (late.stderr or b"").decode("utf-8", "replace")
+            beats, find = _BEAT.findall(log), _found(log)
+            said = "it had not begun when its time was over" if not beats else ""
+            return Run(target, int(beats[-1]) if beats else 0, time.monotonic() - started, find,
+                       said if find is None else log[-SAID_MAX:].strip())
         took_s = time.monotonic() - started
         raised, log = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
         executed = _EXECUTED.search(log)
         tried = int(executed[1]) if executed else 0
         if done.returncode == 0:
             return Run(target, tried, took_s)
-        written = _WRITTEN.search(log)
-        find = Path(written[1]).read_bytes() if written else None
-        return Run(target, tried, took_s, find, f"{raised[-SAID_MAX:]}\n{log[-SAID_MAX:]}".strip() or "it ended")
+        return Run(target, tried, took_s, _found(log), f"{raised[-SAID_MAX:]}\n{log[-SAID_MAX:]}".strip() or "it ended")
+
+
+def _found(log: str) -> bytes | None:
+    """Return the input that broke a target, if its log names one."""
+    written = _WRITTEN.search(log)
+    return Path(written[1]).read_bytes() if written else None
 
 
 def run_all(targets: Iterable[str], *, seconds: int, inputs: int = -1, jobs: int = 1, kept: Path | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,18 @@ def test_a_run_that_does_not_end_in_time_says_what_it_tried(begun: bool, inputs:
     monkeypatch.setattr("fuzz.running.START_S", 4.0 if begun else 0.0)
     late = run("late", seconds=1, module="fuzz_late")
     assert (late.inputs, late.find, bool(late.said)) == (inputs, None, not begun)
+
+
+def test_a_find_counts_also_when_the_run_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target that broke and then hung on its way out was told as one that found nothing."""
+    (tmp_path / "crash-1").write_bytes(b"!")
+    log = f"#8 NEW\nTest unit written to {tmp_path / 'crash-1'}\n"
+
+    def hangs(command: list[str], **options: object) -> None:
+        raise subprocess.TimeoutExpired(command, 1, stderr=log.encode())
+    monkeypatch.setattr(subprocess, "run", hangs)
+    stuck = run("stuck", seconds=1)
+    assert (stuck.inputs, stuck.find) == (8, b"!") and "crash-1" in stuck.said
 
 
 def test_a_parser_that_lets_another_error_out_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
