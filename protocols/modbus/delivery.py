@@ -112,9 +112,9 @@ class Delivery:
 
     def _look_at_labels(self, plan: _Plan, decoded: Decoded) -> None:
         """Tell once of each point whose number its labels do not know."""
+        missing = {*decoded.missing.tolist()} if plan.labelled else ()
         for position, slot, known in plan.labelled:
-            if slot not in self._unlabelled and decoded.value[position] not in known \
-                    and position not in decoded.missing:
+            if slot not in self._unlabelled and decoded.value[position] not in known and position not in missing:
                 self._unlabelled.add(slot)
                 self._sink.event("modbus.label_unknown", self._name, address=self._points[slot].address.canonical)
 
