@@ -273,6 +273,7 @@ class Agent:
                 else:
                     await self._seal(item)
                     sealed = True
+                self.intake.flush()  # the next step may set the clock anew: what came before has the old one
             if await self.probing.seal_answers() or sealed:
                 if self.submitter is not None:
                     self.submitter.grew()
@@ -394,6 +395,7 @@ class Agent:
         exporter.start()
         self.intake.export = exporter.put
         stack.callback(exporter.close)
+        stack.callback(self.intake.flush)  # called first: what waits is exported too
 
     def _report(self, window: ClosedWindow, events: list[dict[str, Any]], probing: dict[str, Any],
                 identity: dict[str, Any]) -> None:

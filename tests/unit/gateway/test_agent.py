@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import errno
 import json
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from config.gateway import GatewayConfig, load_gateway
+from config.gateway import GatewayConfig, InfluxTable, load_gateway
 from gateway import agent as agent_module
 from gateway.agent import EVENTS_KEPT, STOP_S, Agent
 from gateway.counting.window import WindowClock, Windows
@@ -300,4 +302,49 @@ def test_the_exporter_gets_each_batch_after_it_was_counted(config: GatewayConfig
     driver.send(2)
     intake.flush()
     assert counted == [3, 4]
+    agent.journal.close()
+
+
+async def test_what_comes_while_windows_are_closed_is_counted_before_the_next_step(
+        config: GatewayConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent(config, Words("en"))
+    driver = Scripted(steady, agent.intake, agent.clock.now_ns)
+    counted: list[int] = []
+
+    def due() -> Iterator[None]:
+        for _ in range(2):
+            asyncio.get_running_loop().call_soon(driver.send, 0)
+            yield None
+            counted.append(sum(planes.received for planes in agent.windows._open.values()))
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(agent.windows, "due", due)
+    with pytest.raises(asyncio.CancelledError):
+        await agent._tick()
+    assert counted == [1, 2]
+    agent.journal.close()
+
+
+async def test_what_waits_at_the_end_is_exported_before_the_exporter_is_closed(
+        config: GatewayConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    class Exporter:
+        def __init__(self, *_: object) -> None: ...
+
+        def start(self) -> None: ...
+
+        def put(self, batch: SampleBatch) -> None:
+            told.append(batch.value.size)
+
+        def close(self) -> None:
+            told.append("closed")
+
+    monkeypatch.setattr("gateway.exporters.influx.InfluxExporter", Exporter)
+    agent = Agent(dataclasses.replace(config, influx=InfluxTable(url="http://127.0.0.1:1", bucket="b")), Words("en"))
+    async with contextlib.AsyncExitStack() as stack:
+        agent._start_exporter(stack)
+        Scripted(steady, agent.intake, agent.clock.now_ns).send(0)
+        assert told == []
+    assert told == [1, "closed"]
     agent.journal.close()
