@@ -161,7 +161,7 @@ def frugal_memory() -> None:
 def release_memory() -> None:
     """Give back to the system what was freed: glibc keeps much of it (malloc_trim(3)). Elsewhere nothing happens.
 
-    It takes milliseconds, without holding other threads up.
+    It takes milliseconds and does not hold the interpreter; who wants memory of the C library meanwhile waits for it.
     """
     trim = _of_libc("malloc_trim")
     if trim is not None:
@@ -173,9 +173,13 @@ def _of_libc(name: str) -> Callable[..., int] | None:
     if sys.platform != "linux":
         return None
     else:
-        import ctypes
+        try:
+            import ctypes
 
-        found: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
+            library = ctypes.CDLL(None)
+        except (ImportError, OSError):  # a Python that was built without libffi, or as one static file
+            return None
+        found: Callable[..., int] | None = getattr(library, name, None)
         return found
 
 

@@ -195,3 +195,10 @@ def test_memory_is_given_back_where_that_can_be_asked_for(
     system.frugal_memory()
     system.release_memory()
     assert asked == ([(-8, 1), (-3, system.MMAP_BYTES), (0,)] if names and platform == "linux" else [])
+
+
+def test_a_python_without_ctypes_keeps_what_was_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    system.frugal_memory()
+    system.release_memory()
