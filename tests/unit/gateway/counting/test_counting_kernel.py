@@ -166,6 +166,18 @@ def test_order_of_equal_times_decides_nothing() -> None:
     assert [w.columns.changing for w in one] == [1, 0, 0]
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0], ids=["guessed", "new"])
+@pytest.mark.parametrize("sources", [(9, 3), (3, 9)], ids=["falling", "rising"])
+def test_of_equal_values_that_came_at_once_the_last_source_time_counts(value: float, sources: tuple[int, int]) -> None:
+    """A third value that came with them has a source time between theirs: it is not the newest."""
+    at = START_S * NS
+    first = [(0, at, at + source, value, 0) for source in sources]
+    then = [(0, at + LEN_S * NS, 0, value, 0)]
+    found = deliver([batch_of(first), batch_of([(0, at, at + 5, 2.0, 0)]), batch_of(then)],
+                    Rule(len_s=LEN_S, grace_ms=60_000))
+    assert [window.columns.changing for window in found] == [1, 0, 0]
+
+
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("swapped", [True, False])
 def test_the_newest_value_is_carried_over_whatever_came_first(together: bool, swapped: bool) -> None:
