@@ -40,7 +40,7 @@ CHECKERS = 2
 AT_ONCE_ENTRIES_MAX = 4
 AT_ONCE_BYTES_MAX = 16 * 1024
 AT_ONCE_SLOTS_MAX = 10_000
-"""Batches up to these limits, without rosters, are checked in the event loop: that takes two milliseconds at most."""
+"""Batches up to these limits, without rosters, are checked in the event loop: that takes three milliseconds at most."""
 FORKS_MAX = 16
 """Forks of one gateway that enter the register; more of the same key prove nothing more."""
 

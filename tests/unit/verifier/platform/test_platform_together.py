@@ -65,8 +65,8 @@ async def test_the_same_rows_as_one_by_one(world: World, tmp_path: Path, monkeyp
                 for _ in range(1 + (index + number) % 3):
                     gateway.window(producing=bits(index % 4))
             batches = {gateway.id: gateway.batch() for gateway in gateways}
-            for each, most in ((single, 1), (world, 500)):
-                monkeypatch.setattr(store, "GROUP_JOBS_MAX", most)
+            for each, way in ((single, lambda *_: False), (world, watched)):
+                monkeypatch.setattr(store, "write_together", way)
                 answers = await asyncio.gather(*(each.service.submit(*batch) for batch in batches.items()))
             for gateway, answer in zip(gateways, answers, strict=True):
                 gateway.sent = answer["size"]
