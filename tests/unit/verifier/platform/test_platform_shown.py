@@ -19,7 +19,7 @@ from protocols.evidence import entry
 from protocols.evidence.merkle import Tree, leaf_hash
 from tests.support.scripted_gateway import ScriptedGateway, bits, device_row, point_row
 from tests.unit.verifier.platform.test_platform_service import World
-from verifier.platform import shown, states
+from verifier.platform import register, shown, states
 from verifier.platform.edge import Edge
 from verifier.platform.figures import figures
 from verifier.platform.page import render
@@ -185,6 +185,13 @@ async def test_states_that_do_not_fit_are_read_again(world: World, monkeypatch: 
     assert held._slots == 12
     for gateway in gateways:
         assert (await world.service.size(gateway.id))["root"] == gateway.tree.root().hex()
+
+
+async def test_answers_that_are_kept_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(register, "ANSWERS_MAX", 2)
+    for number in range(3):
+        assert (await world.submit(await world.enrolled(f"g{number}")))["proof"] is None
+        assert 0 < len(world.service.register._answers) <= 2
 
 
 async def test_a_submitter_that_is_gone_leaves_no_state_behind(world: World) -> None:
