@@ -30,26 +30,28 @@ _SEQUENCE_WRAPS = 2**32
 
 
 class Chunks:
-    """Cuts the raw stream of one connection; refuses a chunk or message that would fill the memory."""
+    """Cuts the raw stream of one connection; refuses a chunk or message that would fill the memory.
 
-    __slots__ = ("_held", "_in_message", "_pieces", "_wanted")
+    What is not whole yet is copied: asyncio's bytes of a read may have a page of memory each, however few they are.
+    """
+
+    __slots__ = ("_held", "_in_message", "_wanted")
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._held = self._wanted = self._in_message = 0
+        self._held = bytearray()
+        self._wanted = self._in_message = 0
 
     def cut(self, data: bytes) -> list[bytes] | None:
         """Take the next bytes; return the chunks that are whole now, None once a header announces more than the limits.
 
         What came before that header is lost with it: the connection is to be closed.
         """
-        if self._pieces:
-            self._pieces.append(data)
-            self._held += len(data)
-            if self._held < self._wanted:
+        if self._held:
+            self._held += data
+            if len(self._held) < self._wanted:
                 return []
-            data = b"".join(self._pieces)
-            self._pieces = []
+            data = bytes(self._held)
+            self._held = bytearray()
         found: list[bytes] = []
         at, end, size = 0, len(data), _CHUNK_HEADER_BYTES
         while at + _CHUNK_HEADER_BYTES <= end:
@@ -63,7 +65,7 @@ class Chunks:
             at += size
             size = _CHUNK_HEADER_BYTES
         if at < end:
-            self._pieces, self._held, self._wanted = [data[at:]], end - at, size
+            self._held, self._wanted = bytearray(data[at:]), size
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import pytest
@@ -43,6 +44,15 @@ def test_a_stream_is_cut_into_its_chunks_however_it_arrives(cuts: list[int]) -> 
 
 def test_a_huge_chunk_is_refused_before_it_arrives() -> None:
     assert Chunks().cut(b"MSGF" + (CHUNK_BYTES_MAX + 1).to_bytes(4, "little")) is None
+
+
+def test_pieces_of_a_chunk_are_not_kept() -> None:
+    chunks, piece = Chunks(), os.urandom(1000)
+    before = sys.getrefcount(piece)
+    assert chunks.cut(chunk(10_000)[:16]) == []
+    for _ in range(5):
+        assert chunks.cut(piece) == []
+    assert sys.getrefcount(piece) == before
 
 
 def test_endless_messages_are_refused_but_not_many() -> None:
