@@ -358,8 +358,11 @@ async def test_statuses_of_refusals(world: World) -> None:
     assert (await world.service.size(gateway.id))["size"] == 0
 
 
-async def test_a_key_of_another_gateway_cannot_be_rotated_in(world: World) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["with a roster", "alone"])
+async def test_a_key_of_another_gateway_cannot_be_rotated_in(world: World, alone: bool) -> None:
     one, two = await world.enrolled(), await world.enrolled("two")
+    if alone:
+        await world.submit(one)
     one.rotate(new_key=keys.public_bytes(two.key).hex())
     one.key = two.key
     assert await refused(world.service.submit(one.id, one.batch())) == (422, "platform.duplicate_key")
