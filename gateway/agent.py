@@ -87,6 +87,7 @@ class Agent:
         self._begun = False
         self.crew = Crew()
         self._reload_wanted = asyncio.Event()
+        self._waiting: ClosedWindow | None = None  # for the disk's thread, to be sealed
         self._untold: ClosedWindow | None = None  # sealed, and not in status.json yet
         self.state = State(config.state_dir)
         enrolment = self.state.enrolment()
@@ -284,6 +285,7 @@ class Agent:
         if isinstance(item, Gap):
             self.sealer.gap(item)
             return
+        self._waiting = item
         seq = await self._on_disk(self._seal_window, item, self._seen(), asyncio.get_running_loop())
         self._untold = item
         if seq is not None:
@@ -301,6 +303,7 @@ class Agent:
     def _seal_window(self, item: ClosedWindow, seen: Mapping[str, Any] | None,
                      loop: asyncio.AbstractEventLoop) -> int | None:
         """Return the seq of a window that is sealed now, None if the disk did not take it. In the disk's thread."""
+        self._waiting = None
         seq = self.journal.size - 1 if self.sealer.seal(item, seen) else None
         if self.keeping is not None:  # from here: who waits for this may be cancelled, and it is sealed all the same
             loop.call_soon_threadsafe(self.keeping.sealed, item, seq)
@@ -445,9 +448,11 @@ class Agent:
         """
         try:
             if self._begun and clean:
+                # Asked in the disk's thread: what that has begun it has done by then, what it has not was called off.
+                waiting = await self._on_disk(lambda: self._waiting)
                 self.intake.flush()
                 items, cut_samples = self.windows.finish()
-                for item in items:
+                for item in items if waiting is None else [waiting, *items]:
                     await self._seal(item)
                 await self.probing.seal_answers()
                 if self._untold is not None:  # the stop came between a window and its status

@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import json
 import shutil
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -148,6 +149,48 @@ async def test_what_drivers_deliver_is_counted_sealed_and_shown(
     again = Agent(config, Words("en"))
     await run_until(again, lambda: sealed(again) >= 3)
     assert [entry["reason"] for entry in log_of(config) if entry["type"] == "outage"] == ["off"]
+
+
+async def all_are_on_record(config: GatewayConfig, driver: Scripted) -> None:
+    """After a stop: what was delivered is in windows, or in the outage that the next start tells."""
+    received, sent = sum(entry["samples"]["received"] for entry in windows_of(config)), driver.sent
+    again = Agent(config, Words("en"))
+    before = sealed(again)
+    await run_until(again, lambda: sealed(again) > before)
+    outage, = (entry for entry in log_of(config) if entry["type"] == "outage")
+    assert received + outage["missing"]["samples"] == sent
+
+
+async def test_what_comes_while_the_gateway_stops_is_on_record_with_the_window_that_the_stop_cuts(
+        config: GatewayConfig, scripted: Callable[[Script], Scripted]) -> None:
+    async def to_the_end(driver: Scripted) -> None:
+        try:
+            await steady(driver)
+        finally:
+            driver.send(0)
+
+    driver = scripted(to_the_end)
+    agent = Agent(config, Words("en"))
+    await run_until(agent, lambda: sealed(agent) >= 1)
+    await all_are_on_record(config, driver)
+
+
+async def test_a_window_that_waits_for_the_disk_when_the_gateway_stops_is_sealed(
+        config: GatewayConfig, scripted: Callable[[Script], Scripted]) -> None:
+    driver = scripted(steady)
+    agent, free = Agent(config, Words("en")), threading.Event()
+    work = asyncio.create_task(agent.run())
+    await until(lambda: sealed(agent) >= 1, deadline_s=15)
+    before = sealed(agent)
+    agent._disk.submit(free.wait, 15)
+    await until(lambda: agent._waiting is not None)
+    work.cancel()
+    await until(lambda: "tick" not in {task.get_name() for task in asyncio.all_tasks()})
+    assert sealed(agent) == before
+    free.set()
+    await asyncio.wait([work])
+    assert len(windows_of(config)) > before
+    await all_are_on_record(config, driver)
 
 
 async def test_a_driver_that_breaks_ends_the_gateway_loudly_and_its_time_is_on_record_as_a_crash(
