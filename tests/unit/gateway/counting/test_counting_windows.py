@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from gateway.counting import kernel
+from gateway.counting.registry import Registry
 from gateway.counting.rule import Rule
 from gateway.counting.window import ClosedWindow, Gap, Windows
 from protocols.samples import NOT_LIVE, Block, PollBatch, SampleBatch
-from tests.sim.rows import registry
+from tests.sim.rows import LEDGER, device_row, point_row, registry
 from tests.sim.world import NS, Time
 
 START_S = 1_800_000_000
@@ -112,6 +113,15 @@ def test_online_devices_stay_connected_until_offline() -> None:
     assert [w.columns.connected for w in driven.closed()] == [0b1001, 1, 1]  # slot 2 is gone, 77 was never there
 
 
+def test_a_birth_connects_from_its_own_window_on() -> None:
+    """It comes within the grace of the window before, which was over when the device came."""
+    driven = Driven()
+    driven.run(6)
+    driven.windows.online([0], driven.clock.now_ns())
+    driven.run(12)
+    assert [window.columns.connected for window in driven.closed()][:3] == [0, 1, 1]
+
+
 def test_a_death_older_than_the_birth_is_passed_over() -> None:
     driven = Driven()
     driven.run(3)
@@ -136,6 +146,25 @@ def test_new_roster_is_in_force_from_the_next_boundary() -> None:
     old, new = driven.closed()
     assert old.registry is ROSTER and old.discarded["unknown_point"] == 2
     assert new.registry is larger and new.columns.producing == 1 << 9 and new.columns.connected == 1 << 4
+
+
+def test_planes_of_a_closed_window_do_not_serve_another_roster() -> None:
+    """Two windows are open at a time, so that two have planes to be used again, before and after the roster grows."""
+    driven = Driven()
+    for _ in range(3):
+        driven.windows.samples(sample(0, driven.now))
+        driven.run(5)
+    gone = Registry.of([*ROSTER.device_rows[:3], {**ROSTER.device_rows[3], "state": "gone"}, device_row(4)],
+                       [*ROSTER.point_rows, point_row(8, 4)], LEDGER)
+    driven.windows.adopt(gone)
+    driven.run(5)
+    for _ in range(3):
+        for point in (1, 6, 8):
+            driven.windows.samples(sample(point, driven.now))
+        driven.run(5)
+    driven.run(3)
+    assert [(w.columns.producing, w.discarded["unknown_point"]) for w in driven.closed()] == [
+        (1, 0), (1, 0), (1, 0), (0, 0), *[(1 << 1 | 1 << 8, 1)] * 3]
 
 
 def test_step_of_the_wall_clock_is_measured_and_moves_nothing() -> None:
