@@ -1,4 +1,4 @@
-"""A poll of a unit behind which several devices stand: each answered when its replies came, delivered whole or not."""
+"""What the poller makes of the replies of a poll that are taken together: times, devices, and what was wrong before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from protocols.errors import Problem
-from protocols.modbus import poll
+from protocols.modbus import plan, poll
 from protocols.modbus.burst import Burst
 from protocols.modbus.cycle import Cycle
 from protocols.modbus.plan import make_requests
@@ -87,3 +87,46 @@ async def test_each_device_answered_and_each_sample_came_with_its_own_reply(
     assert samples == [(slot, slot + 1) for slot in range(6)]
     assert sorted(set(sink.heard)) == [(slot // 2, slot + 1) for slot in range(6)]
     assert len(sink.batches) == len(pauses) + 1
+
+
+class Scripted(Stepping):
+    """Answers one poll after the other, some reads with an exception: slot of its point -> code."""
+
+    def __init__(self, polls: Sequence[dict[int, int]]) -> None:
+        super().__init__(())
+        self._polls = list(polls)
+
+    async def read_all(self, cycle: Cycle, times: list[int]) -> None:
+        if not cycle.is_numbered:
+            cycle.number(1)
+        burst = Burst(cycle, times, lambda data: None, in_flight=1, timeout_s=60.0, clock_ns=lambda: 1,
+                      problem=lambda code, **args: Problem.of("line", code, **args))
+        while not burst.ended.done():
+            number = len(times)
+            request, good = cycle.requests[number], reply(cycle, 1, number)
+            code = self._polls[0].get(request.points[0].point_index)
+            burst.received(good if code is None else good[:4] + bytes((0, 3, 1, request.function | 0x80, code)))
+        await burst.ended
+        if cycle.is_done:
+            self._polls.pop(0)
+            if not self._polls:
+                self.done.set()
+
+
+@pytest.mark.parametrize(("polls", "codes"), [
+    ([{0: 2}, {}, {}], ["modbus.points_refused", "modbus.points_back"]),
+    ([{1: 6}, {}, {1: 6}, {1: 6}], ["modbus.exception", "modbus.exception"])], ids=["refused", "busy"])
+async def test_what_was_wrong_is_over_when_all_replies_are_good(
+        polls: list[dict[int, int]], codes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused read is asked again and works; a device that was busy and is again is told again."""
+    monkeypatch.setattr(plan, "RETRY_FIRST_S", 0.0)
+    sink, line, at = Recording(), Scripted(polls), endpoint(502)
+    poller = Poller(at, make_requests(POINTS, at), line, sink, lambda: 0)  # type: ignore[arg-type] # as above
+    running = asyncio.create_task(poller.run())
+    await asyncio.wait_for(line.done.wait(), 10)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert sink.codes() == codes
+    assert [len(sink.values[slot]) for slot in range(6)] == [
+        sum(slot not in wrong for wrong in polls) for slot in range(6)]
