@@ -332,7 +332,8 @@ class Link:
                 found += _references(page, uris)
             if page.ContinuationPoint:
                 self.endless.append(node)
-                await self._following(page, is_last=True)
+                with suppress(ua.UaError):  # a server that will not be told keeps it until the session ends
+                    await self._following(page, is_last=True)
             listed.append(found)
         return listed
 

@@ -165,6 +165,8 @@ class Pager:
     async def browse_next(self, parameters: Any) -> list[Any]:
         if parameters.ReleaseContinuationPoints:
             self.released += 1
+            if self.pages is None:
+                raise ua.UaStatusCodeError(ua.StatusCodes.BadServiceUnsupported)
             return []
         self.asked += 1
         return [self._page()]
