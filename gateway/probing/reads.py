@@ -203,8 +203,9 @@ class Reads:
                       registry=self._registry_at(start_s), count=self._per_window)
         self._rounds = [*self._rounds[1 - ROUNDS_MAX:], drawn]
         self._set_tap()
+        readers = [(reader, reader.readable) for reader in self._readers]  # asked once: it may be long to make
         for i, point, at_ns in drawn.active:
-            reader = next((reader for reader in self._readers if point in reader.readable), None)
+            reader = next((reader for reader, readable in readers if point in readable), None)
             if reader is not None:
                 task = asyncio.create_task(self._read(drawn, i, point, at_ns, reader), name=f"read {point}")
                 self._tasks.add(task)
