@@ -300,6 +300,16 @@ def test_any_cut_of_a_log_into_batches_gives_the_same_state(sizes: list[int], rn
     assert whole.edge.root() == gateway.tree.root()
 
 
+def test_tiles_that_are_full_before_a_key_is_rotated_are_written_too(gateway: ScriptedGateway) -> None:
+    for _ in range(256):
+        gateway.window()
+    gateway.rotate()
+    request = gateway.batch(0)
+    accepted = accept(first_state(certificate_of(gateway)), 0, [text.encode() for text in request["entries"]],
+                      request["checkpoint"].encode(), {r["seq"]: r["rows"] for r in request["rosters"]})
+    assert [tile.path for tile, _ in accepted.tiles] == ["tile/0/000"]
+
+
 @settings(max_examples=300)
 @given(st.integers(0, 400), st.sampled_from(["", "\n", " ", "=", "0", "A", "B", "+", "\u2014", "\x00", "é", "9" * 17]),
        st.booleans(), st.sampled_from([0, 1, 2**53 - 1, 2**53]), st.booleans())

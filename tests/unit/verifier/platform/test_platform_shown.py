@@ -66,7 +66,11 @@ async def test_the_page_shows_the_newest_window_of_every_gateway(world: World) -
     assert (await page(world))[one.id] == expected(one, last)
     await world.submit(one)
     world.restart()
-    assert (await page(world))[one.id] == expected(one, len(one.entries) - 1)
+    last = len(one.entries) - 1
+    one.outage(2)
+    await world.submit(one)
+    assert (await page(world))[one.id] == expected(one, last)
+    assert [row["window_seq"] for row in await world.service.gateways()] == [last, 5, None]
 
 
 async def test_a_window_is_shown_under_the_roster_that_was_in_force(world: World) -> None:
