@@ -88,6 +88,14 @@ def test_files_equal_a_slow_count_however_they_are_cut(rows: list[tuple[int, int
                                              10 * NS)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 7, 300])
+def test_windows_that_go_on_in_the_next_row_group_and_files_of_many_hours(groups: int, tmp_path: Path) -> None:
+    samples = [sample(window, at % 2, at * NS) for window in range(200) for at in range(5)]
+    found = count_gaps([segment(tmp_path / "a.parquet", range(200), samples, groups)], 55 * NS)
+    assert as_tuples(found.points) == slowly([(s["slot"], s["received_ns"]) for s in samples], START_S * NS,
+                                             (START_S + 200 * LEN_S) * NS, 55 * NS)
+
+
 def test_what_does_not_count_is_left_out_and_told(tmp_path: Path) -> None:
     odd = [sample(0, 0, 0, quality=0x80), sample(0, 0, 1, quality=2), sample(1, 0, -1), sample(1, 0, 3601 * NS),
            sample(0, -1, 5), sample(0, 360_000, 5), sample(0, -1, 5, quality=0x82), sample(1, 0, 7, quality=1)]
