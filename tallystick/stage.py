@@ -87,15 +87,22 @@ class Stage:
     def command(self, name: str, *words: str | Path, may_fail: bool = False) -> str:
         """Run a command of ours to its end and return what it printed."""
         with (self.logs / f"{name}.log").open("wb") as errors:
+            process: subprocess.Popen[bytes] | None = None
             try:
-                done = subprocess.run(self._line(words), stdout=subprocess.PIPE, stderr=errors,
-                                      stdin=subprocess.DEVNULL, timeout=STEP_TIMEOUT_S, check=False)
+                with _undivided():
+                    process = subprocess.Popen(self._line(words), stdout=subprocess.PIPE, stderr=errors,
+                                               stdin=subprocess.DEVNULL)
+                printed, _ = process.communicate(timeout=STEP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 raise StageError(self.say("demo.step.slow", name=f"tallystick {name}",
                                           seconds=f"{STEP_TIMEOUT_S:.0f}")) from None
-        text = done.stdout.decode()
+            finally:
+                if process is not None and process.returncode is None:
+                    process.kill()
+                    process.communicate()
+        text = printed.decode()
         (self.logs / f"{name}.out").write_text(text, encoding="utf-8")
-        if done.returncode not in ((0, 1) if may_fail else (0,)):
+        if process.returncode not in ((0, 1) if may_fail else (0,)):
             said = (self.logs / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip()
             raise StageError(self.say("demo.step.failed", name=f"tallystick {name}", said=said or "-"))
         return text
@@ -108,8 +115,9 @@ class Stage:
         """Start a process whose output goes to the logs. A session of its own: Ctrl-C reaches it through us only."""
         with (self.logs / f"{name}.out").open("ab") as out, (self.logs / f"{name}.log").open("ab") as errors:
             try:
-                self._running[name] = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
-                                                       start_new_session=True)
+                with _undivided():
+                    self._running[name] = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
+                                                           start_new_session=True)
             except FileNotFoundError:
                 raise StageError(self.say("demo.step.not_installed", program=line[0])) from None
 
@@ -153,6 +161,20 @@ def ended_cleanly(stage: Stage) -> Iterator[None]:
     finally:
         _be_patient()  # who is impatient must not cut the clearing up
         stage.stop_all()
+
+
+@contextmanager
+def _undivided() -> Iterator[None]:
+    """Hear of an ending only after the block: between the start of a process and the note of it nobody would end it."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _interrupt(*_: object) -> None:
