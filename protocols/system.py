@@ -22,7 +22,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,7 +62,6 @@ def stopping(act: Callable[[], None]) -> Iterator[None]:
 
     loop = asyncio.get_running_loop()
     told = False
-    ticker: asyncio.TimerHandle | None = None
 
     def once() -> None:
         nonlocal told
@@ -70,28 +69,30 @@ def stopping(act: Callable[[], None]) -> Iterator[None]:
             told = True
             act()
 
-    def elsewhere(*_: object) -> None:
-        loop.call_soon_threadsafe(once)
+    with _hearing((signal.SIGTERM, signal.SIGINT), loop, once):
+        yield
+
+
+@contextlib.contextmanager
+def _hearing(numbers: Sequence[int], loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> Iterator[None]:
+    """Call `act` in the loop at each of some signals; after the block they are ignored.
+
+    Not by the loop's own handlers: to take these away means to be killed by what comes that moment.
+    """
+    ticker: asyncio.TimerHandle | None = None
 
     def look_up() -> None:
-        """Give Python a turn to notice a signal: without handlers, waiting for a socket does not end."""
+        """Give Python a turn to notice a signal that did not end the waiting for sockets."""
         nonlocal ticker
         ticker = loop.call_later(_LOOK_UP_S, look_up)
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
     for number in numbers:
-        try:
-            loop.add_signal_handler(number, once)
-        except NotImplementedError:
-            signal.signal(number, elsewhere)
-            if ticker is None:
-                look_up()
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
+    look_up()
     try:
         yield
     finally:
         for number in numbers:
-            with contextlib.suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
         if ticker is not None:
             ticker.cancel()
@@ -112,13 +113,8 @@ def hanging_up(act: Callable[[], None]) -> Iterator[None]:
             return
         import asyncio
 
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, act)
-        try:
+        with _hearing((signal.SIGHUP,), asyncio.get_running_loop(), act):
             yield
-        finally:
-            loop.remove_signal_handler(signal.SIGHUP)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
