@@ -287,9 +287,7 @@ class Agent:
             return
         self._waiting = item
         seq = await self._on_disk(self._seal_window, item, self._seen(), asyncio.get_running_loop())
-        self._untold = item
         if seq is not None:
-            self.recent.add(item)
             await self.probing.window_sealed(item)
         await self._tell_status(item)
         if item.start_s >= self._swept_s + SWEEP_S:
@@ -305,7 +303,11 @@ class Agent:
         """Return the seq of a window that is sealed now, None if the disk did not take it. In the disk's thread."""
         self._waiting = None
         seq = self.journal.size - 1 if self.sealer.seal(item, seen) else None
-        if self.keeping is not None:  # from here: who waits for this may be cancelled, and it is sealed all the same
+        # From here: who waits for this may be cancelled, and it is sealed all the same.
+        self._untold = item
+        if seq is not None:
+            loop.call_soon_threadsafe(self.recent.add, item)
+        if self.keeping is not None:
             loop.call_soon_threadsafe(self.keeping.sealed, item, seq)
         return seq
 
