@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from gateway.sealing.link import PIECE_CHARS, Address, HttpLink, pieces
-from protocols import exchange
+from protocols import exchange, system
 from protocols.errors import ConfigError, DeviceError
 from protocols.evidence import jcs
 
@@ -110,7 +110,10 @@ async def test_bad_answers(status: str, body: bytes, code: str) -> None:
 @pytest.mark.parametrize("rosters", [
     [], [""], ["{}\n"], ["row \"\\\\n\\u2028 行 \U0001F600\x01\n" * 40_000, "another\n"],
 ], ids=["no roster", "an empty one", "a short one", "two, one in pieces"])
-async def test_a_request_arrives_as_canonical_json_with_its_length(rosters: list[str]) -> None:
+async def test_a_request_arrives_as_canonical_json_with_its_length(
+        rosters: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[int] = []
+    monkeypatch.setattr(system, "release_memory", lambda: released.append(1))
     body = {"first": 7, "entries": ["a", "b"], "checkpoint": "c\n",
             "rosters": [{"seq": 7 + n, "rows": rows} for n, rows in enumerate(rosters)]}
     assert (len("".join(rosters)) > PIECE_CHARS) == (len(rosters) == 2)
@@ -125,6 +128,7 @@ async def test_a_request_arrives_as_canonical_json_with_its_length(rosters: list
     async with platform(answer) as link:
         assert await link.submit(GATEWAY, body) == (True, {"size": 9, "proof": None, "register_checkpoint": None})
     assert arrived[0] == jcs.encode(body) == b"".join(pieces(body))
+    assert len(released) == bool(rosters)
 
 
 async def test_a_large_roster_is_never_there_twice() -> None:
