@@ -36,7 +36,7 @@ from simulators.sent import PointKey, Sent
 from simulators.settings import PlantFile
 from simulators.wire import Wire
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 """How long something may take on a busy machine before it is taken as not happening."""
 
 CLOSE_S = 2.0
