@@ -66,7 +66,7 @@ def _disk_lines(config: GatewayConfig, status: Status, say: Say) -> list[str]:
 def _status_lines(status: Status, say: Say) -> list[str]:
     from datetime import datetime
 
-    from gateway.commissioning.table import render
+    from protocols.terms.table import render
 
     body = status.body
     written = datetime.fromtimestamp(body["written_s"]).astimezone().isoformat(sep=" ")
@@ -128,7 +128,7 @@ def _few(items: list[str]) -> str:
 
 def _probing_lines(probing: dict[str, Any] | None, say: Say) -> list[str]:
     """What the last challenges and reads gave; nothing for the file of an older version."""
-    from gateway.commissioning.table import render
+    from protocols.terms.table import render
 
     if not probing:
         return []

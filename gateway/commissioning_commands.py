@@ -225,7 +225,7 @@ def _identity_lines(found: PlantCheck, say: Say) -> list[str]:
 
 
 def _check_lines(config: GatewayConfig, checks: list[DeviceCheck], say: Say) -> list[str]:
-    from gateway.commissioning.table import render
+    from protocols.terms.table import render
 
     header = [say(f"commissioning.column.{name}") for name in ("device", "connection", "result", "detail")]
     lines = render(header, [
@@ -248,8 +248,8 @@ def _check_lines(config: GatewayConfig, checks: list[DeviceCheck], say: Say) -> 
 def _probe_lines(config: GatewayConfig, probes: list[ProbeCheck], say: Say) -> list[str]:
     """What the servers of OPC UA said to a challenge, and the certificate that they must trust for it."""
     from gateway.commissioning.state import State
-    from gateway.commissioning.table import render
     from gateway.probing.certificate import CERTIFICATE
+    from protocols.terms.table import render
 
     if not probes:
         return []
@@ -307,7 +307,7 @@ def plan_command(args: argparse.Namespace, say: Say) -> int:
 
 
 def _plan_table(rows: list[dict[str, str]]) -> list[str]:
-    from gateway.commissioning.table import render
+    from protocols.terms.table import render
 
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return render(columns, [[row.get(name, "") for name in columns] for row in rows]) if rows else []

@@ -49,10 +49,10 @@ def discover_command(args: argparse.Namespace, say: Say) -> int:
     import logging
     import time
 
-    from gateway.commissioning.table import render
     from protocols.errors import ConfigError, Problem
     from protocols.opcua.discovery import PAGES_MAX
     from protocols.opcua.driver import OpcUaDriver
+    from protocols.terms.table import render
 
     if args.max_nodes < 1:
         raise ConfigError(Problem.of("--max-nodes", "opcua.out_of_range", name="--max-nodes", value=args.max_nodes,

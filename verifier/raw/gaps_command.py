@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protocols.terms.say import Say
+from protocols.terms.table import render
 
 if TYPE_CHECKING:
     from verifier.raw.gaps import Gaps, Silence
@@ -68,22 +69,15 @@ def _print(found: Gaps, points: list[Silence], args: argparse.Namespace, say: Sa
               repeated=sum(point.repeated for point in points)))
     print(say("gaps.left_out", **found.left_out))
     print(say("gaps.silent", points=len(silent), over=f"{args.over:g}"))
-    rows = [(say("gaps.column.point"), say("gaps.column.samples"), say("gaps.column.repeated"),
-             say("gaps.column.longest"), say("gaps.column.from"), say("gaps.column.gaps"), say("gaps.column.silent"))]
-    rows += [(str(point.point), str(point.samples), str(point.repeated), f"{point.longest_ns / NS_PER_S:.3f}",
-              _time(point.longest_from_ns), str(point.gaps), f"{point.silent_ns / NS_PER_S:.3f}")
-             for point in silent[:max(0, args.most)]]
-    if len(rows) > 1:
-        widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
-        for row in rows:
-            print("  ".join(" " * (width - _width(cell)) + cell for cell, width in zip(row, widths, strict=True)))
+    header = [say(f"gaps.column.{name}") for name in
+              ("point", "samples", "repeated", "longest", "from", "gaps", "silent")]
+    rows = [(str(point.point), str(point.samples), str(point.repeated), f"{point.longest_ns / NS_PER_S:.3f}",
+             _time(point.longest_from_ns), str(point.gaps), f"{point.silent_ns / NS_PER_S:.3f}")
+            for point in silent[:max(0, args.most)]]
+    if rows:
+        print("\n".join(render(header, rows, indent="", numbers=True)))
     if len(silent) > max(0, args.most):
         print(say("gaps.more", points=len(silent) - max(0, args.most)), file=sys.stderr)
-
-
-def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes: Chinese letters take two."""
-    return sum(2 if letter >= "\u1100" else 1 for letter in text)
 
 
 def _time(at_ns: int) -> str:

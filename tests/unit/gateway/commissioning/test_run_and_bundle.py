@@ -24,7 +24,6 @@ from gateway.commissioning import enrol
 from gateway.commissioning.export import instant
 from gateway.commissioning.state import State, write_json
 from gateway.commissioning.status import STALE_SLACK_S, read_status
-from gateway.commissioning.table import render, width
 from protocols.errors import ConfigError, EvidenceError
 from protocols.terms.basis import NOT_COUNTED_REASONS
 from tallystick.__main__ import main
@@ -274,9 +273,3 @@ def test_what_is_no_time_is_told(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         instant(text, "--from")
     assert caught.value.problems[0].code == "commissioning.bad_time"
-
-
-def test_columns_stand_below_each_other_also_in_chinese() -> None:
-    lines = render(["设备", "name", "x"], [["a", "冲压机", "1"], ["abcdef", "n", "2"], ["y" * 100, "\x1b[31m", "3"]])
-    assert len({width(line[:-1]) for line in lines}) == 1
-    assert all(line.isprintable() for line in lines)

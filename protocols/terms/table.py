@@ -8,12 +8,17 @@ from collections.abc import Sequence
 CELL_CHARS_MAX = 60
 
 
-def render(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "  ") -> list[str]:
-    """Return lines: a header, then the rows, columns two spaces apart. The last column is neither padded nor cut."""
+def render(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "  ", numbers: bool = False
+           ) -> list[str]:
+    """Return lines: a header, then the rows, columns two spaces apart. The last column is neither padded nor cut.
+
+    numbers: cells stand at the right of their columns.
+    """
     shown = [[_cell(cell, cut=place < len(header) - 1) for place, cell in enumerate(row)] for row in (header, *rows)]
     widths = [max(width(row[column]) for row in shown) for column in range(len(header))]
-    return [(indent + "  ".join(cell + " " * (w - width(cell)) for cell, w in zip(row, widths, strict=True))).rstrip()
-            for row in shown]
+    padded = ([(cell, " " * (w - width(cell))) for cell, w in zip(row, widths, strict=True)] for row in shown)
+    return [(indent + "  ".join(space + cell if numbers else cell + space for cell, space in row)).rstrip()
+            for row in padded]
 
 
 def width(text: str) -> int:
