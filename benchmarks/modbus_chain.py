@@ -43,7 +43,7 @@ async def chain(modbus_port: int, http_port: int, folder: Path) -> None:
     sealer.enrol(certificate(key, private_key(2)))
     sealer.begin(software=SOFTWARE, rule=rule, registry=roster, opens_s=windows.opens_s, platform_size=None)
     await asyncio.sleep(max(0.0, windows.opens_s - clock.now_ns() / 1e9))
-    intake = Intake(windows, clock, tell)
+    intake = Intake(windows, tell)
     names = [(f"device {slot // FLOATS}", f"f{slot % FLOATS}") for slot in range(DEVICES * FLOATS)]
     exporter = InfluxExporter(InfluxTable(url=f"http://127.0.0.1:{http_port}", bucket="b"), "", lambda: names)
     exporter.start()

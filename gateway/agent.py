@@ -107,7 +107,7 @@ class Agent:
             len_s=config.len_s, grace_ms=config.window.grace_ms, max_source_age_s=config.window.max_source_age_s,
             usable=tuple(config.window.usable), queued_samples=config.limits.queued_samples)
         self.windows = Windows(self.standing.registry(), self.rule, self.clock)
-        self.intake = Intake(self.windows, self.clock, self.tell)
+        self.intake = Intake(self.windows, self.tell)
         self.recent = Recent()
         self.figures: LocalFigures | None = None  # and below, what was last written to status.json
         self.status: dict[str, Any] | None = None

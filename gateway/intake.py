@@ -14,7 +14,7 @@ from itertools import accumulate, groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.counting.window import WindowClock, Windows
+from gateway.counting.window import Windows
 from gateway.web.live import Live
 from protocols.samples import GOOD, NO_SOURCE_TIME, PollBatch, SampleBatch
 
@@ -30,12 +30,11 @@ Batch = SampleBatch | PollBatch
 class Intake:
     """Counts first, then hands a copy to the exporter and the page. All calls come from the loop thread."""
 
-    def __init__(self, windows: Windows, clock: WindowClock, tell: Callable[..., None]) -> None:
+    def __init__(self, windows: Windows, tell: Callable[..., None]) -> None:
         self.windows = windows
         self.export: Callable[[Batch], None] | None = None
         self.tap: Callable[[Batch], None] | None = None  # set while a drawn read waits for a message
         self.live: Live | None = None  # of the local page
-        self._clock = clock
         self._tell = tell
         self._held: list[Batch] = []
         self._held_samples = 0

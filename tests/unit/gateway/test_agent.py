@@ -359,7 +359,7 @@ def test_the_exporter_gets_each_batch_after_it_was_counted(config: GatewayConfig
     agent = Agent(config, Words("en"))
     clock = WindowClock()
     windows = Windows(agent.windows.registry, agent.rule, clock)
-    intake = Intake(windows, clock, agent.tell)
+    intake = Intake(windows, agent.tell)
     counted: list[int] = []
     driver = Scripted(steady, intake, clock.now_ns)
     driver.send(0)

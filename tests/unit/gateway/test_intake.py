@@ -74,7 +74,7 @@ def test_joined_batches_hold_every_sample_in_its_order(parts: list[Batch]) -> No
 
 def delivered(parts: list[Batch], *, is_held: bool) -> tuple[list[ClosedWindow], list[Any]]:
     windows, time = open_windows(Rule(len_s=LEN_S, grace_ms=60_000))
-    intake = Intake(windows, time.clock(), pytest.fail)
+    intake = Intake(windows, pytest.fail)
     intake.live = Live(ROSTER.devices, np.array(OWNER, dtype=np.int64))
     exported: list[Any] = []
     intake.export = lambda batch: exported.extend(rows(batch))
@@ -97,8 +97,8 @@ def block(size: int) -> SampleBatch:
 
 
 def made() -> tuple[Intake, list[int]]:
-    windows, time = open_windows(Rule(len_s=LEN_S, grace_ms=60_000))
-    intake, sizes = Intake(windows, time.clock(), pytest.fail), []
+    windows, _ = open_windows(Rule(len_s=LEN_S, grace_ms=60_000))
+    intake, sizes = Intake(windows, pytest.fail), []
     intake.export = lambda batch: sizes.append(batch.value.size)
     return intake, sizes
 
