@@ -51,14 +51,17 @@ class Standing:
         self._state = state
         self._on_disk = on_disk
         self._changing = asyncio.Lock()
-        self.roster = self._evolved(config, self.server_keys)
+        self.roster = self._evolved(slots.load(state.roster_file), config, self.server_keys)
         slots.save(self.roster, state.roster_file)
+        self._registry: Registry | None = None
 
     def registry(self) -> Registry:
         """Return the roster as arrays."""
         ledger = Ledger(sha256=self.config.ledger_sha256, date=self.config.ledger_date,
                         rows=len(self.config.devices))
-        return Registry.of(self.roster.device_rows(), self.roster.point_rows(), ledger)
+        self._registry = Registry.of(self.roster.device_rows(), self.roster.point_rows(), ledger,
+                                     before=self._registry)
+        return self._registry
 
     async def follow_server_keys(self, drivers: Mapping[str, Driver], adopt: Callable[[Registry], int]) -> None:
         """A server that showed another key changes the rows of the devices behind it, from the next window on.
@@ -110,14 +113,14 @@ class Standing:
 
     def _with_server_keys(self, shown: dict[str, str]) -> Registry:
         self._state.save_server_keys(shown)
-        held = self._evolved(self.config, shown)
+        held = self._evolved(self.roster, self.config, shown)
         slots.save(held, self._state.roster_file)
         self.roster, self.server_keys = held, shown
         return self.registry()
 
     def _with_identifiers(self, read: Mapping[str, Mapping[str, str]]) -> Registry | None:
         """Return the roster with them, None if its rows stay as they are."""
-        held = self._evolved(self.config, self.server_keys, read)
+        held = self._evolved(self.roster, self.config, self.server_keys, read)
         if held.device_rows() == self.roster.device_rows():
             return None
         slots.save(held, self._state.roster_file)
@@ -125,7 +128,7 @@ class Standing:
         return self.registry()
 
     def _exchanged(self, config: GatewayConfig, sink: Sink, clock_ns: Callable[[], int]) -> tuple[Exchange, Registry]:
-        held = self._evolved(config, self.server_keys)
+        held = self._evolved(self.roster, config, self.server_keys)
         before, after = aims(self.config, self.roster), aims(config, held)
         found = changes(self.config, before, config, after)
         drivers = build_drivers(config, held, sink, clock_ns, only=found.start)
@@ -135,8 +138,8 @@ class Standing:
         self.roster, self.config = held, config
         return Exchange(changes=found, drivers=drivers, devices=devices, is_new_roster=is_new), self.registry()
 
-    def _evolved(self, config: GatewayConfig, server_keys: Mapping[str, str],
+    def _evolved(self, before: slots.Roster | None, config: GatewayConfig, server_keys: Mapping[str, str],
                  read: Mapping[str, Mapping[str, str]] = slots.NOTHING_READ) -> slots.Roster:
         state = self._state
-        return slots.evolve(slots.load(state.roster_file), config, gateway=state.gateway_id(),
-                            key=state.enterprise_key(), server_keys=server_keys, read=read)
+        return slots.evolve(before, config, gateway=state.gateway_id(), key=state.enterprise_key(),
+                            server_keys=server_keys, read=read, points_stand=config is self.config)

@@ -22,7 +22,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -257,16 +257,19 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_private(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a new file, by default one that only its owner can read. Raises FileExistsError rather than overwrite."""
+def write_private(path: Path, content: bytes | Iterable[bytes], mode: int = 0o600) -> None:
+    """Write a new file, by default one that only its owner can read. Raises FileExistsError rather than overwrite.
+
+    content: its bytes, whole or in pieces.
+    """
     descriptor = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+        file.writelines((content,) if isinstance(content, bytes) else content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def replace(path: Path, content: bytes, mode: int = 0o600) -> None:
+def replace(path: Path, content: bytes | Iterable[bytes], mode: int = 0o600) -> None:
     """Put `content` at `path`, durable when this returns; a crash leaves the old or the new. Raises OSError."""
     partial = path.with_name(path.name + PARTIAL)
     partial.unlink(missing_ok=True)

@@ -47,10 +47,11 @@ class Registry:
 
     @classmethod
     def of(cls, device_rows: Sequence[Row], point_rows: Sequence[Row], ledger: Ledger, *,
-           bits_max: int = BITS_MAX) -> Registry:
+           bits_max: int = BITS_MAX, before: Registry | None = None) -> Registry:
         """Build the arrays.
 
-        bits_max: most of devices + 3 x points; what one entry can seal, unless it is for counting only.
+        bits_max: most of devices + 3 x points; what one entry can seal, unless it is for counting only. before: one
+        that may be of the very same point rows: what was made of them is taken over.
 
         Raises: EvidenceError: too many, rows of a wrong shape, slots with gaps, owners that are not there.
         """
@@ -58,7 +59,8 @@ class Registry:
         if found:
             raise EvidenceError(found[:ROW_PROBLEMS_MAX])
         rows = point_rows if isinstance(point_rows, PointRows) else PointRows(point_rows)
-        owner, role = rows.devices(), rows.roles()
+        known = before if before is not None and before.point_rows is rows else None
+        owner, role = (rows.devices(), rows.roles()) if known is None else (known.owner, known.role)
         device_alive = np.array([row["state"] == "alive" for row in device_rows], dtype=np.bool_)
         point_alive = rows.alive()
         point_alive &= device_alive[owner]
@@ -66,7 +68,7 @@ class Registry:
             array.flags.writeable = False
         return cls(
             device_rows=tuple(device_rows), point_rows=rows, ledger=ledger,
-            devices_root=rows_root(device_rows), points_root=rows.root(),
+            devices_root=rows_root(device_rows), points_root=rows.root() if known is None else known.points_root,
             owner=owner, role=role, device_alive=device_alive, point_alive=point_alive)
 
     @property

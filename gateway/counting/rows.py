@@ -111,7 +111,37 @@ class PointRows(Sequence[Row]):
 
     def differing(self, before: PointRows) -> list[int]:
         """Return the slots whose rows `before` lacks or has otherwise."""
-        return [slot for slot in range(len(self)) if slot >= len(before) or self.encoded(slot) != before.encoded(slot)]
+        if self is before:
+            return []
+        both = min(len(self), len(before))
+        found = self._unlike(before, both, ("state", "role", "type")) | self._moved(before, both)
+        return [*np.flatnonzero(found).tolist(), *range(both, len(self))]
+
+    def rewriting(self, before: PointRows) -> list[int]:
+        """Return the slots that must not follow those of `before`: revived ones, and where another point stands now."""
+        if self is before:
+            return []
+        both = min(len(self), len(before))
+        revived = ~before.alive()[:both] & self.alive()[:both]
+        return np.flatnonzero(revived | self._moved(before, both)).tolist()
+
+    def _moved(self, before: PointRows, both: int) -> NDArray[np.bool_]:
+        """Return which of the first slots are not of the same address of the same device."""
+        tags = TAG_BYTES * both
+        moved = self._unlike(before, both, ("protocol",))
+        moved |= self.devices()[:both] != before.devices()[:both]
+        for mine, theirs in ((self._addr, before._addr), (self._base, before._base)):
+            # Copies of the bytes: a view of a bytearray keeps it from growing for as long as it lives.
+            moved |= (np.frombuffer(bytes(mine[:tags]), np.uint8) != np.frombuffer(bytes(theirs[:tags]), np.uint8)) \
+                .reshape(both, TAG_BYTES).any(axis=1)
+        return moved
+
+    def _unlike(self, before: PointRows, both: int, names: Iterable[str]) -> NDArray[np.bool_]:
+        unlike = np.zeros(both, dtype=np.bool_)
+        for name in names:
+            unlike |= np.frombuffer(bytes(self._codes[name][:both]), np.uint8) != \
+                np.frombuffer(bytes(before._codes[name][:both]), np.uint8)
+        return unlike
 
     def encoded(self, slot: int) -> bytes:
         """Return the row of a slot as JCS: its texts are hex and plain ASCII words, so nothing is there to escape."""

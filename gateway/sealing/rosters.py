@@ -74,8 +74,8 @@ def at(journal: Journal, seq: int) -> tuple[list[Row], PointRows]:
     return devices, points
 
 
-def require_extends(old_devices: Sequence[Row], old_points: Sequence[Row], devices: Sequence[Row],
-                    points: Sequence[Row]) -> None:
+def require_extends(old_devices: Sequence[Row], old_points: PointRows, devices: Sequence[Row],
+                    points: PointRows) -> None:
     """Check that a roster continues the one before: slots are append-only and an identity never changes in its slot.
 
     Raises: EvidenceError `sealing.roster_rewritten` for every row that does not.
@@ -88,9 +88,6 @@ def require_extends(old_devices: Sequence[Row], old_points: Sequence[Row], devic
         lost = [t for t in old["tags"] if t not in new["tags"]]
         if revived or lost or new["kind"] != old["kind"] or new["replaces"] != old["replaces"]:
             found.append(Problem.of(f"roster device {old['slot']}", "sealing.roster_rewritten"))
-    for old, new in zip(old_points, points, strict=False):
-        revived = old["state"] == "gone" and new["state"] == "alive"
-        if revived or any(new[n] != old[n] for n in ("device", "protocol", "addr", "base")):
-            found.append(Problem.of(f"roster point {old['point']}", "sealing.roster_rewritten"))
+    found += [Problem.of(f"roster point {slot}", "sealing.roster_rewritten") for slot in points.rewriting(old_points)]
     if found:
         raise EvidenceError(found)

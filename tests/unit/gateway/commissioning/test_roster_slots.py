@@ -28,6 +28,10 @@ SPKI = "cd" * 32
 def evolve(before: Roster | None, config: GatewayConfig, server_keys: dict[str, str] | None = None) -> Roster:
     after = slots.evolve(before, config, gateway=GATEWAY, key=K, server_keys=server_keys or {})
     check(before, after)
+    for keys in (server_keys or {}, {"line": "ef" * 32}):  # the same ledger again: its points need not be placed anew
+        again, short = (slots.evolve(after, config, gateway=GATEWAY, key=K, server_keys=keys, points_stand=stand)
+                        for stand in (False, True))
+        assert again == short and short.points is after.points
     return after
 
 
@@ -68,6 +72,19 @@ def test_a_rename_keeps_the_slot_and_changes_only_the_private_part(tmp_path: Pat
     assert {k for k in one if one[k] != two[k]} == {"private_sha256"}
     assert second.devices[0].private["blind"] == first.devices[0].private["blind"]
     assert second.point_rows() == first.point_rows()
+
+
+def test_points_that_stand_are_placed_anew_where_a_device_moved(tmp_path: Path) -> None:
+    config = plant(tmp_path, [device("a")], [point("a", 0)])
+    first = evolve(None, config)
+    ways = [slots.evolve(held, config, gateway=GATEWAY, key=K, server_keys={}, points_stand=True,
+                         read={"a": {"serial": serial}})
+            for held, serial in ((first, "S1"), (evolve(None, plant(tmp_path, [device("a", serial="S0")],
+                                                                    [point("a", 0)])), "S1"))]
+    assert ways[0].points is first.points and ways[0].devices[0].private["serial"] == "S1"
+    # its ledger lost the serial: another machine, and so another point
+    assert [row["state"] for row in ways[1].point_rows()] == ["gone", "alive"]
+    assert [row["device"] for row in ways[1].point_rows()] == [0, 1]
 
 
 @pytest.mark.parametrize("other", [

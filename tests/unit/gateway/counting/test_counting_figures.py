@@ -7,6 +7,7 @@ import pytest
 from gateway.counting.figures import STAGES, Recent
 from gateway.counting.kernel import Columns
 from gateway.counting.registry import Registry
+from gateway.counting.rows import PointRows
 from protocols.errors import EvidenceError
 from protocols.terms.basis import Basis
 from tests.sim.rows import LEDGER, device_row, point_row, registry
@@ -65,6 +66,18 @@ def test_freshness_is_half_open() -> None:
     recent.add_columns(220, Columns(1, 1, 1, 1))
     assert recent.figures(fresh, basis, at_s=220).devices["connected"] == 1
     assert recent.figures(fresh, basis, at_s=280).devices["connected"] == 0
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_what_was_made_of_the_same_point_rows_is_taken_over(is_same: bool) -> None:
+    first = plant()
+    points = first.point_rows if is_same else PointRows([*first.point_rows, point_row(8, 0)])
+    rows = [*first.device_rows[:3], {**first.device_rows[3], "state": "gone"}, *first.device_rows[4:]]
+    found, made = Registry.of(rows, points, LEDGER, before=first), Registry.of(rows, [*points], LEDGER)
+    assert found.roots == made.roots and found.device_rows == made.device_rows and found.point_rows == made.point_rows
+    for name in ("owner", "role", "device_alive", "point_alive"):
+        assert getattr(found, name).tolist() == getattr(made, name).tolist(), name
+    assert (found.owner is first.owner) is is_same
 
 
 def test_rows_that_are_no_roster_are_refused_all_at_once() -> None:

@@ -48,6 +48,12 @@ def test_a_copy_is_changed_by_itself(rows: list[dict[str, Any]], data: st.DataOb
     assert list(other) == [*rows[:slot], new, *rows[slot + 1:]]
     assert other.differing(held) == ([slot] if new != rows[slot] else [])
     assert other.differing(PointRows(rows[:slot])) == list(range(slot, len(rows)))
+    assert held.differing(held) == held.rewriting(held) == []
+    old = rows[slot]
+    is_another = any(old[name] != new[name] for name in ("device", "protocol", "addr", "base"))
+    revived = old["state"] == "gone" and new["state"] == "alive"
+    assert other.rewriting(held) == ([slot] if is_another or revived else [])
+    assert other.rewriting(PointRows(rows[:slot])) == PointRows(rows[:slot]).rewriting(other) == []
     other.end(slot)
     assert other[slot] == {**new, "state": "gone"} and list(held) == rows
 
