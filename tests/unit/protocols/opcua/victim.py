@@ -1,6 +1,8 @@
 """A driver in a process of its own, to be killed: python -m ... URI NAMES SETTINGS(JSON, with port and folder).
 
-Says `collects` when every point had a value, and then every value of the first point as it arrives.
+Says `collects` when every point had a value and what the next one needs is on disk, and then every value of the first
+point as it arrives: before it is acknowledged, so that what the server will not send again was told, whenever the kill
+comes.
 """
 
 from __future__ import annotations
@@ -13,9 +15,29 @@ from typing import Any
 
 from protocols.opcua.driver import OpcUaDriver
 from protocols.opcua.target import OpcUaPoint, parse_address
+from protocols.samples import PollBatch, SampleBatch
 from tests.unit.protocols.opcua.bench import Recorder, endpoint
 
 ROOT = Path(__file__).resolve().parents[4]
+
+
+class Telling(Recorder):
+    """Prints what it takes, within the delivery, once it collects."""
+
+    collects = False
+    told = 0
+
+    def samples(self, batch: SampleBatch | PollBatch) -> None:
+        super().samples(batch)
+        if self.collects:
+            self.tell()
+
+    def tell(self) -> None:
+        """Print the values of the first point that are new."""
+        values = self.values(100)
+        for value in values[self.told:]:
+            print(value, flush=True)
+        self.told = len(values)
 
 
 async def collect(uri: str, names: list[str], given: dict[str, Any]) -> None:
@@ -23,18 +45,15 @@ async def collect(uri: str, names: list[str], given: dict[str, Any]) -> None:
     points = [OpcUaPoint(point_index=100 + place, device_index=place, address=parse_address(f"nsu={uri};s={name}"))
               for place, name in enumerate(names)]
     folder = Path(given.pop("folder"))
-    sink, told, is_there = Recorder(), 0, False
-    settings = endpoint(given.pop("port"), folder, takeover_file=folder / "left.json", **given)
+    sink, left = Telling(), folder / "left.json"
+    settings = endpoint(given.pop("port"), folder, takeover_file=left, **given)
     driver = asyncio.create_task(OpcUaDriver(settings, points, sink).run())
-    while not driver.done():
+    while not driver.done() and not (len(sink.points) >= len(points) - len(sink.events) and left.exists()):
         await asyncio.sleep(0.01)
-        if not is_there and len(sink.points) >= len(points) - len(sink.events):
-            is_there = True
-            print("collects", flush=True)
-        values = sink.values(100) if is_there else []
-        for value in values[told:]:
-            print(value, flush=True)
-        told = len(values)
+    if not driver.done():
+        print("collects", flush=True)
+        sink.collects = True
+        sink.tell()
     await driver
 
 
