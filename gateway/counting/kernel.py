@@ -17,6 +17,9 @@ The planes of a window, a row each, a column for each point and one more, where 
     sampled           0     1      0           0  |  -      bool: had a fresh sample that did not count
     last_source     (s1    ..                     |  -)     int64, from the first source time on
 
+The first two lie side by side in `pairs`, as nearly every sample asks for both: v0 t0 v1 t1 .. vn tn. So the value of
+a point is at twice its index, and its time one further: where `pairs` without its first has twice its index.
+
 Most samples say what the sample before them said. They cost a gather, a comparison and a maximum; only the points that
 had anything else to say in a block are looked at in full. A window that begins guesses that values are what they were
 in an earlier one: a wrong guess costs time and changes nothing.
@@ -57,11 +60,13 @@ Column = TypeVar("Column", bound=np.generic)
 class Planes:
     """What one open window knows; see the module. connected: shape (devices,), the other planes (points + 1,).
 
-    newest, bits: two views of the same bytes. all_alive: whether the roster has no tombstones among its points.
+    bits, last_received: every other one of `pairs`, for whoever goes through all points; numpy would copy them to
+    gather from them. all_alive: whether the roster has no tombstones among its points.
+    pairs, values, times: by twice the index of a point its value as int64 or float64, and its last received time.
     """
 
     __slots__ = ("all_alive", "bits", "changed", "connected", "counted", "discarded", "last_received", "last_source",
-                 "newest", "received", "registry", "sampled")
+                 "pairs", "received", "registry", "sampled", "times", "values")
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -70,9 +75,11 @@ class Planes:
         self.connected = np.zeros(registry.devices, dtype=np.bool_)
         self.sampled = np.zeros(slots, dtype=np.bool_)
         self.changed = np.zeros(slots, dtype=np.bool_)
-        self.bits = np.zeros(slots, dtype=np.int64)
-        self.newest = self.bits.view(np.float64)
-        self.last_received = np.zeros(slots, dtype=np.int64)
+        self.pairs = np.zeros(2 * slots, dtype=np.int64)
+        self.values = self.pairs.view(np.float64)
+        self.times = self.pairs[1:]
+        self.bits = self.pairs[::2]
+        self.last_received = self.times[::2]
         self.last_source: Times | None = None
         self.received = 0
         self.counted = 0
@@ -84,7 +91,7 @@ class Planes:
         self.received += count
 
     def clear(self, part: slice) -> None:
-        """Forget a part of the points; `newest` stays, as a guess for the next window."""
+        """Forget a part of the points; values stay, as a guess for the next window."""
         self.sampled[part] = False
         self.changed[part] = False
         self.last_received[part] = 0
@@ -300,7 +307,8 @@ def _fold(planes: Planes, point: Times, value: NDArray[np.float64], received: Ti
     """Take in usable samples: all but those that are `aside`. First those that say nothing new, then the others."""
     if source is not None and planes.last_source is None:
         planes.last_source = np.full(planes.bits.size, NO_SOURCE_TIME, dtype=np.int64)
-    differs = planes.newest.take(point, mode="clip") != value
+    twice = point + point
+    differs = planes.values.take(twice, mode="clip") != value
     if aside is not None:
         differs &= ~aside
     many = np.count_nonzero(differs)
@@ -311,7 +319,7 @@ def _fold(planes: Planes, point: Times, value: NDArray[np.float64], received: Ti
     if many or aside is not None:
         times = received * ~(differs if aside is None else differs | aside)  # 0 is older than every sample
     if planes.last_source is None:
-        np.maximum.at(planes.last_received, point, times)
+        np.maximum.at(planes.times, twice, times)
     else:
         _fold_source(planes, planes.last_source, point, times, source)
     if many:
@@ -323,27 +331,29 @@ def _fold(planes: Planes, point: Times, value: NDArray[np.float64], received: Ti
 def _fold_any(planes: Planes, point: Times, value: NDArray[np.float64], received: Times, source: Times | None) -> None:
     """Take in samples of any values."""
     bits = bits_of(value)
-    before = planes.last_received.take(point, mode="clip")
+    twice = point + point
+    before = planes.times.take(twice, mode="clip")
     known = before != 0
-    guess = planes.bits.take(point, mode="clip")
-    np.maximum.at(planes.last_received, point, received)
-    newest = received == planes.last_received.take(point, mode="clip")
+    guess = planes.pairs.take(twice, mode="clip")
+    np.maximum.at(planes.times, twice, received)
+    newest = received == planes.times.take(twice, mode="clip")
     tied = newest & (before == received)  # with a sample that was taken in earlier: not to be overwritten
     at = np.flatnonzero(newest & ~tied)
-    rising, rising_bits = point.take(at, mode="clip"), bits.take(at, mode="clip")
+    rising, rising_bits = twice.take(at, mode="clip"), bits.take(at, mode="clip")
     # A point that comes twice in an assignment keeps one of its samples; those that lost are compared below.
-    planes.bits[rising] = rising_bits
-    lost = planes.bits.take(rising, mode="clip") != rising_bits
+    planes.pairs[rising] = rising_bits
+    lost = planes.pairs.take(rising, mode="clip") != rising_bits
     if planes.last_source is not None:
         times = np.zeros(at.size, dtype=np.int64) if source is None else source.take(at, mode="clip")
-        planes.last_source[rising] = times
-        lost |= planes.last_source.take(rising, mode="clip") != times
+        points = point.take(at, mode="clip")
+        planes.last_source[points] = times
+        lost |= planes.last_source.take(points, mode="clip") != times
     if lost.any():
         tied[at[lost]] = True
     if tied.any():
         at = np.flatnonzero(tied)
         _settle(planes, point[at], bits[at], None if source is None else source[at])
-    now = planes.bits.take(point, mode="clip")
+    now = planes.pairs.take(twice, mode="clip")
     planes.changed[point[(bits != now) | (known & (guess != now))]] = True
 
 
@@ -351,9 +361,10 @@ def _fold_source(planes: Planes, last_source: Times, point: Times, received: Tim
     """Take in the times of samples whose values are known already: those of equal ones decide between others."""
     if source is None:
         source = np.zeros(point.size, dtype=np.int64)
-    before = planes.last_received.take(point, mode="clip")
-    np.maximum.at(planes.last_received, point, received)
-    newest = received == planes.last_received.take(point, mode="clip")
+    twice = point + point
+    before = planes.times.take(twice, mode="clip")
+    np.maximum.at(planes.times, twice, received)
+    newest = received == planes.times.take(twice, mode="clip")
     tied = newest & (before == received)
     at = np.flatnonzero(newest & ~tied)
     rising, times = point.take(at, mode="clip"), source.take(at, mode="clip")
