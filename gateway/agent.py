@@ -133,10 +133,6 @@ class Agent:
             expire_reads=lambda before_s: transcripts.expire(self.state.dir / transcripts.FOLDER, before_s))
         self._swept_s = 0
         self.keeping: Keeping | None = None
-        if config.keep.raw or config.influx is not None:
-            import pyarrow  # its own pool keeps what was freed: 25 MB of a gateway of 100 000 points
-
-            pyarrow.set_memory_pool(pyarrow.system_memory_pool())
         if config.keep.raw:
             from gateway.keeping import keeping  # pyarrow: only for who keeps raw data
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from gateway.commissioning.status import Status
 
 LISTED_MAX = 20
+LATER: dict[str, tuple[str, ...] | None] = {
+    "influxdb_client": None, "influxdb_client.domain": None, "influxdb_client.service": None, "asyncua": ("Server",)}
+NEVER = ("pyarrow._azurefs", "pyarrow._gcsfs", "pyarrow._hdfs", "pyarrow._s3fs")
+"""What libraries load at their first import and a gateway does not use: 20 MB. Stores of clouds are none of its."""
 
 
 # status
@@ -275,9 +279,11 @@ def run_arguments(parser: argparse.ArgumentParser, say: Say) -> None:
 
 def run_command(args: argparse.Namespace, say: Say) -> int:
     """Run the gateway until SIGTERM or SIGINT."""
-    from protocols import system
+    from protocols import on_demand, system
 
     system.frugal_memory()
+    on_demand.load_on_demand(LATER)
+    on_demand.leave_out(NEVER)
     config = load(args)
     return system.run(_run(config, say))
 

@@ -4,42 +4,54 @@
     packed[20:145]               a view of the same columns, for a read that serves some of the points
 
 A column is kept as what takes least: one value, a byte for each that points into a short list of values, machine
-numbers, or UTF-8 one behind the other. What fits none of it stays a tuple of objects.
+numbers, or compressed UTF-8. What fits none of it stays a tuple of objects.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
+from functools import lru_cache
+from itertools import accumulate, islice, repeat
 from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
 FEW = 4
 """Values are few where on average each is there so many times: then a list of them and places in it take less."""
 
+BLOCK = 256
+"""Texts in a block. One is read in some 30 us."""
+
+BLOCKS_AT_HAND = 32
+"""Of all texts together: enough to go through the fields of a dataclass side by side."""
+
 CODES_MAX = 1 << 16
 INT32_MAX = 2**31 - 1
 
 
 class Texts(Sequence[str]):
-    """Texts one behind the other: their UTF-8 and where each one ends, instead of an object of 49 bytes and more."""
+    """Texts in compressed blocks: places in a file and addresses of points are much alike, and are seldom asked for.
 
-    __slots__ = ("_data", "_ends")
+    An object for each would take 49 bytes and more. A block that was asked for lately is at hand (`_block`).
+    """
+
+    __slots__ = ("_blocks", "_count")
 
     def __init__(self, texts: Iterable[str]) -> None:
-        parts = [text.encode("utf-8", "surrogatepass") for text in texts]
-        self._data = b"".join(parts)
-        ends = array("I", [0])
-        at = 0
-        for part in parts:
-            at += len(part)
-            ends.append(at)
-        self._ends = ends
+        blocks: list[bytes] = []
+        count = 0
+        source = iter(texts)
+        while held := list(islice(source, BLOCK)):
+            count += len(held)
+            lengths = array("I", map(len, held))
+            blocks.append(zlib.compress(lengths.tobytes() + "".join(held).encode("utf-8", "surrogatepass"), 1))
+        self._blocks = tuple(blocks)
+        self._count = count
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return self._count
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -47,22 +59,29 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        i = range(len(self))[index]
-        return self._data[self._ends[i]:self._ends[i + 1]].decode("utf-8", "surrogatepass")
+            return [self[i] for i in range(*index.indices(self._count))]
+        number, place = divmod(range(self._count)[index], BLOCK)
+        return _block(self._blocks[number], min(BLOCK, self._count - number * BLOCK))[place]
 
     def __iter__(self) -> Iterator[str]:
-        data, begin = self._data, 0
-        for end in self._ends[1:]:
-            yield data[begin:end].decode("utf-8", "surrogatepass")
-            begin = end
+        for number, block in enumerate(self._blocks):
+            yield from _block(block, min(BLOCK, self._count - number * BLOCK))
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Texts):
-            return self._data == other._data and self._ends == other._ends
+            return self._count == other._count and self._blocks == other._blocks
         return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # compared by what it holds
+
+
+@lru_cache(BLOCKS_AT_HAND)
+def _block(packed: bytes, count: int) -> tuple[str, ...]:
+    """Return the texts of a block: compressed, the length of each in characters, then all in UTF-8."""
+    data = zlib.decompress(packed)
+    lengths = array("I", data[:count * array("I").itemsize])
+    text = data[len(lengths) * lengths.itemsize:].decode("utf-8", "surrogatepass")
+    return tuple(text[end - length:end] for length, end in zip(lengths, accumulate(lengths), strict=True))
 
 
 class Packed(Sequence[T], Generic[T]):

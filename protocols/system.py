@@ -47,6 +47,8 @@ _NOTIFY_TIMEOUT_S = 1.0
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
 MMAP_BYTES = 1024 * 1024
 """From this size on memory is the system's own again as soon as it is freed. Columns of a batch are smaller."""
+ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"
+"""Read by Arrow's library itself, so that what it does beside Python's calls is meant too."""
 PARTIAL = ".part"
 """Ends the name of a file that is not whole yet."""
 
@@ -143,11 +145,12 @@ def boottime_ns() -> int:
 
 
 def frugal_memory() -> None:
-    """Have the C library give freed memory back sooner (mallopt(3)); call it before threads are started. glibc only.
+    """Have memory that was freed given back sooner (mallopt(3)); call it before threads and Arrow are started.
 
-    By itself it keeps a heap for each thread, and raises the size from which memory is taken from the system, and
-    given back to it, with the largest piece that was ever freed.
+    By itself glibc keeps a heap for each thread, and raises the size from which memory is taken from the system, and
+    given back to it, with the largest piece that was ever freed. Arrow keeps what was freed in a pool of its own.
     """
+    os.environ.setdefault(ARROW_POOL, "system")
     mallopt = _of_libc("mallopt")
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)

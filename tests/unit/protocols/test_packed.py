@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.packed import Packed, Texts
+from protocols.packed import BLOCK, Packed, Texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,15 @@ def test_texts_are_the_same_again(texts: list[str]) -> None:
     assert list(packed) == [packed[i] for i in range(len(texts))] == texts
     assert packed[1:5] == texts[1:5]
     assert packed == texts == Texts(texts) and packed != [*texts, ""] and packed != Texts([*texts, ""])
+
+
+@pytest.mark.parametrize("count", [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+def test_texts_of_several_blocks(count: int) -> None:
+    texts = [f"点 {i}\ud800" * (i % 3) for i in range(count)]
+    packed = Texts(iter(texts))
+    assert list(packed) == texts == packed[:] and [packed[i] for i in range(-count, count)] == texts * 2
+    assert packed == Texts(texts) != Texts([*texts[:-1], "x"]) and len(packed) == count
+    assert packed != Texts(texts[:-1]) and Texts([]) == [] and not [*Texts([])]
 
 
 def test_a_thousand_equal_fields_and_a_thousand_different_ones() -> None:

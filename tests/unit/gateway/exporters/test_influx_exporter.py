@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write.point import Point
+from influxdb_client.client.write_api import SYNCHRONOUS
 
 from config.gateway import InfluxTable
 from gateway.exporters.influx import InfluxExporter
@@ -97,6 +99,40 @@ def test_a_server_that_hangs_costs_the_queue_and_nothing_else(hanging_port: int)
     assert exporter.dropped >= 10_000 - 1000 - 5_000
     exporter.close(timeout_s=0.1)
     assert exporter.written == 0
+
+
+def test_a_request_is_the_one_that_the_library_makes() -> None:
+    """Contract: the library's own WriteApi, of which nothing but its request is used here, sends the same."""
+    seen: list[tuple[str, str, dict[str, str], bytes]] = []
+
+    class Taking(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append((self.command, self.path, dict(self.headers), body))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Taking) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/"
+        for token, org in (("secret", "plant & co"), ("", "")):
+            seen.clear()
+            table = InfluxTable.model_validate({"url": url, "bucket": "b/c", "org": org})
+            exporter = InfluxExporter(table, token, lambda: SERIES)
+            exporter.put(batch([1.5, 2.5]))
+            exporter.start()
+            exporter.close(60.0)
+            with InfluxDBClient(url=url, token=token, org=org) as client:
+                writer = client.write_api(write_options=SYNCHRONOUS)
+                writer.write(bucket="b/c", record=Lines(SERIES).of(batch([1.5, 2.5])))
+            assert seen[0] == seen[1] and exporter.written == 2
+            assert seen[0][2].get("Authorization") == ("Token secret" if token else None)
+        server.shutdown()
 
 
 def test_every_sample_is_written_or_counted_as_dropped() -> None:
