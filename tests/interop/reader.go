@@ -133,6 +133,46 @@ func (f *folder) entries(tile tlog.Tile) ([][]byte, error) {
 	return all, nil
 }
 
+// proven remembers hashes that tlog has checked against the signed root: it checks whole tiles for each that is asked.
+type proven struct {
+	hashes tlog.HashReader
+	known  map[int64]tlog.Hash
+}
+
+func (p *proven) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	var unknown []int64
+	for _, index := range indexes {
+		if _, ok := p.known[index]; !ok {
+			unknown = append(unknown, index)
+		}
+	}
+	if len(unknown) > 0 {
+		read, err := p.hashes.ReadHashes(unknown)
+		if err != nil {
+			return nil, err
+		}
+		for i, index := range unknown {
+			p.known[index] = read[i]
+		}
+	}
+	all := make([]tlog.Hash, len(indexes))
+	for i, index := range indexes {
+		all[i] = p.known[index]
+	}
+	return all, nil
+}
+
+// below returns the indexes of all hashes of a tree over the entries from first to end, as far as they are complete.
+func below(first, end int64) []int64 {
+	var all []int64
+	for level := 0; level < height; level++ {
+		for n := first >> level; (n+1)<<level <= end; n++ {
+			all = append(all, tlog.StoredHashIndex(level, n))
+		}
+	}
+	return all
+}
+
 // witness verifies C2SP co-signatures: Ed25519 over a line of version, a line of time, and the checkpoint.
 type witness struct {
 	name   string
@@ -240,6 +280,7 @@ func run(vkey string, cosigned []string, root string, others []string) error {
 // included proves every entry that is there, one by one.
 func included(tree tlog.Tree, files *folder, hashes tlog.HashReader) error {
 	var there int64
+	known := &proven{hashes, map[int64]tlog.Hash{}}
 	for first := int64(0); first < tree.N; first += tileWidth {
 		width := tree.N - first
 		if width > tileWidth {
@@ -253,9 +294,12 @@ func included(tree tlog.Tree, files *folder, hashes tlog.HashReader) error {
 		if err != nil {
 			return err
 		}
+		if _, err := known.ReadHashes(below(first, first+width)); err != nil {
+			return fmt.Errorf("entry %d: %w", first, err)
+		}
 		for i, entry := range entries {
 			at := first + int64(i)
-			proof, err := tlog.ProveRecord(tree.N, at, hashes)
+			proof, err := tlog.ProveRecord(tree.N, at, known)
 			if err != nil {
 				return fmt.Errorf("entry %d: %w", at, err)
 			}
