@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.counting import kernel
-from gateway.counting.kernel import NS_PER_S, Carry, Columns, Planes
+from gateway.counting.kernel import NS_PER_S, Carry, Columns, Mask, Planes
 from gateway.counting.registry import Registry
 from gateway.counting.rule import Rule
 from protocols import system
@@ -215,20 +215,29 @@ class Windows:
             if self._raw is not None:
                 self._raw.batch(batch, low)
             return
-        index_of = low + (batch.received_ns >= (low + 1) * self._len_ns) if low + 1 >= high else np.minimum(
-            batch.received_ns // self._len_ns, newest)
+        if low + 1 == high and low >= self._next:
+            after = batch.received_ns >= high * self._len_ns
+            if self._raw is not None:
+                self._raw.batch(batch, low + after)
+            self._fold_rows(low, batch, ~after)
+            self._fold_rows(high, batch, after)
+            return
+        index_of = np.minimum(batch.received_ns // self._len_ns, newest)
         late = index_of < self._next
         if self._raw is not None:
             self._raw.batch(batch, np.where(late, newest, index_of))
         if low < self._next:
             kernel.fold_late(self._planes(newest), kernel.rows_of(batch, late))
         for index in range(max(low, self._next), high + 1):
-            rows = index_of == index
-            count = np.count_nonzero(rows)
-            if count * _FEW > rows.size:
-                kernel.fold_samples(self._planes(index), batch, self.rule, of=rows)
-            elif count:
-                kernel.fold_samples(self._planes(index), kernel.rows_of(batch, rows), self.rule)
+            self._fold_rows(index, batch, index_of == index)
+
+    def _fold_rows(self, index: int, batch: SampleBatch, rows: Mask) -> None:
+        """Count the samples of a batch that `rows`, shape (n,), picks in this window."""
+        count = np.count_nonzero(rows)
+        if count * _FEW > rows.size:
+            kernel.fold_samples(self._planes(index), batch, self.rule, of=rows)
+        elif count:
+            kernel.fold_samples(self._planes(index), kernel.rows_of(batch, rows), self.rule)
 
     def answered(self, device_index: Devices, received_ns: int) -> None:
         """The protocol answered for these devices."""
