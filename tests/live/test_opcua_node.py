@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from gateway.probing.certificate import probe_certificate, spki_of
 from gateway.probing.driver import ask
@@ -28,6 +29,9 @@ from tests.unit.protocols.opcua.bench import Proxy, Recorder, endpoint, free_por
 from tests.unit.protocols.opcua.victim import killed
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+
+in_one_loop = pytest.mark.asyncio(loop_scope="module")
+"""Most of a server's start is reading the standard's own nodes, four seconds of a processor: these share one."""
 
 SOURCE = Path(__file__).with_name("node_opcua")
 URI = "urn:tallystick:live:plant"
@@ -98,6 +102,20 @@ async def node_server(
                 await process.wait()
 
 
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shared(program: Path, keys: Path) -> AsyncIterator[NodeServer]:
+    async with node_server(program, keys) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(shared: NodeServer) -> NodeServer:
+    """The shared server without sessions, its variables good and at rest."""
+    await shared.tell("change 0")
+    await until_counts(shared, (0, 0))
+    return shared
+
+
 def settings(port: int, folder: Path, **changes: Any) -> Any:
     return endpoint(port, folder, url=f"opc.tcp://127.0.0.1:{port}/live", **changes)
 
@@ -110,47 +128,48 @@ def at(names: list[str], first: int = 100) -> list[OpcUaPoint]:
 V = [f"v{i}" for i in range(VARIABLES)]
 
 
-async def test_trust_check_identify_and_collect_encrypted(program: Path, keys: Path, tmp_path: Path) -> None:
-    async with node_server(program, keys) as server:
-        sink = Recorder()
-        names = [*V, "text", "big", "still"]
-        driver = OpcUaDriver(settings(server.port, tmp_path, idle_read_s=1.0, **SECURED), at([*names, "nowhere"]), sink)
-        results = await driver.check()
-        assert {r.code for r in results} == {"opcua.untrusted_certificate"}
-        (kept,) = (tmp_path / "trusted" / REJECTED).iterdir()
-        assert kept.read_bytes() == server.certificate[:len(kept.read_bytes())]
-        kept.rename(tmp_path / "trusted" / "node.der")
+@in_one_loop
+async def test_trust_check_identify_and_collect_encrypted(server: NodeServer, tmp_path: Path) -> None:
+    sink = Recorder()
+    names = [*V, "text", "big", "still"]
+    driver = OpcUaDriver(settings(server.port, tmp_path, idle_read_s=1.0, **SECURED), at([*names, "nowhere"]), sink)
+    results = await driver.check()
+    assert {r.code for r in results} == {"opcua.untrusted_certificate"}
+    (kept,) = (tmp_path / "trusted" / REJECTED).iterdir()
+    assert kept.read_bytes() == server.certificate[:len(kept.read_bytes())]
+    kept.rename(tmp_path / "trusted" / "node.der")
 
-        results = await driver.check()
-        assert [r.code for r in results] == ["opcua.ok"] * 12 + ["opcua.node_unknown"], results
-        plates = await driver.identify()
-        assert plates[0] == Nameplate(device_index=0), "one nameplate above thirteen devices is nobody's"
-        alone = OpcUaDriver(settings(server.port, tmp_path, **SECURED), at(["v0"]), sink)
-        assert await alone.identify() == [
-            Nameplate(device_index=0, manufacturer="Live Works", model="NX-1", serial_number="L-0042")]
-        await until_counts(server, (0, 0))
+    results = await driver.check()
+    assert [r.code for r in results] == ["opcua.ok"] * 12 + ["opcua.node_unknown"], results
+    plates = await driver.identify()
+    assert plates[0] == Nameplate(device_index=0), "one nameplate above thirteen devices is nobody's"
+    alone = OpcUaDriver(settings(server.port, tmp_path, **SECURED), at(["v0"]), sink)
+    assert await alone.identify() == [
+        Nameplate(device_index=0, manufacturer="Live Works", model="NX-1", serial_number="L-0042")]
+    await until_counts(server, (0, 0))
 
-        async with running(driver):
-            await until(lambda: len(sink.points) == len(names))
-            assert await server.counts() == (1, 1)
-            await server.tell("set v0 12.25")
-            await until(lambda: 12.25 in sink.values(100))
-            await server.tell("bad v5")
-            await until(lambda: BAD in sink.qualities(105))
-            await until(lambda: len(sink.values(100 + VARIABLES + 2)) >= 3, "idle reads of a still value")
-        assert sink.values(100 + VARIABLES)[0] == fingerprint("运行".encode())
-        assert sink.values(100 + VARIABLES + 1)[0] == fingerprint(str(2**53 + 1).encode())
-        assert set(sink.values(100 + VARIABLES + 2)) == {7.5}
-        assert sink.codes() == ["opcua.bad_node"], "the limit of 30 items per request was kept: nothing else is told"
-        assert driver.server_spki_sha256() == server_spki_sha256((tmp_path / "trusted" / "node.der").read_bytes())
-        for policy in ("Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"):
-            other = settings(server.port, tmp_path, **(SECURED | {"security_policy": policy}))
-            result, = await OpcUaDriver(other, at(["v0"]), sink).check()
-            assert result.ok, (policy, result)
-        await until_counts(server, (0, 0))
+    async with running(driver):
+        await until(lambda: len(sink.points) == len(names))
+        assert await server.counts() == (1, 1)
+        await server.tell("set v0 12.25")
+        await until(lambda: 12.25 in sink.values(100))
+        await server.tell("bad v5")
+        await until(lambda: BAD in sink.qualities(105))
+        await until(lambda: len(sink.values(100 + VARIABLES + 2)) >= 3, "idle reads of a still value")
+    assert sink.values(100 + VARIABLES)[0] == fingerprint("运行".encode())
+    assert sink.values(100 + VARIABLES + 1)[0] == fingerprint(str(2**53 + 1).encode())
+    assert set(sink.values(100 + VARIABLES + 2)) == {7.5}
+    assert sink.codes() == ["opcua.bad_node"], "the limit of 30 items per request was kept: nothing else is told"
+    assert driver.server_spki_sha256() == server_spki_sha256((tmp_path / "trusted" / "node.der").read_bytes())
+    for policy in ("Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"):
+        other = settings(server.port, tmp_path, **(SECURED | {"security_policy": policy}))
+        result, = await OpcUaDriver(other, at(["v0"]), sink).check()
+        assert result.ok, (policy, result)
+    await until_counts(server, (0, 0))
 
 
-async def test_it_signs_challenges_that_are_checked_without_it(program: Path, keys: Path, tmp_path: Path) -> None:
+@in_one_loop
+async def test_it_signs_challenges_that_are_checked_without_it(server: NodeServer, tmp_path: Path) -> None:
     """An implementation that is not ours answers probes; what it signed is checked from what a log would hold."""
     gateway = hashlib.sha256(b"gateway").hexdigest()[:32]
     own = probe_certificate(tmp_path / "pki", gateway)
@@ -158,19 +177,18 @@ async def test_it_signs_challenges_that_are_checked_without_it(program: Path, ke
     seen = {"size": 9, "root": "ab" * 32, "witness": "bureau", "time_s": 1_790_000_000, "signature": ""}
     policies = ("Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss")
     signed: list[tuple[str, int, bytes]] = []
-    async with node_server(program, keys) as server:
-        leaf = leaf_of(server.certificate)
-        spki = spki_of(leaf)
+    leaf = leaf_of(server.certificate)
+    spki = spki_of(leaf)
 
-        def challenge(start_s: int, *, size: int = 9, key: bytes = public) -> bytes:
-            return probe.challenge(seen | {"size": size}, gateway_spki=key, start_s=start_s, server_spki=spki)
+    def challenge(start_s: int, *, size: int = 9, key: bytes = public) -> bytes:
+        return probe.challenge(seen | {"size": size}, gateway_spki=key, start_s=start_s, server_spki=spki)
 
-        for number, (policy, mode) in enumerate(product(policies, ("SignAndEncrypt", "Sign"))):
-            at = settings(server.port, tmp_path, **(SECURED | {"security_policy": policy, "security_mode": mode}))
-            start_s = 1_790_000_040 + 60 * number
-            signed.append((policy, start_s, await ask(at, server_certificate=leaf, own=own, gateway=gateway,
-                                                      c=challenge(start_s), deadline_s=10)))
-        await until_counts(server, (0, 0))  # a session that was never activated is closed all the same
+    for number, (policy, mode) in enumerate(product(policies, ("SignAndEncrypt", "Sign"))):
+        at = settings(server.port, tmp_path, **(SECURED | {"security_policy": policy, "security_mode": mode}))
+        start_s = 1_790_000_040 + 60 * number
+        signed.append((policy, start_s, await ask(at, server_certificate=leaf, own=own, gateway=gateway,
+                                                  c=challenge(start_s), deadline_s=10)))
+    await until_counts(server, (0, 0))  # a session that was never activated is closed all the same
     for policy, start_s, signature in signed:
         facts = {"policy_uri": SECURITY_POLICIES[policy], "server_spki": spki, "client_certificate": own.certificate,
                  "signature": signature, "where": "entry"}
@@ -180,31 +198,31 @@ async def test_it_signs_challenges_that_are_checked_without_it(program: Path, ke
                 probe.verify_signature(c=other, **facts)
 
 
-async def test_it_is_walked_into_devices_and_points_and_polled(program: Path, keys: Path, tmp_path: Path) -> None:
-    async with node_server(program, keys) as server:
-        (tmp_path / "trusted").mkdir()
-        (tmp_path / "trusted" / "node.der").write_bytes(leaf_of(server.certificate))
-        secured = settings(server.port, tmp_path, **SECURED)
-        walk, machines = await OpcUaDriver(secured, [], Recorder()).discover()
-        assert walk.is_whole
-        machine = next(m for m in machines if m.name == "Machine")
-        assert (machine.why, len(machine.points)) == ("nameplate", VARIABLES + 3)
-        assert machine.plate == {"manufacturer": "Live Works", "model": "NX-1", "serial_number": "L-0042"}
-        kinds = {walk.nodes[p].name: walk.nodes[p].data_type for p in machine.points}
-        assert [kinds[name] for name in (*V[:5], "text", "big")] == [
-            "float64", "float32", "int32", "uint16", "bool", "string", "uint64"]
-        addresses = [walk.nodes[p].address for p in machine.points]
-        points = [OpcUaPoint(point_index=i, device_index=0, address=parse_address(text))
-                  for i, text in enumerate(addresses)]
-        sink = Recorder()
-        polled = settings(server.port, tmp_path, reads="polling", poll_s=0.2, **SECURED)
-        async with running(OpcUaDriver(polled, points, sink)):
-            await until(lambda: len(sink.points) == len(points), "maxNodesPerRead of 20 was kept")
-            await server.tell("set v0 12.25")
-            await until(lambda: 12.25 in sink.values(addresses.index(f"nsu={URI};s=v0")))
-            assert await server.counts() == (1, 0)
-        assert sink.events == []
-        await until_counts(server, (0, 0))
+@in_one_loop
+async def test_it_is_walked_into_devices_and_points_and_polled(server: NodeServer, tmp_path: Path) -> None:
+    (tmp_path / "trusted").mkdir()
+    (tmp_path / "trusted" / "node.der").write_bytes(leaf_of(server.certificate))
+    secured = settings(server.port, tmp_path, **SECURED)
+    walk, machines = await OpcUaDriver(secured, [], Recorder()).discover()
+    assert walk.is_whole
+    machine = next(m for m in machines if m.name == "Machine")
+    assert (machine.why, len(machine.points)) == ("nameplate", VARIABLES + 3)
+    assert machine.plate == {"manufacturer": "Live Works", "model": "NX-1", "serial_number": "L-0042"}
+    kinds = {walk.nodes[p].name: walk.nodes[p].data_type for p in machine.points}
+    assert [kinds[name] for name in (*V[:5], "text", "big")] == [
+        "float64", "float32", "int32", "uint16", "bool", "string", "uint64"]
+    addresses = [walk.nodes[p].address for p in machine.points]
+    points = [OpcUaPoint(point_index=i, device_index=0, address=parse_address(text))
+              for i, text in enumerate(addresses)]
+    sink = Recorder()
+    polled = settings(server.port, tmp_path, reads="polling", poll_s=0.2, **SECURED)
+    async with running(OpcUaDriver(polled, points, sink)):
+        await until(lambda: len(sink.points) == len(points), "maxNodesPerRead of 20 was kept")
+        await server.tell("set v0 12.25")
+        await until(lambda: 12.25 in sink.values(addresses.index(f"nsu={URI};s=v0")))
+        assert await server.counts() == (1, 0)
+    assert sink.events == []
+    await until_counts(server, (0, 0))
 
 
 async def until_counts(server: NodeServer, wanted: tuple[int, int]) -> None:
@@ -213,10 +231,12 @@ async def until_counts(server: NodeServer, wanted: tuple[int, int]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_every_change_arrives_also_over_a_line_that_is_cut(program: Path, keys: Path, tmp_path: Path) -> None:
+@in_one_loop
+async def test_every_change_arrives_also_over_a_line_that_is_cut(server: NodeServer, tmp_path: Path) -> None:
     sink = Recorder()
     # Sampled faster than it changes: two timers of one period may miss each other on a busy machine.
-    async with node_server(program, keys, change_ms=200) as server, Proxy(server.port).open() as proxy:
+    await server.tell("change 200")
+    async with Proxy(server.port).open() as proxy:
         async with running(OpcUaDriver(settings(proxy.port, tmp_path, queue_size=200, publishing_interval_ms=50),
                                        at(V), sink)):
             await until(lambda: len(sink.points) == VARIABLES)
@@ -287,33 +307,34 @@ async def session_is_gone(*_args: object) -> tuple[None, str]:
     return None, "BadSessionIdInvalid"
 
 
+@in_one_loop
 async def test_kill_9_of_a_gateway_leaves_one_session_and_an_outage_on_record(
-        program: Path, keys: Path, tmp_path: Path) -> None:
-    async with node_server(program, keys, change_ms=200) as server:
-        connection = (f'[[connections]]\nname = "node"\nprotocol = "opc_ua"\n'
-                      f'endpoint = "opc.tcp://127.0.0.1:{server.port}/live"\npublishing_interval_ms = 100\n'
-                      "queue_size = 1000\n")
-        files = write_gateway(tmp_path / "plant", devices=[device("m1", "node")], connections=connection,
-                              points=[point("m1", name, f"nsu={URI};s={name}") for name in V[:5]])
-        trust(server, files.config.parent, "trust")
-        await asyncio.to_thread(warm().run, ["enrol", files.config, "--self"])
-        loop = asyncio.get_running_loop()
-        for round_ in range(2):
-            gateway = await loop.run_in_executor(None, GatewayProcess, files)
-            try:
-                if round_:
-                    await asyncio.to_thread(
-                        gateway.until, lambda s: "opcua.taken_over" in [e["code"] for e in s["events"]], "taken over")
-                await asyncio.to_thread(gateway.windows, 1)
-                await asyncio.to_thread(gateway.until, lambda s: s["devices"]["counted"] == 1, "the machine counts")
-                assert await server.counts() == (1, 1), "one session, however often it was killed"
-                if round_:
-                    assert await asyncio.to_thread(gateway.end) == 0
-            finally:
-                gateway.kill()
-        await until_counts(server, (0, 0))
-        entries = entries_of(await asyncio.to_thread(export, files, tmp_path / "x.tally"))
-        covered_once(entries)
+        server: NodeServer, tmp_path: Path) -> None:
+    await server.tell("change 200")
+    connection = (f'[[connections]]\nname = "node"\nprotocol = "opc_ua"\n'
+                  f'endpoint = "opc.tcp://127.0.0.1:{server.port}/live"\npublishing_interval_ms = 100\n'
+                  "queue_size = 1000\n")
+    files = write_gateway(tmp_path / "plant", devices=[device("m1", "node")], connections=connection,
+                          points=[point("m1", name, f"nsu={URI};s={name}") for name in V[:5]])
+    trust(server, files.config.parent, "trust")
+    await asyncio.to_thread(warm().run, ["enrol", files.config, "--self"])
+    loop = asyncio.get_running_loop()
+    for round_ in range(2):
+        gateway = await loop.run_in_executor(None, GatewayProcess, files)
+        try:
+            if round_:
+                await asyncio.to_thread(
+                    gateway.until, lambda s: "opcua.taken_over" in [e["code"] for e in s["events"]], "taken over")
+            await asyncio.to_thread(gateway.windows, 1)
+            await asyncio.to_thread(gateway.until, lambda s: s["devices"]["counted"] == 1, "the machine counts")
+            assert await server.counts() == (1, 1), "one session, however often it was killed"
+            if round_:
+                assert await asyncio.to_thread(gateway.end) == 0
+        finally:
+            gateway.kill()
+    await until_counts(server, (0, 0))
+    entries = entries_of(await asyncio.to_thread(export, files, tmp_path / "x.tally"))
+    covered_once(entries)
 
 
 def trust(server: NodeServer, folder: Path, name: str = "trusted") -> None:

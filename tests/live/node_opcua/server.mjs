@@ -1,6 +1,7 @@
 // An OPC UA server on node-opcua for tests/live/test_opcua_node.py.
 // node server.mjs PORT PKI_FOLDER NAMESPACE_URI VARIABLES CHANGE_MS
-// Prints one line `ready {...}` when it listens. Commands on standard input: `set NAME NUMBER`, `bad NAME`, `sessions`.
+// Prints one line `ready {...}` when it listens. Commands on standard input: `set NAME NUMBER`, `bad NAME`, `sessions`,
+// `change MS` (all variables good again, and changing so often; 0: at rest).
 // Ends with its standard input.
 import { createInterface } from "node:readline";
 import nodeOpcua from "node-opcua";
@@ -52,13 +53,25 @@ const still = own.addVariable({ componentOf: machine, browseName: "still", nodeI
 still.setValueFromSource(new Variant({ dataType: DataType.Double, value: 7.5 }));
 
 let tick = 0;
-const timer = changeMs > 0 && setInterval(() => {
-  tick += 1;
-  for (const node of nodes.values()) {
-    const dataType = node.readValue().value.dataType;
-    node.setValueFromSource(new Variant({ dataType, value: dataType === DataType.Boolean ? tick % 2 === 1 : tick % 60000 }));
+let timer = null;
+function change(everyMs) {
+  clearInterval(timer);
+  const next = () => {
+    tick += 1;
+    for (const node of nodes.values()) {
+      const dataType = node.readValue().value.dataType;
+      node.setValueFromSource(new Variant({ dataType, value: dataType === DataType.Boolean ? tick % 2 === 1 : tick % 60000 }));
+    }
+  };
+  if (everyMs > 0) {
+    timer = setInterval(next, everyMs);
+  } else {
+    next();
   }
-}, changeMs);
+}
+if (changeMs > 0) {
+  change(changeMs);
+}
 
 await server.start();
 console.log(`ready ${JSON.stringify({ certificate: server.getCertificate().toString("hex") })}`);
@@ -70,6 +83,8 @@ input.on("line", (line) => {
     nodes.get(name).setValueFromSource(new Variant({ dataType: DataType.Double, value: Number(value) }));
   } else if (command === "bad") {
     nodes.get(name).setValueFromSource(new Variant({ dataType: DataType.Double, value: 0 }), StatusCodes.BadSensorFailure);
+  } else if (command === "change") {
+    change(Number(name));
   } else if (command === "sessions") {
     console.log(`sessions ${server.engine.currentSessionCount} ${server.engine.currentSubscriptionCount}`);
   }
