@@ -47,6 +47,7 @@ from benchmarks.harness import (
     told,
     versions,
 )
+from gateway.sealing.link import pieces
 from protocols.evidence.keys import public_bytes
 from tests.support.scripted_gateway import USCC, ScriptedGateway, bits
 
@@ -66,7 +67,7 @@ class Load:
 
     def add(self, body: Any) -> int:
         """Add a request; return the bytes of its body."""
-        data = json.dumps(body, separators=(",", ":")).encode()
+        data = b"".join(pieces(body))
         self.waiting.append(f"POST {self.path} HTTP/1.1\r\nHost: platform\r\nContent-Type: application/json\r\n"
                             f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
         return len(data)

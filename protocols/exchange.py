@@ -26,6 +26,8 @@ from protocols.evidence.signed import CERTIFICATE, GATEWAY, USCC
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 SUBMIT_ENTRIES_MAX = 2_000
+ENTRY_CHARS_MAX = 65_535
+CHECKPOINT_CHARS_MAX = 64 * 1024
 SUBMIT_BYTES_TARGET = 8 * 1024 * 1024
 """A gateway closes a batch before its entries and rows pass this; one roster may."""
 
@@ -41,7 +43,8 @@ ENROL_ANSWER = Object({
 SIZE_ANSWER = Object({"size": Integer(), "root": Hex(32), "checkpoint": Nullable(Text(64 * 1024))})
 
 SUBMIT_REQUEST = Object({
-    "first": Integer(), "entries": ListOf(Text(65_535), SUBMIT_ENTRIES_MAX), "checkpoint": Text(64 * 1024),
+    "first": Integer(), "entries": ListOf(Text(ENTRY_CHARS_MAX), SUBMIT_ENTRIES_MAX),
+    "checkpoint": Text(CHECKPOINT_CHARS_MAX),
     "rosters": ListOf(Object({"seq": Integer(), "rows": Text(BODY_BYTES_MAX)}), SUBMIT_ENTRIES_MAX)})
 """`rosters`: the changed rows (all rows of the first roster) of every `roster` entry among `entries`, as JSON lines."""
 

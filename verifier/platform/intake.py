@@ -245,17 +245,21 @@ def _window(state: _Growing, value: Mapping[str, Any], where: str) -> None:
 
 def _columns(roster: Roster, columns: Mapping[str, str], where: str) -> None:
     """Lengths, tombstones, nesting. Raises VerificationError."""
-    slots = {"connected": len(roster.devices)}
-    bits = {name: column.unpack(columns[name], slots.get(name, len(roster.owners)), where=where, name=name)
-            for name in column.NAMES}
-    for name, value in bits.items():
-        if value & ~(roster.alive_devices if name == "connected" else roster.alive_points):
+    bits: dict[str, int] = {}
+    for name in column.NAMES:
+        slots, alive = (len(roster.devices), roster.alive_devices) if name == "connected" else (
+            len(roster.owners), roster.alive_points)
+        value = column.bits_of(columns[name], slots)  # its base64 was looked at with the shape of the entry
+        if value is None:
+            value = column.unpack(columns[name], slots, where=where, name=name)
+        if value | alive != alive:
             raise VerificationError(Problem.of(where, "intake.tombstone", name=name))
+        bits[name] = value
     for inner, outer in (("changing", "producing"), ("producing", "sampled")):
-        if bits[inner] & ~bits[outer]:
+        if bits[inner] | bits[outer] != bits[outer]:
             raise VerificationError(Problem.of(where, "intake.nesting", inner=inner, outer=outer))
     silent = ((1 << len(roster.devices)) - 1) & ~bits["connected"]
-    if bits["producing"] & roster.points_of(silent):
+    if silent and bits["producing"] & roster.points_of(silent):
         raise VerificationError(Problem.of(where, "intake.nesting", inner="producing", outer="connected"))
 
 

@@ -11,6 +11,7 @@ import sqlite3
 import zlib
 from collections import OrderedDict
 from dataclasses import replace
+from functools import lru_cache
 
 from protocols.evidence import jcs
 from verifier.platform import intake
@@ -63,10 +64,15 @@ class States:
 
 def dump(state: LogState) -> str:
     """Return what cannot be read back from the log in a moment; the rest is rebuilt by `load`."""
-    return json.dumps({
-        "key_history": [[first, public.hex()] for first, public in state.key_history], "life": state.life,
-        "len_s": state.len_s, "roster_seq": state.roster_seq, "window_end_s": state.window_end_s,
-        "resume_s": state.resume_s})
+    numbers = {"life": state.life, "len_s": state.len_s, "roster_seq": state.roster_seq,
+               "window_end_s": state.window_end_s, "resume_s": state.resume_s}
+    members = [f'"{name}": {"null" if value is None else value}' for name, value in numbers.items()]
+    return f'{{"key_history": {_history(state.key_history)}, {", ".join(members)}}}'
+
+
+@lru_cache(maxsize=STATES_IN_MEMORY_MAX)
+def _history(keys: tuple[tuple[int, bytes], ...]) -> str:
+    return json.dumps([[first, public.hex()] for first, public in keys])
 
 
 def load(store: Store, connection: sqlite3.Connection, gateway: str) -> LogState:

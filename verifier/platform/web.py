@@ -18,7 +18,7 @@ from protocols.evidence import jcs, statement
 from protocols.evidence.statement import STATEMENT_BYTES_MAX
 from protocols.evidence.tiles import WIDTH, parse_path
 from protocols.terms.say import Say
-from verifier.platform import page
+from verifier.platform import batch, page
 from verifier.platform.refusal import ConflictError, RefusalError
 from verifier.platform.service import Service, unpack
 
@@ -40,6 +40,7 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+_JSON = {"Content-Type": "application/json; charset=utf-8"}
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _GATEWAY = "{gateway:[0-9a-f]{32}}"
 
@@ -132,9 +133,9 @@ class _Routes:
         length = self._admit(request, exchange.BODY_BYTES_MAX)
         try:
             data = await self._body(request, length)
-            batch = unpack(_parse(data)) if length <= AT_ONCE_BYTES_MAX else (
-                await asyncio.to_thread(lambda: unpack(_parse(data))))
-            return web.json_response(await self._service.take(gateway, *batch))
+            read = _batch(data) if length <= AT_ONCE_BYTES_MAX else await asyncio.to_thread(_batch, data)
+            answer = await self._service.take(gateway, *read)
+            return web.Response(body=batch.answer(**answer), headers=_JSON)
         finally:
             self._in_flight -= length
 
@@ -218,6 +219,11 @@ def _parse(data: bytes) -> Any:
         return jcs.parse(data, where="request", bytes_max=exchange.BODY_BYTES_MAX)
     except VerificationError as error:
         raise RefusalError.because(400, error) from error
+
+
+def _batch(data: bytes) -> batch.Batch:
+    """Read the body of a batch. Raises RefusalError 400."""
+    return (batch.take(data) if len(data) <= AT_ONCE_BYTES_MAX else None) or unpack(_parse(data))
 
 
 def _limit_parts(data: bytes) -> None:
