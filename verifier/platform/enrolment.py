@@ -65,7 +65,7 @@ def check_request(request: Any) -> None:
 
 def enrol(connection: sqlite3.Connection, register: Register, request: Mapping[str, Any], *, key: Ed25519PrivateKey,
           now_s: int) -> tuple[dict[str, Any], Appended | None]:
-    """Enrol a checked request within the writer's transaction; the caller holds `register.turn`.
+    """Enrol a checked request within the writer's transaction of a `register.change`.
 
     Returns the certificate, and what entered the register: None when this very enrolment was done before.
     Raises: RefusalError 403 or 409.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -29,6 +29,8 @@ HEADS_PER_ROUND_MAX = 10_000
 ANSWERS_MAX = 10_000
 """Answers that are kept until more is co-signed, a few kB each."""
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -41,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """Entries that are in the writer's transaction; `Register.applied` takes them over once that is committed."""
+    """Entries that are in the writer's transaction; the register takes them over once that is committed."""
 
     first: int
     edge: Edge
@@ -59,7 +61,7 @@ class Cosigned:
 
 
 class Register:
-    """The register of this process. One change at a time: hold `turn` from the transaction to `applied`."""
+    """The register of this process. All that is appended goes through `change`, one at a time."""
 
     def __init__(self, store: Store, connection: sqlite3.Connection, *, origin: str, key: Ed25519PrivateKey,
                  policy_sha256: str) -> None:
@@ -71,7 +73,7 @@ class Register:
         self._key = key
         self.policy_sha256 = policy_sha256
         self.vkey = note.VerifierKey(origin, note.ED25519, keys.public_bytes(key))
-        self.turn = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._answers: dict[str, tuple[str | None, str | None]] = {}
         self.tree = Tree()
         row = connection.execute("SELECT value FROM meta WHERE name = 'register_checkpoint'").fetchone()
@@ -97,8 +99,23 @@ class Register:
         """Number of entries that are durable."""
         return self.tree.size
 
+    async def change(self, write: Callable[[sqlite3.Connection], tuple[Result, Appended | None]]) -> Result:
+        """Run `write`, which may `append`, in the writer's transaction; return its result when all is durable.
+
+        It goes on when the caller is cancelled: what is committed and not taken over would be in the way of every
+        later entry. Raises what `write` and `Store.write` raise.
+        """
+        return await asyncio.shield(self._change(write))
+
+    async def _change(self, write: Callable[[sqlite3.Connection], tuple[Result, Appended | None]]) -> Result:
+        async with self._turn:
+            result, appended = await self._store.write(write)
+            if appended is not None:
+                self._take_over(appended)
+            return result
+
     def append(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> Appended:
-        """Add entries within the writer's transaction. The caller holds `turn`. Raises VerificationError of shapes."""
+        """Add entries within the writer's transaction of a `change`. Raises VerificationError of shapes."""
         encoded = []
         for offset, item in enumerate(entries):
             row = connection.execute("SELECT max(idx) AS last FROM register WHERE uscc = ? AND type <> 'head'",
@@ -119,8 +136,7 @@ class Register:
         connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('register_checkpoint', ?)", (signed,))
         return Appended(first=self.size, edge=edge, leaves=leaves, checkpoint=signed)
 
-    def applied(self, appended: Appended) -> None:
-        """Take over what was committed. The caller still holds `turn`."""
+    def _take_over(self, appended: Appended) -> None:
         assert appended.first == self.size, "the register has one writer at a time"
         for leaf in appended.leaves:
             self.tree.append(leaf)

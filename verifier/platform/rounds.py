@@ -86,12 +86,9 @@ class Rounds:
 
     async def one(self, session: aiohttp.ClientSession) -> None:
         """Enter new heads, then collect what is missing on the newest checkpoint."""
-        async with self._register.turn:
-            appended = await self._store.write(lambda connection: (
-                self._register.append(connection, heads) if (heads := self._register.new_heads(connection)) else None))
-            if appended is not None:
-                self._register.applied(appended)
-            signed = self._register.checkpoint
+        await self._register.change(lambda connection: (None, (
+            self._register.append(connection, heads) if (heads := self._register.new_heads(connection)) else None)))
+        signed = self._register.checkpoint
         if signed is None:
             return
         own = note.parse(signed, where="register")

@@ -87,11 +87,8 @@ class Service:
     async def enrol(self, request: Any) -> dict[str, Any]:
         """Return ENROL_ANSWER when the certificate is durable in the register. Raises RefusalError."""
         await asyncio.to_thread(enrolment.check_request, request)
-        async with self.register.turn:
-            certificate, appended = await self.store.write(lambda connection: enrolment.enrol(
-                connection, self.register, request, key=self.trust.platform_key, now_s=self.clock_s()))
-            if appended is not None:
-                self.register.applied(appended)
+        certificate = await self.register.change(lambda connection: enrolment.enrol(
+            connection, self.register, request, key=self.trust.platform_key, now_s=self.clock_s()))
         return {"certificate": certificate, **self.trust.policy}
 
     # Intake.
@@ -212,23 +209,16 @@ class Service:
         own = [self._bare(data, state.key_at(size)) for data in (kept, other)]
         name = f"fork/{state.gateway}/{hashlib.sha256(note.parse(own[1].encode(), where='').text.encode()).hexdigest()}"
 
-        def write(connection: sqlite3.Connection) -> Appended | None:
+        def write(connection: sqlite3.Connection) -> tuple[None, Appended | None]:
             count = connection.execute("SELECT count(*) AS n FROM register WHERE type = 'fork' AND gateway = ?",
                                        (state.gateway,)).fetchone()["n"]
             if count >= FORKS_MAX or connection.execute("SELECT 1 FROM meta WHERE name = ?", (name,)).fetchone():
-                return None
+                return None, None
             connection.execute("INSERT INTO meta (name, value) VALUES (?, '')", (name,))
-            return self.register.append(connection, [Entry(
+            return None, self.register.append(connection, [Entry(
                 uscc=state.certificate["uscc"], gateway=state.gateway,
                 value={"type": "fork", "gateway": state.gateway, "checkpoints": own})])
-        await self._registered(write)
-
-    async def _registered(self, write: Callable[[sqlite3.Connection], Appended | None]) -> Appended | None:
-        async with self.register.turn:
-            appended = await self.store.write(write)
-            if appended is not None:
-                self.register.applied(appended)
-            return appended
+        await self.register.change(write)
 
     @staticmethod
     def _bare(data: bytes, key: note.VerifierKey) -> str:
@@ -381,12 +371,8 @@ class Service:
                 statements.check_attestation(statement.value, held.roster)
             else:
                 statements.check_demand(statement.value, held.roster, now_s=self.clock_s())
-        async with self.register.turn:
-            index, appended = await self.store.write(lambda connection: statements.enter(
-                connection, self.register, statement, certificate["uscc"]))
-            if appended is not None:
-                self.register.applied(appended)
-        return Stated(index=index, fresh=appended is not None)
+        return await self.register.change(lambda connection: statements.enter(
+            connection, self.register, statement, certificate["uscc"]))
 
     def sign_revocation(self, gateway: str, gateway_key: str, from_size: int) -> dict[str, Any]:
         """Return a revocation signed by the platform key."""

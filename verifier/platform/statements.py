@@ -86,14 +86,15 @@ def found(connection: sqlite3.Connection, statement: Statement) -> int | None:
 
 
 def enter(connection: sqlite3.Connection, register: Register, statement: Statement, uscc: str) -> tuple[
-        int, Appended | None]:
-    """Append a verified statement within the writer's transaction; the caller holds `register.turn`.
+        Stated, Appended | None]:
+    """Append a verified statement within the writer's transaction of a `register.change`.
 
-    Returns its index, and what entered the register: None when it was there already. Raises: RefusalError 409 or 422.
+    Returns where it stands, and what entered the register: None when it was there already.
+    Raises: RefusalError 409 or 422.
     """
     known = found(connection, statement)
     if known is not None:
-        return known, None
+        return Stated(index=known, fresh=False), None
     gateway = statement.gateway
     if statement.kind == "revocation":
         _revoke(connection, statement.value)
@@ -104,7 +105,7 @@ def enter(connection: sqlite3.Connection, register: Register, statement: Stateme
     except TallystickError as error:
         raise RefusalError.because(422, error) from error
     connection.execute("INSERT INTO meta (name, value) VALUES (?, ?)", (_name(statement), str(appended.first)))
-    return appended.first, appended
+    return Stated(index=appended.first, fresh=True), appended
 
 
 def _revoke(connection: sqlite3.Connection, value: Mapping[str, Any]) -> None:
