@@ -289,7 +289,8 @@ async def test_after_kill_9_of_a_collector_its_session_goes_on_and_else_its_subs
             after = endpoint(server.port, tmp_path, takeover_file=tmp_path / "left.json", **wished, **security)
             async with running(OpcUaDriver(after, at(V), sink)):
                 # What was under way is asked for anew beside what goes on, and comes after it.
-                await until(lambda sink=sink, told=told: whole(sink.values(100), told[-1]), f"{way}: all after {told}")
+                await until(lambda sink=sink, told=told: whole(sink.values(100), told[-1]), f"{way}: all after {told}",
+                            deadline_s=60.0)
                 await until(lambda sink=sink: all(len(sink.values(100 + at)) > 8 for at in range(0, VARIABLES, 5)))
                 assert await server.counts() == (sessions, 1), "where it moved, the old session ends by its time-out"
                 assert sink.codes() == ["opcua.taken_over"]
