@@ -71,6 +71,7 @@ class Service:
         self._checkers = ThreadPoolExecutor(CHECKERS, thread_name_prefix="platform-check")
         self._states = States()
         self._given_up: set[str] = set()
+        self._ends: dict[str, int] = {}  # of gateways that went on after they were revoked: where their logs end
         self._shown = Shown(self.store, self._states)
         self._turns: dict[str, asyncio.Lock] = {}
 
@@ -134,6 +135,9 @@ class Service:
 
     async def _keep(self, before: LogState, accepted: Accepted) -> None:
         """Store an accepted batch: then its state is in memory, before that the one before, in between none."""
+        ends = self._ends.get(before.gateway)
+        if ends is not None and accepted.head.size > ends:  # the writer said so once, and no revocation is taken back
+            raise _revoked(before.gateway, ends)
         self._states.drop(before.gateway)
         state, head, received_s = accepted.state, accepted.head, self.clock_s()
 
@@ -145,8 +149,10 @@ class Service:
                 gateway=state.gateway, first=accepted.first, size=head.size, root=head.root,
                 checkpoint=accepted.checkpoint, state=states.dump(state), window_seq=state.window_seq,
                 received_s=received_s, entries=accepted.entries, alone=alone))
-        except RefusalError:
+        except RefusalError as error:
             self._states.put(before)
+            if error.problem.code == "platform.revoked":
+                self._ends[before.gateway] = int(dict(error.problem.args)["from_size"])
             raise
         except asyncio.CancelledError:  # it is written all the same, at a moment that nobody waits for
             self._given_up.add(before.gateway)
@@ -165,7 +171,7 @@ class Service:
             row = connection.execute("SELECT revoked_from FROM gateways WHERE id = ?", (state.gateway,)).fetchone()
             if row["revoked_from"] is not None and head.size > row["revoked_from"]:
                 # Also when the revocation was answered while this batch was being checked.
-                raise RefusalError.of(403, state.gateway, "platform.revoked", from_size=row["revoked_from"])
+                raise _revoked(state.gateway, row["revoked_from"])
             raise EvidenceError(Problem.of(state.gateway, "log.broken", reason="the stored size changed meanwhile"))
         for public in accepted.new_keys:
             if connection.execute("SELECT 1 FROM keys WHERE public = ?", (public,)).fetchone():
@@ -371,8 +377,10 @@ class Service:
                 statements.check_attestation(statement.value, held.roster)
             else:
                 statements.check_demand(statement.value, held.roster, now_s=self.clock_s())
-        return await self.register.change(lambda connection: statements.enter(
+        stated = await self.register.change(lambda connection: statements.enter(
             connection, self.register, statement, certificate["uscc"]))
+        self._ends.pop(gateway, None)  # it may end earlier now
+        return stated
 
     def sign_revocation(self, gateway: str, gateway_key: str, from_size: int) -> dict[str, Any]:
         """Return a revocation signed by the platform key."""
@@ -387,6 +395,10 @@ SELECT id, uscc, site, enrolled_s, size, window_seq, figures, received_s, revoke
       (SELECT max(n.size) FROM cosigned n WHERE n.policy = ?1))) AS cosigned_s
 FROM gateways g ORDER BY enrol_index LIMIT 10000
 """
+
+
+def _revoked(gateway: str, from_size: int) -> RefusalError:
+    return RefusalError.of(403, gateway, "platform.revoked", from_size=from_size)
 
 
 def _size(connection: sqlite3.Connection, gateway: str) -> int:

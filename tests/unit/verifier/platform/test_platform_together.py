@@ -76,7 +76,8 @@ async def test_the_same_rows_as_one_by_one(world: World, tmp_path: Path, monkeyp
     assert max(joined) == 11 and 0 not in joined
 
 
-async def test_one_that_was_revoked_does_not_hold_up_the_others(world: World) -> None:
+async def test_one_that_was_revoked_does_not_hold_up_the_others(
+        world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     gateways = await begun(world, 7)
     ended = gateways[3]
     await world.service.revoke(world.service.sign_revocation(
@@ -88,6 +89,20 @@ async def test_one_that_was_revoked_does_not_hold_up_the_others(world: World) ->
     assert isinstance(refused, RefusalError) and refused.problem.code == "platform.revoked"
     assert [answer["size"] for answer in answers] == [4] * 6
     assert (await world.service.size(ended.id))["size"] == 3
+    joined, write = list[bool](), together.write_together
+
+    def watched(connection: sqlite3.Connection, batches: list[together.Plain]) -> bool:
+        joined.append(write(connection, batches))
+        return joined[-1]
+    monkeypatch.setattr(store, "write_together", watched)
+    for gateway in gateways:
+        gateway.window()
+    answers = await submitted(world, gateways)  # it goes on: from now on it is known
+    assert str(answers.pop(3)) == str(refused) and [answer["size"] for answer in answers] == [5] * 6
+    assert joined and all(joined)
+    await world.service.revoke(world.service.sign_revocation(ended.id, keys.public_bytes(ended.key).hex(), 2))
+    with pytest.raises(RefusalError, match=r"'from_size': '?2"):
+        await world.submit(ended)
     world.restart()
     for gateway in gateways:
         if gateway is not ended:
