@@ -32,7 +32,7 @@ from tests.unit.protocols.mqtt.mqtt_recording import (
 
 pytestmark = pytest.mark.live
 
-DYNAMIC_SECURITY = sorted(Path("/usr/lib").glob("**/mosquitto_dynamic_security.so"))
+DYNAMIC_SECURITY = [file for at in ("", "*/") for file in Path("/usr/lib").glob(f"{at}mosquitto_dynamic_security.so")]
 JSON: list[Point] = [json_point(0, "hall/a#/x"), json_point(1, "hall/b#/x")]
 NODE: list[Point] = [metric_point(0, "G/N/#Uptime", device=0), metric_point(1, "G/N/D#Temp", device=1)]
 UPTIME, TEMP = ("Uptime", 8, 5), ("Temp", 3, 20)

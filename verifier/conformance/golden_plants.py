@@ -8,6 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from protocols.terms.uscc import check_character
@@ -250,8 +251,9 @@ def serial_of(site: str, batch: int, number: int) -> str:
     return f"{OPERATORS[site].uscc[8:17]}-{site.split()[1][:3].upper()}-{batch}-{number:04d}"
 
 
-def machines(site: str) -> Iterator[Machine]:
-    """Yield the machines of a site in slot order: those that count, those that do not, those that came later."""
+@cache
+def machines(site: str) -> tuple[Machine, ...]:
+    """Return the machines of a site in slot order: those that count, those that do not, those that came later."""
     result = list(_counted(site))
     base = len(result)
     odd = [*NOT_COUNTED[site]]
@@ -270,7 +272,7 @@ def machines(site: str) -> Iterator[Machine]:
     result += joined
     result += [_odd(site, one, len(first) + number) for number, one in enumerate(last)]
     assert len(result) == base + len(odd)
-    yield from result
+    return tuple(result)
 
 
 def _with_parent(machine: Machine, parent: int) -> Machine:

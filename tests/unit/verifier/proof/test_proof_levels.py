@@ -444,12 +444,10 @@ def test_a_chain_that_proves_too_little_raises_nobody_and_says_why(lies: dict[st
     assert (levels(verdict), remarks(verdict)) == ([1, 1, 0], [code])
 
 
-WEAK = servers.rsa_key("weak", 1024)
-
-
 def test_a_chain_from_a_key_that_can_be_broken_raises_nobody() -> None:
-    weak = servers.certificate_of("maker", "maker", WEAK.public_key(), ca=True, signer=WEAK)
-    verdict = chained(opened_press(), cas=(weak,), leaf={"signer": WEAK})
+    key = servers.rsa_key("weak", 1024)
+    weak = servers.certificate_of("maker", "maker", key.public_key(), ca=True, signer=key)
+    verdict = chained(opened_press(), cas=(weak,), leaf={"signer": key})
     assert (levels(verdict), remarks(verdict)) == ([1, 1, 0], ["chain.weak"])
 
 
