@@ -152,7 +152,7 @@ SLOW = TypedReader(entry.SHAPES, HEADER, bytes_max=BYTES_MAX)
 
 
 @given(hostile_windows())
-@settings(max_examples=300)
+@settings(max_examples=120)
 def test_windows_are_read_as_the_slow_way_reads_them(data: bytes) -> None:
     slow = outcome(slow_decode, data, seq=7)
     for cut_bytes in (0, BYTES_MAX):  # columns apart, and the entry whole

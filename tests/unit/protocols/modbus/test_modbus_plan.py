@@ -172,7 +172,7 @@ class Device:
         return got, len(due)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 120), bad=st.integers(0, 12))
 def test_bisecting_ends_at_exactly_the_illegal_points(seed: int, n: int, bad: int) -> None:
     rng = random.Random(seed)
