@@ -19,6 +19,7 @@ from tallystick.demo import WINDOW_S
 from tests.support.platform_process import tallystick
 from tests.support.processes import processes_that_name, until
 from tests.support.programs import need
+from tests.support.source import ROOT
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -29,18 +30,22 @@ DEMO_S = 240
 
 
 class Demo:
-    """One demo in a process of its own, in an empty folder as home and working directory."""
+    """One demo in a process of its own, in an empty folder as home and working directory.
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    program: who runs it; the quick one starts the same commands with their libraries read already.
+    """
+
+    def __init__(self, folder: Path, *options: str, program: str = "tallystick demo") -> None:
         self.home, self.out = folder / "home", folder / "out"
         self.home.mkdir(parents=True)
         self.printed = folder / "printed"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
         with self.printed.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tallystick", "demo", "--out", str(self.out), *options], cwd=self.home,
+                [sys.executable, "-m", *program.split(), "--out", str(self.out), *options], cwd=self.home,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                env=environment | {"HOME": str(self.home), "TMPDIR": str(self.home), "LC_ALL": "C.UTF-8"})
+                env=environment | {"HOME": str(self.home), "TMPDIR": str(self.home), "LC_ALL": "C.UTF-8"}
+                | ({"PYTHONPATH": str(ROOT)} if program.startswith("tests.") else {}))
 
     def text(self) -> str:
         return self.printed.read_text(encoding="utf-8")
@@ -65,7 +70,8 @@ def factories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Demo]]:
     need("mosquitto")
     folder = tmp_path_factory.mktemp("factories")
     demos = [Demo(folder / "one", "--seed", "1"),
-             Demo(folder / "two", "--seed", "20261101", "--broker", "mosquitto", "--lang", "zh")]
+             Demo(folder / "two", "--seed", "20261101", "--broker", "mosquitto", "--lang", "zh",
+                  program="tests.support.quick_stage")]
     try:
         yield demos
     finally:

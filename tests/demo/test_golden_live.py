@@ -6,7 +6,6 @@ import copy
 import csv
 import json
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ import pytest
 
 from tallystick import stage
 from tallystick.golden import CLAIMED, PROVEN, Golden, differences
-from tallystick.stage import StageError
 from tallystick.words.lookup import Words
 from tests.support.platform_process import tallystick
-from tests.support.warm import Warm
+from tests.support.quick_stage import Quick
 
 pytestmark = pytest.mark.timeout(500)
 
@@ -28,31 +26,15 @@ WHY = {("not_counted", "no_valid_data"): 8, ("not_counted", "heartbeat_only"): 3
 """How many of the 25 are told apart by what; which they are, say simulators/golden and tallystick/golden.py."""
 
 
-@cache
-def plants() -> Warm:
-    """A server of commands that has the libraries of simulated plants too."""
-    return Warm("importlib:import_module", "simulators.plant")
-
-
-class Quick(Golden):
-    """The same run with commands that have their libraries already; the programs and what they do are the same."""
-
-    def command(self, name: str, *words: str | Path, may_fail: bool = False) -> str:
-        done = plants().run(["--lang", "en", *words], timeout_s=100)
-        if done.returncode not in ((0, 1) if may_fail else (0,)):
-            raise StageError(f"tallystick {name}: {done.stderr}")
-        return done.stdout
-
-    def tallystick(self, name: str, *words: str | Path) -> None:
-        with (self.logs / f"{name}.log").open("ab") as errors:
-            self._running[name] = plants().start(words, out=None, err=errors.fileno())  # type: ignore[assignment]  # used as a Popen is
+class QuickGolden(Quick, Golden):
+    """The same run with commands that have their libraries already."""
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run it; return its folder."""
     folder = tmp_path_factory.mktemp("golden") / "out"
-    golden = Quick(folder, Words("en"))
+    golden = QuickGolden(folder, Words("en"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "STEP_TIMEOUT_S", 150.0)  # beside two other workers on two cores
         try:
