@@ -34,7 +34,7 @@ demo: $(VENV)/.demo
 	$(BIN)/tallystick demo --out "$(OUT)" $(if $(SEED),--seed $(SEED)) $(if $(BROKER),--broker $(BROKER)) $(if $(LANG_),--lang $(LANG_))
 
 test: check
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 # Two at a time. A memory of its own for each system: mypy keeps one for the last that it was asked about.
 check: $(VENV)/.dev
