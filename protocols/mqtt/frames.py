@@ -20,8 +20,9 @@ MQTT 5, sections 2.2.2 and 3.3.2.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from struct import Struct
 
 PAYLOAD_MAX = 1024 * 1024
 """A larger payload is not kept: its message has None instead."""
@@ -38,13 +39,16 @@ KEPT = 2
 PUBLISH, PUBREL = 0x30, 0x62
 QOS_1 = 0x32
 """First byte of a message with QoS 1, neither sent again nor retained."""
-_ACK = {2: b"\x40\x02", 4: b"\x50\x02"}
+_PUBACK = b"\x40\x02"
+_ACK = {2: _PUBACK, 4: b"\x50\x02"}
 
 PLACES_MAX = 4_096
 """Beginnings of messages that are remembered; a stranger may send all there are."""
 
-Place = tuple[int, int, int, int, int]
-"""Where a message has its topic, the end of it, the end of the packet id, its payload and its own end."""
+Unpack = Callable[[bytes, int], tuple[bytes, ...]]
+Place = tuple[Unpack, int]
+"""What takes a message apart, given where it begins, into topic, packet id (empty with QoS 0), properties if there are
+any, and payload; and the bytes of the whole message."""
 
 Arrived = tuple[bytes, bytes | None, int]
 """Topic, payload (None: too large), and RETAINED or KEPT or both or 0."""
@@ -77,6 +81,8 @@ class Messages:
 
     def part(self, start: int, stop: int) -> Messages:
         """Return some of them that stand together."""
+        if start == 0 and stop >= len(self.topics):
+            return self
         return Messages(self.topics[start:stop], self.payloads[start:stop], self.marks[start:stop])
 
 
@@ -108,7 +114,6 @@ class _New:
         self.topics: list[bytes] = []
         self.payloads: list[bytes | None] = []
         self.acks: list[bytes] = []
-        self.to_acknowledge: list[bytes] = []
         self._marks: dict[int, int] = {}
 
     def __bool__(self) -> bool:
@@ -247,34 +252,38 @@ class Frames:
         """Take messages that are not retained, sent again or of QoS 2, nor long; return where they end.
 
         It takes nothing that the loop of `cut` would not take just so: this is what a million messages a second need.
-        Where topic and payload stand follows from the first five bytes, and many messages begin with the same.
+        Where topic and payload stand follows from the first five bytes, and many messages begin with the same. Each is
+        taken apart in one call, and all parts are one list: three slices, with their bounds, take twice as long.
         """
         places = self._places
         usual, size = self._usual, len(self._usual)
-        add_topic, add_payload, acknowledge = new.topics.append, new.payloads.append, new.to_acknowledge.append
+        parts: list[bytes] = []
         while True:
             beginning = data[at:at + 5]
-            place = places.get(beginning)
-            if place is None:
+            try:
+                unpack, length = places[beginning]
+            except KeyError:
                 place = _place_of(beginning, size)
                 if place is None:
                     break
                 if len(places) >= PLACES_MAX:
                     places.clear()
-                places[beginning] = place
-            name, end_of_name, end_of_id, value, stop = place
-            stop += at
-            if stop > end or (size and data[at + end_of_id:at + value] != usual):
+                unpack, length = places[beginning] = place
+            stop = at + length
+            if stop > end:
                 break
-            if end_of_name != end_of_id:
-                acknowledge(data[at + end_of_name:at + end_of_id])
-            add_topic(data[at + name:at + end_of_name])
-            add_payload(data[at + value:stop])
+            message = unpack(data, at)
+            if size and message[2] != usual:
+                break
+            parts += message
             at = stop
-        if new.to_acknowledge:
-            puback = _ACK[2]
-            new.acks.append(puback + puback.join(new.to_acknowledge))
-            new.to_acknowledge.clear()
+        if parts:
+            each = 4 if size else 3
+            new.topics += parts[::each]
+            new.payloads += parts[each - 1::each]
+            ids = list(filter(None, parts[1::each]))
+            if ids:
+                new.acks.append(_PUBACK + _PUBACK.join(ids))
         return at
 
     def _beginning(self, data: bytes, head: int, body: int, end: int, acks: list[bytes]) -> bytes | None:
@@ -308,7 +317,7 @@ class Frames:
 
 
 def _place_of(beginning: bytes, properties: int) -> Place | None:
-    """Return where things stand in a message that begins so, None for one that is not of the usual kind.
+    """Return what takes a message apart that begins so, None for one that is not of the usual kind.
 
     beginning: five bytes; properties: bytes of them, with their length.
     """
@@ -318,10 +327,14 @@ def _place_of(beginning: bytes, properties: int) -> Place | None:
     if body <= 0:
         return None
     name = body + 2
-    end_of_name = name + int.from_bytes(beginning[body:name], "big")
-    end_of_id = end_of_name + (2 if beginning[0] == QOS_1 else 0)
-    value, stop = end_of_id + properties, body + length
-    return (name, end_of_name, end_of_id, value, stop) if name < end_of_name and value <= stop else None
+    topic = int.from_bytes(beginning[body:name], "big")
+    packet_id = 2 if beginning[0] == QOS_1 else 0
+    payload = body + length - name - topic - packet_id - properties
+    if not topic or payload < 0:
+        return None
+    between = f"{properties}s" if properties else ""
+    message = Struct(f"={name}x{topic}s{packet_id}s{between}{payload}s")
+    return message.unpack_from, message.size
 
 
 def _length(data: bytes, at: int, end: int) -> tuple[int, int]:
