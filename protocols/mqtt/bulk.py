@@ -7,6 +7,7 @@ messages of different topics that came at one time have no order that anybody co
 from __future__ import annotations
 
 import operator
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -46,7 +47,7 @@ def add_messages(messages: Messages, topics: Mapping[bytes, Topic], received_ns:
     found = list(map(topics.get, messages.topics))
     heard = set(found)
     shapes = {None if topic is None else topic.shape for topic in heard}
-    if len(shapes) == 1 and None not in shapes and not messages.marks and None not in messages.payloads:
+    if len(shapes) == 1 and None not in shapes and not messages.marks and all(messages.payloads):
         # As below, and so it is nearly always where machines are alike.
         run = _Run(cast(list[Topic], found), cast(list[bytes], messages.payloads))
         _settle(cast(Shape, shapes.pop()), run, cast(set[Topic], heard), received_ns, columns, otherwise, devices)
@@ -97,7 +98,7 @@ def _is_together(shape: Shape, run: _Run, received_ns: int, columns: Columns) ->
             source_ns = clock.read_all(list(map(shape.time_of, documents)))
         except (ValueError, OverflowError):
             return False
-    values = np.fromiter(shape.rows(documents), np.float64, points.size)
+    values = np.frombuffer(struct.pack(f"={points.size}d", *shape.rows(documents)), dtype=np.float64)
     columns.add_table(points, np.repeat(source_ns, each), values, received_ns)
     return True
 
