@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Began, tell
+from protocols import system
 
 TOPICS, METRICS = 100, 100
 MESSAGES, PAYLOADS = 6400, 256
@@ -197,11 +198,12 @@ def main() -> None:
     parser.add_argument("--ca", type=Path, help="over TLS, trusting these certificates")
     parser.add_argument("--topics", type=int, default=TOPICS)
     args = parser.parse_args()
+    system.frugal_memory()  # as `tallystick run` does, and the peer has it too
     if args.who == "paho":
         stock(args.kind, args.port, args.seconds, args.qos, args.ca)
     else:
-        asyncio.run(ours(args.kind, args.port, args.seconds, args.qos, args.ca, args.topics,
-                         is_fast=args.who == "ours"))
+        system.run(ours(args.kind, args.port, args.seconds, args.qos, args.ca, args.topics,
+                        is_fast=args.who == "ours"))
 
 
 if __name__ == "__main__":
