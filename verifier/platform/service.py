@@ -105,8 +105,8 @@ class Service:
                    rosters: Mapping[int, str]) -> dict[str, Any]:
         """Take in a batch whose form was checked; the limit on entries is the caller's. Like `submit`."""
         await self.require_known(gateway)
-        async with self._turns.setdefault(gateway, asyncio.Lock()):
-            state = await self._state(gateway)
+        async with self._turn(gateway):
+            state = self._states.get(gateway) or await self._state(gateway)
             try:
                 if first == state.size and entries:
                     small = len(entries) <= AT_ONCE_ENTRIES_MAX and not rosters and (
@@ -114,14 +114,15 @@ class Service:
                     accepted = intake.accept(state, first, entries, checkpoint, rosters) if small else (
                         await self._check(intake.accept, state, first, entries, checkpoint, rosters))
                     await self._keep(state, accepted)
+                    size = accepted.head.size
                 else:
                     await self._repeated(state, first, entries, checkpoint)
+                    size = state.size
             except RootDiffersError as error:
                 raise ConflictError(await self.size(gateway)) from error
             except VerificationError as error:
                 status = 403 if error.problems[0].code in ("note.unsigned", "note.bad_signature") else 422
                 raise RefusalError.because(status, error) from error
-            size = (await self._state(gateway)).size
         proof, newest = await self.register.newest_head(gateway)
         return {"size": size, "proof": proof, "register_checkpoint": newest}
 
@@ -129,6 +130,13 @@ class Service:
         """Raise RefusalError 404 unless this gateway was enrolled."""
         if gateway not in self._states:
             await self._row(gateway)
+
+    def _turn(self, gateway: str) -> asyncio.Lock:
+        """Return what one holds to change a gateway's state, or to wait until it is decided."""
+        turn = self._turns.get(gateway)
+        if turn is None:
+            turn = self._turns[gateway] = asyncio.Lock()
+        return turn
 
     async def _check(self, work: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._checkers, work, *args)
@@ -344,7 +352,7 @@ class Service:
     async def newest_key(self, gateway: str) -> str:
         """Return the key that signs now, 64 hex. Raises RefusalError 404."""
         await self._row(gateway)
-        async with self._turns.setdefault(gateway, asyncio.Lock()):
+        async with self._turn(gateway):
             state = await self._state(gateway)
         return state.key_history[-1][1].hex()
 
@@ -371,7 +379,7 @@ class Service:
         if known is not None:  # also when its deadline is over meanwhile, or the row is another one
             return Stated(index=known, fresh=False)
         if statement.kind != "revocation":
-            async with self._turns.setdefault(gateway, asyncio.Lock()):
+            async with self._turn(gateway):
                 held = await self._state(gateway)
             if statement.kind == "attestation":
                 statements.check_attestation(statement.value, held.roster)

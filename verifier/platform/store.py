@@ -159,6 +159,7 @@ class Store:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA temp_store=MEMORY")  # what undoes a statement of many rows: no file is made for it
         return connection
 
     def _write_loop(self) -> None:
