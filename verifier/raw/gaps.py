@@ -105,6 +105,11 @@ class Tally:
         self._longer(of, gap, times, first, sizes)
         self._count(of, gap, first)
 
+    @property
+    def newest_ns(self) -> int:
+        """The time of the newest sample; `begin_ns` if there is none."""
+        return int(self._planes["last_ns"].max(initial=self.begin_ns))
+
     def planes(self) -> dict[str, Ints]:
         """Return what was counted so far, of each point up to the largest that was seen, and some beyond."""
         return dict(self._planes)
@@ -150,7 +155,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gaps:
-    """What stands in some files. begin_s, end_s: from the first window to the end of the last one."""
+    """What stands in some files. begin_s, end_s: from the first window to the end of the last one.
+
+    No file tells how long its windows are: that follows from two of them. Where there is one alone, silence counts
+    until the newest sample of any point, and end_s is that, rounded up.
+    """
 
     begin_s: int
     end_s: int
@@ -161,6 +170,8 @@ class Gaps:
 
 def count_gaps(paths: Iterable[Path], over_ns: int) -> Gaps:
     """Count the samples of segments, which are taken in the order of their windows; time between files is silence.
+
+    The samples of one window are held at once, with those of the row group in which it ends: 44 million at most.
 
     Raises: VerificationError `raw.*` for a file that is no segment, or that overlaps with another; ImportError
     without pyarrow; OSError.
@@ -180,9 +191,9 @@ def count_gaps(paths: Iterable[Path], over_ns: int) -> Gaps:
                                         ) from error
     if tally is None:
         return Gaps(begin_s=0, end_s=0, windows=0, points=(), left_out=left_out)
-    len_s = min((b - a for a, b in pairwise(starts)), default=0)
-    end_s = starts[-1] + len_s
-    return Gaps(begin_s=starts[0], end_s=end_s, windows=len(starts), points=tuple(tally.end(end_s * NS_PER_S)),
+    len_s = min((b - a for a, b in pairwise(starts)), default=None)
+    end_ns = tally.newest_ns if len_s is None else (starts[-1] + len_s) * NS_PER_S
+    return Gaps(begin_s=starts[0], end_s=-(-end_ns // NS_PER_S), windows=len(starts), points=tuple(tally.end(end_ns)),
                 left_out=left_out)
 
 

@@ -63,8 +63,8 @@ def as_json(found: Gaps, points: list[Silence], over_s: float) -> dict[str, Any]
 
 def _print(found: Gaps, points: list[Silence], args: argparse.Namespace, say: Say) -> None:
     silent = [point for point in points if point.gaps]
-    print(say("gaps.files", windows=found.windows, begin=_time(found.begin_s * NS_PER_S),
-              end=_time(found.end_s * NS_PER_S)))
+    print(say("gaps.files" if found.windows > 1 else "gaps.one", windows=found.windows,
+              begin=_time(found.begin_s * NS_PER_S), end=_time(found.end_s * NS_PER_S)))
     print(say("gaps.samples", samples=sum(point.samples for point in points), points=len(points),
               repeated=sum(point.repeated for point in points)))
     print(say("gaps.left_out", **found.left_out))

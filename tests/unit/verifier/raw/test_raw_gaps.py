@@ -96,6 +96,19 @@ def test_windows_that_go_on_in_the_next_row_group_and_files_of_many_hours(groups
                                              (START_S + 200 * LEN_S) * NS, 55 * NS)
 
 
+def test_a_single_window_ends_with_its_newest_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = [sample(0, 0, 1 * NS), sample(0, 1, 2 * NS), sample(0, 1, 50 * NS + 1)]
+    path = segment(tmp_path / "a.parquet", range(1), samples)
+    found = count_gaps([path], 40 * NS)
+    assert (found.begin_s, found.end_s, found.windows) == (START_S, START_S + 51, 1)
+    assert as_tuples(found.points) == slowly([(s["slot"], s["received_ns"]) for s in samples], START_S * NS,
+                                             (START_S + 50) * NS + 1, 40 * NS)
+    assert main(["gaps", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("1 window, from 2027-01-15T08:00:00Z; ")
+    empty = count_gaps([segment(tmp_path / "b.parquet", range(1), [])], NS)
+    assert (empty.begin_s, empty.end_s, empty.points) == (START_S, START_S, ())
+
+
 def test_what_does_not_count_is_left_out_and_told(tmp_path: Path) -> None:
     odd = [sample(0, 0, 0, quality=0x80), sample(0, 0, 1, quality=2), sample(1, 0, -1), sample(1, 0, 3601 * NS),
            sample(0, -1, 5), sample(0, 360_000, 5), sample(0, -1, 5, quality=0x82), sample(1, 0, 7, quality=1)]
