@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError
 
 from protocols.errors import ConfigError, Problem
 
@@ -104,9 +103,10 @@ def sheets_of(data: bytes, *, where: str, rows_max: int = ROWS_MAX,
         raise ConfigError(Problem.of(where, "cells.unreadable", reason=type(error).__name__)) from error
 
 
-UNREADABLE = (AssertionError, AttributeError, EOFError, KeyError, IndexError, OSError, OverflowError, ParseError,
-              RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
-"""What the library raises on files that are no spreadsheets; none of it says anything to a user."""
+UNREADABLE = (AssertionError, AttributeError, EOFError, KeyError, IndexError, OSError, OverflowError,
+              RuntimeError, SyntaxError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What the library raises on files that are no spreadsheets; none of it says anything to a user. An error of its XML
+parser is a SyntaxError."""
 
 
 def needs(library: str, *, where: str) -> None:

@@ -45,13 +45,15 @@ ARP_COMPLETE = "0x2"
 NEIGHBOURS_MAX = 100_000
 _NOTIFY_TIMEOUT_S = 1.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
-MMAP_BYTES = 1024 * 1024
+MMAP_BYTES = 256 * 1024
 """From this size on memory is the system's own again as soon as it is freed. Columns of a batch are smaller."""
-TRIM_BYTES = 2 * MMAP_BYTES
+TRIM_BYTES = 2048 * 1024
 """So much that is free at the end of the heap stays: what one batch leaves the next one needs, and pages that are
 taken and given back for each batch of messages cost a quarter of the CPU time of reading them."""
 ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"
 """Read by Arrow's library itself, so that what it does beside Python's calls is meant too."""
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+"""numpy's library starts a thread for each core when it is imported; nothing here multiplies matrices."""
 PARTIAL = ".part"
 """Ends the name of a file that is not whole yet."""
 
@@ -154,6 +156,7 @@ def frugal_memory() -> None:
     given back to it, with the largest piece that was ever freed. Arrow keeps what was freed in a pool of its own.
     """
     os.environ.setdefault(ARROW_POOL, "system")
+    os.environ.setdefault(BLAS_THREADS, "1")
     mallopt = _of_libc("mallopt")
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)

@@ -6,9 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gateway.counting.rows import PointRows
 from protocols.packed import Texts
 
@@ -73,7 +70,7 @@ class Names(Sequence[tuple[str, str]]):
     def __init__(self, devices: Sequence[str], points: PointSlots) -> None:
         """devices: ids by slot."""
         self._devices = devices
-        self._owner: NDArray[np.int64] = points.rows.devices()
+        self._rows = points.rows
         self._ids = points.ids
 
     def __len__(self) -> int:
@@ -86,4 +83,4 @@ class Names(Sequence[tuple[str, str]]):
     def __getitem__(self, index: int | slice) -> tuple[str, str] | list[tuple[str, str]]:
         if isinstance(index, slice):
             return [self[slot] for slot in range(*index.indices(len(self)))]
-        return self._devices[self._owner[index]], self._ids[index]
+        return self._devices[self._rows.device(index)], self._ids[index]

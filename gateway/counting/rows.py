@@ -75,6 +75,10 @@ class PointRows(Sequence[Row]):
         """Return the device slot of each point."""
         return np.array(self._device, dtype=np.int64)
 
+    def device(self, slot: int) -> int:
+        """Return the device slot of a point."""
+        return self._device[slot]
+
     def alive(self) -> NDArray[np.bool_]:
         """Return which points are no tombstones."""
         return np.array(np.frombuffer(bytes(self._codes["state"]), dtype=np.uint8) == ALIVE)

@@ -10,6 +10,7 @@ digits that give the same float64 again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ _QUALITIES = pa.array([f" quality={quality}i" for quality in range(256)])
 _FOUR_DIGITS = np.frombuffer("".join(f"{number:04}" for number in range(10_000)).encode(), dtype=np.uint32)
 FIRST_OF_19_DIGITS = 10**18
 ENDING_BYTES = 21
+BLOCK = 4096
 _BEFORE_VALUE = pa.array([f" quality={quality}i,value=" for quality in range(256)])
 
 
@@ -34,8 +36,12 @@ class Lines:
     def __init__(self, series: Sequence[tuple[str, str]]) -> None:
         """Make the beginning of each line. series: (device id, point id) by point slot."""
         self.series = series
-        self._heads = pa.array((f"{MEASUREMENT},device={device.translate(_TAG)},point={name.translate(_TAG)}"
-                                for device, name in series), pa.string())
+        heads = (f"{MEASUREMENT},device={device.translate(_TAG)},point={name.translate(_TAG)}"
+                 for device, name in series)
+        blocks = []  # not all at once: 100 000 texts would be objects for a moment, and leave their memory in pieces
+        while block := list(islice(heads, BLOCK)):
+            blocks.append(pa.array(block, pa.string()))
+        self._heads = pa.concat_arrays(blocks) if blocks else pa.array([], pa.string())
 
     def of(self, batch: SampleBatch) -> bytes:
         """Return one line a sample, each with its line feed; a point that has no name is left out.

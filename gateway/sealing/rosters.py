@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from itertools import chain
 
 from gateway.counting.rows import PointRows, Row
 from gateway.sealing.journal import Journal
@@ -13,9 +15,12 @@ from protocols.evidence.roster import ROW_BYTES_MAX, rows_root
 
 def to_lines(device_rows: Iterable[Row], point_rows: PointRows, slots: Iterable[int] | None = None) -> bytes:
     """Return the rows as LF-ended JSON lines; of the points those of some slots, None for all."""
-    lines = [jcs.encode(dict(row)) for row in device_rows]
-    lines += map(point_rows.encoded, range(len(point_rows)) if slots is None else slots)
-    return b"\n".join([*lines, b""])
+    text = BytesIO()  # and no object for each of 100 000 lines: the memory that they leave is in pieces
+    for line in chain((jcs.encode(dict(row)) for row in device_rows),
+                      map(point_rows.encoded, range(len(point_rows)) if slots is None else slots)):
+        text.write(line)
+        text.write(b"\n")
+    return text.getvalue()
 
 
 def changed(old: Sequence[Row], new: Sequence[Row]) -> Iterator[Row]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +132,14 @@ def _piece(plan: _Plan, data: bytes, replies: range) -> Decoded:
                    decoded.undecodable)
 
 
+@lru_cache(maxsize=1024)
+def _alike(size: int, value: int, kind: type[np.generic]) -> NDArray[Any]:
+    """Return a column of one value: most reads are as long as many others, and share it."""
+    column = np.full(size, value, dtype=kind)
+    column.flags.writeable = False
+    return column
+
+
 def _plan(requests: Sequence[Request]) -> _Plan:
     plain = [replace(request, points=tuple(request.points)) for request in requests]  # each point is made once
     codec = BlockCodec(plain)
@@ -139,8 +149,8 @@ def _plan(requests: Sequence[Request]) -> _Plan:
     return _Plan(
         codec, Block(codec.numeric, requests[0].device_index) if n else None,
         {point.point_index: number for number, point in numbered if point.is_text or point.address.type in INTEGERS_64},
-        np.array([number for number, _ in numeric], dtype=np.int64),
-        np.full(n, NO_SOURCE_TIME, dtype=np.int64), np.full(n, GOOD, dtype=np.uint8),
+        np.array([number for number, _ in numeric], dtype=np.int64) if len(plain) > 1 else _alike(n, 0, np.int64),
+        _alike(n, NO_SOURCE_TIME, np.int64), _alike(n, GOOD, np.uint8),
         tuple(accumulate((request.data_size for request in requests), initial=0)),
         tuple((position, point.point_index, frozenset(float(number) for number, _ in point.labels))
               for position, (_, point) in enumerate(numeric) if point.labels))

@@ -94,7 +94,9 @@ class Link:
         self.session: dict[str, str] = {}  # of the last TLS connection, see `tls.describe`; empty without TLS
         self.server_key: str | None = None  # SPKI digest of the server that was last verified
         self._endpoint = endpoint
-        self._limits = {unit: endpoint.of(unit) for unit in range(UNIT_MAX + 1)}
+        known: dict[UnitLimits, UnitLimits] = {}  # most units are asked alike
+        self._limits = {unit: known.setdefault(limits, limits)
+                        for unit, limits in ((unit, endpoint.of(unit)) for unit in range(UNIT_MAX + 1))}
         self._pace = Pace()
         self._clock_ns = clock_ns
         self._client: Client | None = None

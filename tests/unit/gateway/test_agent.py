@@ -133,11 +133,15 @@ async def run_until(agent: Agent, condition: Callable[[], object]) -> float:
 
 
 async def test_what_drivers_deliver_is_counted_sealed_and_shown(
-        config: GatewayConfig, scripted: Callable[[Script], Scripted]) -> None:
+        config: GatewayConfig, scripted: Callable[[Script], Scripted], monkeypatch: pytest.MonkeyPatch) -> None:
     driver = scripted(steady)
     agent = Agent(config, Words("en"))
-    stopped_s = await run_until(agent, lambda: sealed(agent) >= 2)
+    released: list[int] = []  # windows that were sealed by then
+    monkeypatch.setattr(agent_module.system, "release_memory", lambda: released.append(sealed(agent)))
+    monkeypatch.setattr(agent_module, "RELEASE_S", 2)
+    stopped_s = await run_until(agent, lambda: released[-1:] == [3])
     assert stopped_s < STOP_S
+    assert [number for number in released if number] == [1, 3], "memory is given back now and then"
     status = status_of(config)
     window = status["window"]
     assert window["received"] == window["counted"] and window["received"] % POINTS == 0
@@ -147,7 +151,7 @@ async def test_what_drivers_deliver_is_counted_sealed_and_shown(
     assert [entry["type"] for entry in log_of(config)][:3] == ["enrolment", "start", "roster"]
 
     again = Agent(config, Words("en"))
-    await run_until(again, lambda: sealed(again) >= 3)
+    await run_until(again, lambda: sealed(again) >= 4)
     assert [entry["reason"] for entry in log_of(config) if entry["type"] == "outage"] == ["off"]
 
 

@@ -187,7 +187,9 @@ def test_memory_is_given_back_where_that_can_be_asked_for(
     library = SimpleNamespace(**{name: lambda *numbers: asked.append(numbers) for name in names})
     monkeypatch.setattr("ctypes.CDLL", lambda name: library)
     monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(os, "environ", environ := {system.BLAS_THREADS: "2"})
     system.frugal_memory()
+    assert environ == {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "2"}, "what is set stays"
     system.release_memory()
     wanted = [(-8, 1), (-3, system.MMAP_BYTES), (-1, system.TRIM_BYTES), (0,)]
     assert asked == (wanted if names and platform == "linux" else [])
@@ -196,5 +198,6 @@ def test_memory_is_given_back_where_that_can_be_asked_for(
 def test_a_python_without_ctypes_keeps_what_was_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setitem(sys.modules, "ctypes", None)
+    monkeypatch.setattr(os, "environ", {})
     system.frugal_memory()
     system.release_memory()
