@@ -212,9 +212,12 @@ def _waker(wake: asyncio.Event) -> Callable[[], None]:
 
 async def _wait(wake: asyncio.Event, until_s: float) -> None:
     """Wait until something arrived, or until this time of `time.monotonic`."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(None if until_s == float("inf") else max(0.0, until_s - time.monotonic())):
-            await wake.wait()
+    if until_s == float("inf"):
+        await wake.wait()
+    elif not wake.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until_s - time.monotonic())):
+                await wake.wait()
     wake.clear()
 
 
