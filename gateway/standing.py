@@ -113,14 +113,14 @@ class Standing:
 
     def _with_server_keys(self, shown: dict[str, str]) -> Registry:
         self._state.save_server_keys(shown)
-        held = self._evolved(self.roster, self.config, shown)
+        held = self._evolved(self.roster, self.config, shown, points_stand=True)
         slots.save(held, self._state.roster_file)
         self.roster, self.server_keys = held, shown
         return self.registry()
 
     def _with_identifiers(self, read: Mapping[str, Mapping[str, str]]) -> Registry | None:
         """Return the roster with them, None if its rows stay as they are."""
-        held = self._evolved(self.roster, self.config, self.server_keys, read)
+        held = self._evolved(self.roster, self.config, self.server_keys, read, points_stand=True)
         if held.device_rows() == self.roster.device_rows():
             return None
         slots.save(held, self._state.roster_file)
@@ -139,7 +139,8 @@ class Standing:
         return Exchange(changes=found, drivers=drivers, devices=devices, is_new_roster=is_new), self.registry()
 
     def _evolved(self, before: slots.Roster | None, config: GatewayConfig, server_keys: Mapping[str, str],
-                 read: Mapping[str, Mapping[str, str]] = slots.NOTHING_READ) -> slots.Roster:
+                 read: Mapping[str, Mapping[str, str]] = slots.NOTHING_READ, *,
+                 points_stand: bool = False) -> slots.Roster:
         state = self._state
         return slots.evolve(before, config, gateway=state.gateway_id(), key=state.enterprise_key(),
-                            server_keys=server_keys, read=read, points_stand=config is self.config)
+                            server_keys=server_keys, read=read, points_stand=points_stand)
