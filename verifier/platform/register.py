@@ -8,6 +8,7 @@ leaf hashes is held in memory: 64 bytes an entry.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from protocols.evidence.merkle import Tree, leaf_hash
 from protocols.evidence.tiles import WIDTH, Tile
 from verifier.platform.edge import Edge
 from verifier.platform.store import Store
+
+log = logging.getLogger(__name__)
 
 LOG = "register"
 CHAIN_MAX = 10_000
@@ -103,9 +106,14 @@ class Register:
         """Run `write`, which may `append`, in the writer's transaction; return its result when all is durable.
 
         It goes on when the caller is cancelled: what is committed and not taken over would be in the way of every
-        later entry. Raises what `write` and `Store.write` raise.
+        later entry; what it raises then goes into the log. Raises what `write` and `Store.write` raise.
         """
-        return await asyncio.shield(self._change(write))
+        change = asyncio.ensure_future(self._change(write))
+        try:
+            return await asyncio.shield(change)
+        except asyncio.CancelledError:
+            change.add_done_callback(_tell_log)
+            raise
 
     async def _change(self, write: Callable[[sqlite3.Connection], tuple[Result, Appended | None]]) -> Result:
         async with self._turn:
@@ -244,3 +252,9 @@ class Register:
         """Return the size as this transaction sees it, which says what is in tiles and what in the tail."""
         row = connection.execute("SELECT max(idx) AS newest FROM register").fetchone()
         return 0 if row["newest"] is None else int(row["newest"]) + 1
+
+
+def _tell_log(change: asyncio.Future[Any]) -> None:
+    """Log in a line what a change raised whose caller is gone: asyncio would print a traceback."""
+    if not change.cancelled() and (error := change.exception()) is not None:
+        log.warning("a change that nobody waits for any more was not made: %s: %s", type(error).__name__, error)

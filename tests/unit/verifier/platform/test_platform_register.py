@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ from protocols.evidence import checkpoint, note
 from tests.support.scripted_gateway import ScriptedGateway
 from tests.unit.verifier.platform.test_platform_service import World
 from tests.unit.verifier.platform.test_platform_statements import revocation
+from verifier.platform.refusal import RefusalError
 from verifier.platform.statements import Stated
 
 PATIENCE_S = 30
@@ -79,3 +81,32 @@ async def test_the_tree_follows_what_is_committed_when_its_caller_is_gone(
     assert (world.service.register.size, world.service.register.checkpoint) == (before + 2, held)
     if begin is state:
         assert await world.service.state(revocation(gateway, 9)) == Stated(index=before, fresh=False)
+
+
+async def test_what_a_change_raised_for_nobody_is_a_line_in_the_log(
+        world: World, caplog: pytest.LogCaptureFixture) -> None:
+    gateway = await world.enrolled()
+    await world.service.state(revocation(gateway, 9))
+    told = list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def refused(_: sqlite3.Connection) -> tuple[None, None]:
+        begun.set()
+        assert goes_on.wait(PATIENCE_S)
+        raise RefusalError.of(409, "from_size", "statements.revoked_already")
+    task = asyncio.create_task(world.service.register.change(refused))
+    assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    goes_on.set()
+    await world.service.register.change(lambda _: (None, None))  # stands behind it
+    await asyncio.sleep(0)
+    gc.collect()
+    with pytest.raises(RefusalError):  # who waits is told, and nothing is logged
+        await world.service.state(revocation(gateway, 10))
+    assert told == []
+    assert [record.getMessage() for record in caplog.records if record.name == "verifier.platform.register"] == [
+        "a change that nobody waits for any more was not made: "
+        "RefusalError: 409: from_size: statements.revoked_already {}"]
