@@ -22,6 +22,8 @@ from verifier.platform.store import Store
 SLOTS_IN_MEMORY_MAX = 2_000_000
 """Devices and points of the states that are kept in memory."""
 STATES_IN_MEMORY_MAX = 4_096
+KEYS_KEPT_MAX = 16
+"""The JSON of so many keys of one gateway is kept. Of more it is written each time: their holder decides how many."""
 CERTIFICATE_BYTES_MAX = 65_535
 
 
@@ -67,12 +69,15 @@ def dump(state: LogState) -> str:
     numbers = {"life": state.life, "len_s": state.len_s, "roster_seq": state.roster_seq,
                "window_end_s": state.window_end_s, "resume_s": state.resume_s}
     members = [f'"{name}": {"null" if value is None else value}' for name, value in numbers.items()]
-    return f'{{"key_history": {_history(state.key_history)}, {", ".join(members)}}}'
+    history = (_kept_history if len(state.key_history) <= KEYS_KEPT_MAX else _history)(state.key_history)
+    return f'{{"key_history": {history}, {", ".join(members)}}}'
 
 
-@lru_cache(maxsize=STATES_IN_MEMORY_MAX)
 def _history(keys: tuple[tuple[int, bytes], ...]) -> str:
     return json.dumps([[first, public.hex()] for first, public in keys])
+
+
+_kept_history = lru_cache(maxsize=STATES_IN_MEMORY_MAX)(_history)
 
 
 def load(store: Store, connection: sqlite3.Connection, gateway: str) -> LogState:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,3 +84,14 @@ def test_a_state_is_stored_as_json_with_what_is_not_known_yet_as_null() -> None:
     assert json.loads(states.dump(state)) == {
         "key_history": [[0, "01" * 32], [7, "02" * 32]], "life": -1, "len_s": 60, "roster_seq": None,
         "window_end_s": 1_760_000_040, "resume_s": None}
+
+
+def test_keys_of_one_gateway_are_not_kept_without_limit() -> None:
+    state = LogState(gateway="a" * 32, certificate={}, key_history=tuple(
+        (seq, seq.to_bytes(32, "big")) for seq in range(states.KEYS_KEPT_MAX)))
+    states.dump(state)
+    before = states._kept_history.cache_info().currsize
+    more = replace(state, key_history=(*state.key_history, (99, b"\1" * 32)))
+    assert json.loads(states.dump(more))["key_history"] == [
+        [first, public.hex()] for first, public in more.key_history]
+    assert states._kept_history.cache_info().currsize == before
