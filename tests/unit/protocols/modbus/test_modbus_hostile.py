@@ -33,7 +33,7 @@ async def test_no_value_is_ever_misattributed(
     for name, value in (("SILENT_FIRST_S", 0.005), ("SILENT_MAX_S", 0.01), ("RECONNECT_FIRST_S", 0.001),
                         ("RECONNECT_MAX_S", 0.005)):
         monkeypatch.setattr(schedule, name, value)
-    hostile = Hostile(seed, is_rtu=protocol != "modbus_tcp", timeout_s=0.06 if protocol == "modbus_tcp" else 0.02)
+    hostile = Hostile(seed, is_rtu=protocol != "modbus_tcp", timeout_s=0.06)
     found = await attack(protocol, hostile, requests=requests, units=units,
                          in_flight=3 if path == "three in flight" else 1)
     assert found.wrong == []
