@@ -109,6 +109,23 @@ async def test_one_that_was_revoked_does_not_hold_up_the_others(
             assert (await world.service.size(gateway.id))["root"] == gateway.tree.root().hex()
 
 
+async def test_what_stands_before_its_end_is_taken_from_one_that_was_refused(world: World) -> None:
+    gateway, = await begun(world, 1)
+    whole = len(gateway.entries) + 2
+    await world.service.revoke(world.service.sign_revocation(
+        gateway.id, keys.public_bytes(gateway.key).hex(), whole))
+    gateway.window()
+    short = gateway.batch()
+    gateway.window()
+    last = gateway.batch(first=whole - 1)
+    gateway.window()
+    for _ in range(2):  # told by the writer, then known
+        with pytest.raises(RefusalError, match=r"platform\.revoked"):
+            await world.submit(gateway)
+    for batch, size in ((short, whole - 1), (last, whole)):
+        assert (await world.service.submit(gateway.id, batch))["size"] == size
+
+
 @pytest.mark.parametrize("change", ["INSERT INTO tail (log, seq, data) VALUES ('g/' || ?, 3, x'00')",
                                     "UPDATE gateways SET size = 2 WHERE id = ?"], ids=["tail", "size"])
 async def test_a_store_that_was_changed_by_another_hand_is_noticed(world: World, change: str) -> None:
