@@ -14,7 +14,7 @@ from gateway.sealing.link import pieces
 from protocols.errors import VerificationError
 from protocols.evidence import jcs
 from protocols.exchange import CHECKPOINT_CHARS_MAX, ENTRY_CHARS_MAX, SUBMIT_ENTRIES_MAX
-from verifier.platform import batch, states
+from verifier.platform import batch, states, web
 from verifier.platform.intake import LogState
 from verifier.platform.refusal import RefusalError
 from verifier.platform.service import unpack
@@ -74,6 +74,21 @@ def test_what_was_changed_is_read_alike_or_not_at_all(body: dict[str, Any], at: 
 ])
 def test_the_fast_way_keeps_every_limit(data: bytes) -> None:
     assert batch.take(data) is None
+
+
+def test_only_short_bodies_are_read_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer ones may have too many parts: that is looked at first."""
+    asked, take = list[int](), batch.take
+
+    def watched(data: bytes) -> batch.Batch | None:
+        asked.append(len(data))
+        return take(data)
+    monkeypatch.setattr(batch, "take", watched)
+    empty = b'{"checkpoint":"","entries":[],"first":0,"rosters":[]}'
+    for size in (web.AT_ONCE_BYTES_MAX, web.AT_ONCE_BYTES_MAX + 1):
+        data = empty.replace(b'""', b'"%b"' % (b"a" * (size - len(empty))))
+        assert len(data) == size and web._batch(data) == slowly(data)
+    assert asked == [web.AT_ONCE_BYTES_MAX]
 
 
 @pytest.mark.parametrize("proof", [pytest.param(None, id="nothing co-signed"), pytest.param('—\n"\\', id="a proof")])
