@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from config.gateway import Endpoint, GatewayConfig
@@ -37,6 +37,9 @@ Aim = tuple[int, int, Point]
 Aims = dict[str, list[Aim]]
 """Connection name -> its points, in the order of the ledger."""
 
+POINTS_AT_ONCE = 8192
+"""Points of small connections that are made together; a larger one is alone."""
+
 
 def aims(config: GatewayConfig, roster: Roster) -> Aims:
     """Return which slots each connection collects; an empty list for one that no device uses.
@@ -47,7 +50,7 @@ def aims(config: GatewayConfig, roster: Roster) -> Aims:
 
 
 def _aims(config: GatewayConfig, roster: Roster, names: Iterable[str]) -> Iterator[tuple[str, list[Aim]]]:
-    """Yield the aims of these connections one by one: who lets go of them never holds the points of all."""
+    """Yield the aims of these connections one by one: who lets go of them holds those of one group, never of all."""
     alive = roster.device_slots()
     behind: dict[str, dict[str, int]] = {name: {} for name in names}
     places = {name: array("I") for name in behind}  # of one pass: there may be a thousand connections
@@ -59,10 +62,33 @@ def _aims(config: GatewayConfig, roster: Roster, names: Iterable[str]) -> Iterat
     for place, owner in enumerate(device_of_each(config.points)):
         if owner in place_of:
             place_of[owner].append(place)
-    for name, devices in behind.items():
-        slots = roster.point_slots({*devices.values()}) if devices else {}
-        yield name, [(slots[devices[point.device], point.address.canonical], devices[point.device], point)
-                     for point in map(config.points.__getitem__, places[name])]
+    for group in _groups(places):
+        slots = roster.point_slots({slot for name in group for slot in behind[name].values()})
+        made: Aims = {name: [] for name in group}
+        for place, owner in sorted((place, name) for name in group for place in places[name]):
+            point = config.points[place]
+            slot = behind[owner][point.device]
+            made[owner].append((slots[slot, point.address.canonical], slot, point))
+        for name in group:
+            yield name, made.pop(name)
+
+
+def _groups(places: Mapping[str, Sequence[int]]) -> Iterator[list[str]]:
+    """Yield connections that are looked up together, in the order of the file.
+
+    Packed points are read fast from front to back only: where a ledger names one point of each machine, then the next
+    one of each, going through it for every connection alone takes as long as the whole ledger each time.
+    """
+    group: list[str] = []
+    held = 0
+    for name, found in places.items():
+        if group and held + len(found) > POINTS_AT_ONCE:
+            yield group
+            group, held = [], 0
+        group.append(name)
+        held += len(found)
+    if group:
+        yield group
 
 
 def build_drivers(config: GatewayConfig, roster: Roster, sink: Sink, clock_ns: Callable[[], int] = time.time_ns, *,
