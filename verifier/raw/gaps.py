@@ -157,8 +157,9 @@ class Tally:
 class Gaps:
     """What stands in some files. begin_s, end_s: from the first window to the end of the last one.
 
-    No file tells how long its windows are: that follows from two of them. Where there is one alone, silence counts
-    until the newest sample of any point, and end_s is that, rounded up.
+    No file tells how long its windows are: they are taken to be as long as the two nearest of them are apart, and the
+    last ends with its hour at the latest, as an hour is a whole number of windows. Where there is one alone, silence
+    counts until the newest sample of any point, and end_s is that, rounded up.
     """
 
     begin_s: int
@@ -192,7 +193,8 @@ def count_gaps(paths: Iterable[Path], over_ns: int) -> Gaps:
     if tally is None:
         return Gaps(begin_s=0, end_s=0, windows=0, points=(), left_out=left_out)
     len_s = min((b - a for a, b in pairwise(starts)), default=None)
-    end_ns = tally.newest_ns if len_s is None else (starts[-1] + len_s) * NS_PER_S
+    in_hour_s = HOUR_S - starts[-1] % HOUR_S
+    end_ns = tally.newest_ns if len_s is None else (starts[-1] + min(len_s, in_hour_s)) * NS_PER_S
     return Gaps(begin_s=starts[0], end_s=-(-end_ns // NS_PER_S), windows=len(starts), points=tuple(tally.end(end_ns)),
                 left_out=left_out)
 

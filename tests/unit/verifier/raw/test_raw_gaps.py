@@ -109,6 +109,14 @@ def test_a_single_window_ends_with_its_newest_sample(tmp_path: Path, capsys: pyt
     assert (empty.begin_s, empty.end_s, empty.points) == (START_S, START_S, ())
 
 
+def test_two_windows_far_apart_are_not_taken_for_hours(tmp_path: Path) -> None:
+    """Each is all that is left of its file; the second one's hour is over after 20 minutes."""
+    paths = [segment(tmp_path / f"{at}.parquet", range(at, at + 1), [sample(at, 0, 1 * NS)]) for at in (0, 340)]
+    found = count_gaps(paths, 400 * NS)
+    assert (found.begin_s, found.end_s, found.windows) == (START_S, START_S + 6 * 3600, 2)
+    assert [(one.gaps, one.silent_ns) for one in found.points] == [(2, 21_599 * NS)]
+
+
 def test_what_does_not_count_is_left_out_and_told(tmp_path: Path) -> None:
     odd = [sample(0, 0, 0, quality=0x80), sample(0, 0, 1, quality=2), sample(1, 0, -1), sample(1, 0, 3601 * NS),
            sample(0, -1, 5), sample(0, 360_000, 5), sample(0, -1, 5, quality=0x82), sample(1, 0, 7, quality=1)]
