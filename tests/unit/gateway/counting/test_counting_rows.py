@@ -62,6 +62,19 @@ ROW = {"point": 1, "device": 0, "state": "alive", "protocol": "mqtt", "role": "s
        "addr": "ab" * 32, "base": "cd" * 32}
 
 
+@pytest.mark.parametrize(("change", "rewrites"), [
+    ({"device": 1}, True), ({"protocol": "opc_ua"}, True), ({"addr": "ab" * 31 + "ac"}, True),
+    ({"base": "cc" + "cd" * 31}, True), ({"role": "parameter"}, False), ({"type": "bool"}, False),
+    ({"state": "gone"}, False), ({}, False)], ids=str)
+def test_each_field_alone_makes_another_row(change: dict[str, Any], rewrites: bool) -> None:
+    before = PointRows({**ROW, "point": slot} for slot in range(4))
+    after = before.copy()
+    after.put(2, {**ROW, "point": 2, **change})
+    assert after.differing(before) == before.differing(after) == ([2] if change else [])
+    assert after.rewriting(before) == ([2] if rewrites else [])
+    assert before.rewriting(after) == ([2] if rewrites or "state" in change else []), "nobody comes back either"
+
+
 @pytest.mark.parametrize("wrong", [
     {"point": 3}, {"point": -1}, {"point": True}, {"device": -1}, {"device": 2**32}, {"device": 0.0}, {"device": None},
     {"state": "off"}, {"role": None}, {"protocol": ["mqtt"]}, {"type": ""}, {"addr": "AB" * 32}, {"addr": "ab" * 31},

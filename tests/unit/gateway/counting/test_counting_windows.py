@@ -72,6 +72,22 @@ def test_grace_keeps_a_window_open_and_no_longer() -> None:
     assert {k: v for k, v in second.discarded.items() if v} == {"late": 2, "not_live": 1, "unknown_point": 1}
 
 
+@pytest.mark.parametrize("seconds", [6, 7])
+def test_a_batch_over_a_boundary_is_divided_there_and_what_is_closed_is_late(seconds: int) -> None:
+    """After 6 s both windows are open; after 7 s the first of them is closed."""
+    driven = Driven()
+    driven.run(seconds)
+    boundary = (START_S + 5) * NS
+    driven.windows.samples(SampleBatch(
+        point_index=np.array([0, 1, 2]), received_ns=np.array([boundary - 1, boundary, boundary + 1]),
+        source_ns=np.zeros(3, dtype=np.int64), value=np.ones(3), quality=np.zeros(3, dtype=np.uint8)))
+    driven.run(12 - seconds)
+    first, second = driven.closed()
+    late = int(seconds == 7)
+    assert (first.columns.producing, first.received) == (1 - late, 1 - late)
+    assert (second.columns.producing, second.received, second.discarded["late"]) == (0b110, 2 + late, late)
+
+
 def test_a_stamp_ahead_of_the_clock_belongs_to_now() -> None:
     driven = Driven()
     driven.run(1)
