@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ def test_the_command_names_the_longest_silences(tmp_path: Path, capsys: pytest.C
     path = segment(tmp_path / "raw-x.parquet", range(3), [*samples, sample(0, 2, 0)])
     assert main(["gaps", str(path), "--over", "30", "--most", "2"]) == 1
     out = capsys.readouterr().out
+    assert re.match(r"[0-9]+ windows, 2027-01-15T08:00:00Z to 2027-01-15T", out)
     first = next(line for line in out.splitlines() if line.split()[:1] == ["1"])
     assert first.split() == ["1", "12", "0", "70.000", "2027-01-15T08:00:50Z", "1", "70.000"]
     assert not any(line.split()[:1] == ["0"] for line in out.splitlines())
