@@ -66,7 +66,7 @@ async def process(*command: str, counts_writes: bool = True) -> AsyncIterator[as
 
 async def line_of(child: asyncio.subprocess.Process) -> str:
     assert child.stdout is not None
-    return (await asyncio.wait_for(child.stdout.readline(), 10)).decode().strip()
+    return (await asyncio.wait_for(child.stdout.readline(), 60)).decode().strip()
 
 
 POINTS = [
