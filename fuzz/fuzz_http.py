@@ -12,6 +12,7 @@ with watched("protocols.evidence", "protocols.exchange", "verifier.platform", "v
     from protocols.errors import DeviceError, EvidenceError, VerificationError
     from protocols.evidence import note, statement
     from verifier.conformance import world
+    from verifier.platform.batch import take
     from verifier.platform.enrolment import check_request
     from verifier.platform.intake import accept, first_state
     from verifier.platform.refusal import RefusalError
@@ -19,7 +20,7 @@ with watched("protocols.evidence", "protocols.exchange", "verifier.platform", "v
     from verifier.platform.rounds import _cosignature, _size
     from verifier.platform.service import unpack
     from verifier.platform.statements import check_attestation, check_demand, check_signature
-    from verifier.platform.web import _parse
+    from verifier.platform.web import AT_ONCE_BYTES_MAX, _parse
     from verifier.witness.state import judge, parse_request
 
 CERTIFICATE = world.World().gateway("plant").certificate
@@ -35,6 +36,8 @@ ROSTER, _ = apply_rows(Roster(), world.lines(ROWS).decode(), where="roster")
 def check(data: bytes) -> None:
     """One body."""
     kind, body = data[:1], data[1:]
+    if kind == b"s":
+        _agree(body)
     if kind == b"w":
         with only(VerificationError):
             judge(parse_request(body), LOG, None)
@@ -56,6 +59,12 @@ def check(data: bytes) -> None:
                 check_request(value)
             else:
                 accept(first_state(CERTIFICATE), *unpack(value))
+
+
+def _agree(body: bytes) -> None:
+    """The fast way reads a short body as the slow way does, or leaves it to that; a refusal of that is a find."""
+    read = take(body) if len(body) <= AT_ONCE_BYTES_MAX else None
+    assert read is None or read == unpack(_parse(body))
 
 
 def _state(said: statement.Statement) -> None:

@@ -182,6 +182,7 @@ def _http() -> Seeds:
     body = {"first": 0, "entries": [one.decode() for one in plant.entries], "checkpoint": plant.checkpoint().decode(),
             "rosters": [{"seq": seq, "rows": rows.decode()} for seq, rows in plant.rows.items()]}
     yield "entries", b"s" + jcs.encode(body)
+    yield "entries_fast", b"s" + jcs.encode({**body, "entries": ["a", 'b"\\'], "rosters": []})
     honest = world.small()[0]
     head = honest.cosigned(1, time_s=world.START_S)
     yield "add_checkpoint", b"wold 0\n\n" + head
