@@ -139,9 +139,9 @@ async def test_what_drivers_deliver_is_counted_sealed_and_shown(
     released: list[int] = []  # windows that were sealed by then
     monkeypatch.setattr(agent_module.system, "release_memory", lambda: released.append(sealed(agent)))
     monkeypatch.setattr(agent_module, "RELEASE_S", 2)
-    stopped_s = await run_until(agent, lambda: released[-1:] == [3])
+    stopped_s = await run_until(agent, lambda: 3 in released)
     assert stopped_s < STOP_S
-    assert [number for number in released if number] == [1, 3], "memory is given back now and then"
+    assert [number for number in released if number][:2] == [1, 3], "memory is given back now and then"
     status = status_of(config)
     window = status["window"]
     assert window["received"] == window["counted"] and window["received"] % POINTS == 0
