@@ -156,6 +156,10 @@ class Link:
         if not is_up:
             self.close()
             raise DeviceError(await self._why_not())
+        if client.ctx.transport is not None and client.ctx.transport.is_closing():
+            # pymodbus takes up again what was lost before its connect returned, and never hears of it any more.
+            self.close()
+            raise self._gone()
         self._is_owed = self._spoilt = False
         if self._endpoint.protocol == "modbus_tls":
             self._look_at_server(client)
@@ -291,13 +295,16 @@ class Link:
     def _connected(self, is_up: bool) -> None:
         if is_up:
             return
-        # TLS 1.3: a server that does not accept our certificate or role says so after the handshake only.
-        is_unwelcome = self._endpoint.protocol == "modbus_tls" and not self._has_answered
-        gone = DeviceError(self._problem("modbus.tls_unwelcome" if is_unwelcome else "modbus.closed"))
+        gone = self._gone()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(gone)
         if self._tap is not None and self._tap.burst is not None:
             self._tap.burst.fail(gone)
+
+    def _gone(self) -> DeviceError:
+        """Return the loss of the connection. TLS 1.3: a server refuses our certificate or role after the handshake."""
+        is_unwelcome = self._endpoint.protocol == "modbus_tls" and not self._has_answered
+        return DeviceError(self._problem("modbus.tls_unwelcome" if is_unwelcome else "modbus.closed"))
 
     async def _make_client(self) -> Client:
         """Make a client of its own for every connection, so that no state of the last one is left.

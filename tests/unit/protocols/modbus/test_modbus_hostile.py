@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from contextlib import suppress
 
 import pytest
@@ -142,6 +143,24 @@ async def test_a_peer_that_accepts_and_closes_is_not_hammered() -> None:
             await asyncio.sleep(0.3)
     assert 2 <= accepted[0] <= 3
     assert sink.batches == []
+
+
+async def test_a_connection_that_is_closed_while_it_is_made_is_lost_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pymodbus forgot a loss that came before its connect returned: a request was sent to nobody, and waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        link = Link(endpoint(server.getsockname()[1], timeout_s=60.0), lambda: 7)
+        told = link._connected
+
+        def slam(is_up: bool) -> None:
+            told(is_up)
+            if is_up:
+                server.accept()[0].close()
+
+        monkeypatch.setattr(link, "_connected", slam)
+        with pytest.raises(DeviceError) as caught:
+            await link.open()
+    assert caught.value.problems[0].code == "modbus.closed"
+    assert not link.is_open
 
 
 async def test_identification_that_runs_in_circles_ends() -> None:
