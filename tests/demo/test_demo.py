@@ -21,8 +21,6 @@ from tests.support.processes import processes_that_name, until
 from tests.support.programs import need
 from tests.support.source import ROOT
 
-pytestmark = pytest.mark.timeout(400)
-
 PRODUCTS = {"demo.tally", "policy.json", "anchor", "report.html", "plant.json"}
 CHEATS = {"bit": "entry.altered", "deleted": "tile.missing", "resigned": "note.unsigned"}
 DEMO_S = 240

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from protocols.evidence import note, proof, register
 from tests.integration.test_gateway_faults import counts, fetch, is_sent, small_gateway
 from tests.support.platform_process import Running, platform_file, set_up, start_platform, tallystick, token
@@ -28,8 +26,6 @@ from tests.support.processes import (
     running_gateway,
     verdict,
 )
-
-pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass

@@ -10,14 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from gateway.commissioning.export import shown_time
 from tests.integration.test_gateway_faults import counts, is_sent, small_gateway
 from tests.support.platform_process import platform_file, set_up, start_platform, tallystick, token
 from tests.support.processes import USCC, entries_of, export, modbus_device, running_gateway
 
-pytestmark = pytest.mark.timeout(180)
 HOUR_S = 3600
 
 

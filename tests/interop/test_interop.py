@@ -14,7 +14,7 @@ from tests.interop import logs, reading
 from tests.support.source import ROOT
 from verifier.conformance import world
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module")

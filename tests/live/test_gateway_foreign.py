@@ -31,7 +31,7 @@ from tests.support.processes import (
 )
 from tests.support.programs import need
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.live
 
 program = node.program  # fixtures: node-opcua and the libmodbus server are installed as for the tests of the drivers
 server_program = libmodbus.server_program

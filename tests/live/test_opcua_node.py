@@ -28,7 +28,7 @@ from tests.support.warm import warm
 from tests.unit.protocols.opcua.bench import Proxy, Recorder, endpoint, free_port, running, until
 from tests.unit.protocols.opcua.victim import killed
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.live
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 """Most of a server's start is reading the standard's own nodes, four seconds of a processor: these share one."""

@@ -13,7 +13,7 @@ from simulators.plant import Plant
 from simulators.settings import PlantFile
 from tests.support.npm import installed
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.live
 
 SOURCE = Path(__file__).with_name("node_opcua")
 CLIENT_S = 100.0

@@ -17,7 +17,7 @@ from tests.support.npm import installed
 from tests.support.programs import need
 from tests.unit.protocols.mqtt.mqtt_recording import Recording, eventually, metric_point, running, sparkplug_endpoint
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.live
 
 EDGE = Path(__file__).with_name("sparkplug_edge")
 PLACE = ("plant", "edge-7", "kiln")

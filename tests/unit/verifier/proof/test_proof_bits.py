@@ -98,7 +98,6 @@ def flip_share(share: int, shares: int) -> list[str]:
         return wrong
 
 
-@pytest.mark.timeout(300)
 def test_every_bit_of_every_member_is_refused_with_its_cause() -> None:
     world, whole = members()
     assert verify(open_bundle(zipped(whole)), world.policy()).valid
