@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from config.gateway import GatewayConfig, load_gateway
 from gateway.agent import Agent
+from gateway.probing.driver import ask
 from gateway.sealing.disk import RealDisk
 from gateway.sealing.journal import Journal
 from protocols.evidence import keys, probe, reads
@@ -24,6 +25,7 @@ from protocols.evidence.encoding import from_base64, to_base64
 from tallystick.words.lookup import Words
 from tests.support.platform_process import tallystick
 from tests.support.processes import device, modbus_connection, point, write_gateway
+from tests.unit.gateway.patient import be_patient
 from tests.unit.protocols.modbus.recording import until
 from tests.unit.protocols.modbus.test_modbus_driver import NUMBERS
 from tests.unit.protocols.modbus.test_modbus_driver import device as modbus_device
@@ -49,12 +51,13 @@ def commissioned(plant: tuple[Any, Path, int], tmp_path_factory: pytest.TempPath
     server, folder, port = plant
     opcua = "".join(
         f'[[connections]]\nname = "{name}"\nprotocol = "opc_ua"\nidle_read_s = 0.3\npublishing_interval_ms = 50\n'
+        "timeout_s = 20.0\n"
         f'endpoint = "opc.tcp://127.0.0.1:{server.endpoint.port}/test"\n' for name in ("plc", "same"))
     files = write_gateway(
         tmp_path_factory.mktemp("gateway"), devices=[device("m", "line"), device("p", "plc"), device("q", "same")],
         points=[point("m", "f", "1/holding/0", "float32"), point("m", "i", "1/holding/2", "int32"),
                 point("p", "a", f"nsu={URI};s=a"), point("q", "b", f"nsu={URI};s=b")],
-        connections=modbus_connection("line", port) + opcua, more=PROBING)
+        connections=modbus_connection("line", port, timeout_s=10.0) + opcua, more=PROBING)
     tallystick("enrol", files.config, "--self")
     (files.config.parent / "trust").mkdir()
     shutil.copy(folder / "server" / "server.der", files.config.parent / "trust" / "server.der")
@@ -63,9 +66,12 @@ def commissioned(plant: tuple[Any, Path, int], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def config(commissioned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GatewayConfig:
+    be_patient(monkeypatch)
     shutil.copytree(commissioned, tmp_path / "gateway")
     monkeypatch.setattr("gateway.probing.schedule.FIRST_SPREAD_S", 0.5)
     monkeypatch.setattr("gateway.probing.schedule.MIN_GAP_S", 1.0)
+    # Of a window of a second a challenge may take no more: on a loaded machine it would be asked ever more rarely.
+    monkeypatch.setattr("gateway.probing.driver.ask", lambda *a, **more: ask(*a, **(more | {"deadline_s": 20.0})))
     return load_gateway(tmp_path / "gateway" / "gateway.toml")
 
 
@@ -81,7 +87,7 @@ def with_nonce(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Agent], Ag
 async def run_until(agent: Agent, condition: Callable[[], object]) -> None:
     work = asyncio.create_task(agent.run())
     try:
-        await until(lambda: work.done() or condition(), deadline_s=30)
+        await until(lambda: work.done() or condition(), deadline_s=60)
         assert not work.done(), work.exception()
     finally:
         work.cancel()
@@ -139,10 +145,10 @@ async def test_probes_and_reads_stand_behind_the_window_they_were_asked_in(
     assert all(later - at >= 4 for at, later in pairwise(times))
 
     again = with_nonce(Agent(config, Words("en")))
-    before = count(again, "probe")
+    before, began_s = count(again, "probe"), time.monotonic()
     await run_until(again, lambda: count(again, "window") >= count(agent, "window") + 2)
     assert again.probing.report()["servers"], "what was known of servers survives a restart"
-    assert count(again, "probe") - before <= 1
+    assert count(again, "probe") - before <= 1 + (time.monotonic() - began_s) // 5, "one every five seconds"
 
 
 @together
