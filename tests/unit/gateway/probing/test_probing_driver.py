@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -65,8 +66,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> ProbeCertificate:
 
 
 async def asked(port: int, certificate: bytes, own: ProbeCertificate, folder: Path, c: bytes, *,
-                policy: str = "Basic256Sha256", mode: str = "SignAndEncrypt", deadline_s: float = 5.0) -> bytes:
-    settings = endpoint(port, folder, security_policy=policy, security_mode=mode, allow_insecure=False)
+                policy: str = "Basic256Sha256", mode: str = "SignAndEncrypt", deadline_s: float = 30.0) -> bytes:
+    settings = endpoint(port, folder, security_policy=policy, security_mode=mode, allow_insecure=False, timeout_s=30.0)
     return await ask(settings, server_certificate=certificate, own=own, gateway=GATEWAY, c=c, deadline_s=deadline_s)
 
 
@@ -121,6 +122,7 @@ async def test_a_server_signs_our_challenge_and_anyone_can_check_it(
     c = challenge(policy + mode)
     with sessions() as lived:
         signature = await asked(running.endpoint.port, certificate, own, tmp_path, c, policy=policy, mode=mode)
+        await until(lambda: lived[-1] == "close_session" and not running.iserver._external_sessions)
     # Of the connection before, the server may notice the end only now: that is a second closing.
     assert lived.count("create_session") == 1 and "activate_session" not in lived and lived[-1] == "close_session"
     facts = {"policy_uri": SECURITY_POLICIES[policy], "server_spki": spki_of(certificate),
@@ -206,8 +208,9 @@ async def test_a_server_that_hangs_costs_the_deadline_and_no_more(
 
 @together
 async def test_nobody_there(own: ProbeCertificate, server: tuple[Any, bytes], tmp_path: Path) -> None:
-    with pytest.raises(DeviceError) as caught:
-        await asked(free_port(), server[1], own, tmp_path, challenge("x"))
+    with socket.socket() as taken, pytest.raises(DeviceError) as caught:
+        taken.bind(("127.0.0.1", 0))  # and does not listen: nobody else is given this port
+        await asked(taken.getsockname()[1], server[1], own, tmp_path, challenge("x"))
     assert caught.value.problems[0].code == "probing.unreachable"
 
 
@@ -270,7 +273,7 @@ async def test_a_cancelled_probe_leaves_no_connection(
         work = asyncio.create_task(asked(proxy.port, server[1], own, tmp_path, challenge("x"), deadline_s=30))
         await until(lambda: proxy.sent and proxy.sent[0])
         work.cancel()
-        done, _ = await asyncio.wait([work], timeout=CLOSE_S + 1)
+        done, _ = await asyncio.wait([work], timeout=CLOSE_S + 9)
         assert done and work.cancelled()
 
 

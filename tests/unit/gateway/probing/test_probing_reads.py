@@ -169,24 +169,27 @@ class Line:
 
 
 class Clock:
-    """Window time that runs `fast` times as fast as the loop's clock."""
+    """Window time that runs with the loop's clock, and stands still while a loaded machine lets the loop wait."""
 
-    def __init__(self, fast: float) -> None:
-        self.fast, self.began_s = fast, asyncio.get_running_loop().time()
+    def __init__(self) -> None:
+        self.looked_s, self.passed_s = asyncio.get_running_loop().time(), 0.0
 
     def now_ns(self) -> int:
-        return START_NS - 2 * 10**9 + int((asyncio.get_running_loop().time() - self.began_s) * self.fast * 1e9)
+        now_s = asyncio.get_running_loop().time()
+        self.passed_s += min(now_s - self.looked_s, 0.1)
+        self.looked_s = now_s
+        return START_NS - 2 * 10**9 + int(self.passed_s * 1e9)
 
 
 async def test_a_window_is_drawn_and_read_at_its_milliseconds() -> None:
-    clock, known = Clock(fast=1.0), registry(protocols=("modbus_tcp", "mqtt"))
+    clock, known = Clock(), registry(protocols=("modbus_tcp", "mqtt"))
     line = Line(clock, {0, 2, 4, 6})
     taps: list[Any] = []
     work = Reads(gateway=GATEWAY, len_s=2, per_window=12, every_s=2, now_ns=clock.now_ns, seen=lambda: SEEN,
                  registry_at=lambda start_s: known, readers=[line], tap=taps.append)
     task = asyncio.create_task(work.run())
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while clock.now_ns() < START_NS + 2 * 10**9 + 10**8:
                 await asyncio.sleep(0.02)
                 if taps and taps[-1] is not None:
