@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,9 @@ import pytest
 from pymodbus.server import ModbusSerialServer
 
 from protocols.modbus import schedule
-from protocols.modbus.driver import Driver
+from protocols.modbus.driver import Driver, Link
+from protocols.modbus.frames import Reply
+from protocols.modbus.target import UnitSettings
 from tests.support.programs import need
 from tests.unit.protocols.modbus.authority import Authority, role
 from tests.unit.protocols.modbus.recording import Recording, closed_port, endpoint, point, running, until
@@ -54,7 +57,7 @@ async def process(*command: str, counts_writes: bool = True) -> AsyncIterator[as
         assert child.stdin is not None and child.stdout is not None
         child.stdin.close()
         try:
-            await asyncio.wait_for(child.wait(), 2)
+            await asyncio.wait_for(child.wait(), 20)
             if counts_writes and child.returncode == 0:  # else a test has killed it
                 told = (await child.stdout.read()).decode().splitlines()
                 assert told[-1:] == ["writes 0"], told
@@ -112,36 +115,37 @@ async def test_over_tls_that_socat_ends_before_it(server_program: Path, tmp_path
     outside, own = ca.pair("outside", host="127.0.0.1"), ca.pair("gateway", role=role("Operator"))
     stranger = Authority(tmp_path / "other").pair("stranger")
     async with process(str(server_program), "tcp") as child:
-        inner, outer = int((await line_of(child)).split()[1]), await closed_port()
-        ends = (f"OPENSSL-LISTEN:{outer},bind=127.0.0.1,reuseaddr,fork,cert={outside.certificate},key={outside.key},"
-                f"cafile={ca.file},verify=1", f"TCP:127.0.0.1:{inner}")
-        socat = await asyncio.create_subprocess_exec("socat", *ends, stdin=asyncio.subprocess.DEVNULL,
-                                                     stderr=asyncio.subprocess.DEVNULL)
-        try:
-            await listening(outer)
-            sink = Recording()
-            files = {"ca_file": ca.file, "certificate_file": own.certificate, "key_file": own.key}
-            at = endpoint(outer, protocol="modbus_tls", endpoint=f"tls://127.0.0.1:{outer}", **files)
-            driver = Driver(at, POINTS, sink)
-            [result] = await driver.check()
-            assert (result.ok, result.code, dict(result.args)["role"]) == (True, "modbus.check_ok_tls", "Operator")
-            async with running(driver):
-                await until(lambda: len(sink.values.get(12, [])) >= 10)
-            files |= {"certificate_file": stranger.certificate, "key_file": stranger.key}
-            refused = Driver(endpoint(outer, protocol="modbus_tls", endpoint=f"tls://127.0.0.1:{outer}", **files),
-                             POINTS, Recording())
-            [result] = await refused.check()
-            assert (result.ok, result.code in ("modbus.tls_unwelcome", "modbus.tls_failed")) == (False, True)
-        finally:
-            socat.terminate()
-            await socat.wait()
+        inner = int((await line_of(child)).split()[1])
+        with closed_port() as outer:
+            ends = (f"OPENSSL-LISTEN:{outer},bind=127.0.0.1,reuseaddr,fork,cert={outside.certificate},"
+                    f"key={outside.key},cafile={ca.file},verify=1", f"TCP:127.0.0.1:{inner}")
+            socat = await asyncio.create_subprocess_exec("socat", *ends, stdin=asyncio.subprocess.DEVNULL,
+                                                         stderr=asyncio.subprocess.DEVNULL)
+            try:
+                await listening(outer)
+                sink = Recording()
+                files = {"ca_file": ca.file, "certificate_file": own.certificate, "key_file": own.key}
+                at = endpoint(outer, protocol="modbus_tls", endpoint=f"tls://127.0.0.1:{outer}", **files)
+                driver = Driver(at, POINTS, sink)
+                [result] = await driver.check()
+                assert (result.ok, result.code, dict(result.args)["role"]) == (True, "modbus.check_ok_tls", "Operator")
+                async with running(driver):
+                    await until(lambda: len(sink.values.get(12, [])) >= 10)
+                files |= {"certificate_file": stranger.certificate, "key_file": stranger.key}
+                refused = Driver(endpoint(outer, protocol="modbus_tls", endpoint=f"tls://127.0.0.1:{outer}", **files),
+                                 POINTS, Recording())
+                [result] = await refused.check()
+                assert (result.ok, result.code in ("modbus.tls_unwelcome", "modbus.tls_failed")) == (False, True)
+            finally:
+                socat.terminate()
+                await socat.wait()
     judge(sink)
     assert sink.events == []
 
 
 async def listening(port: int) -> None:
     """Wait until something accepts connections on this port of loopback."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             with suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -193,6 +197,23 @@ async def serial_line(tmp_path: Path) -> AsyncIterator[tuple[Path, Path]]:
         await child.wait()
 
 
+@pytest.fixture
+def brief_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over RTU libmodbus says nothing to 43/14: that alone is waited for in vain, and so not for long."""
+    real = Link.read_identification
+
+    async def brief(self: Link, unit: int, code: int, object_id: int) -> Reply:
+        limits = self._limits[unit]
+        self._limits[unit] = replace(limits, timeout_s=0.5)
+        try:
+            return await real(self, unit, code, object_id)
+        finally:
+            self._limits[unit] = limits
+
+    monkeypatch.setattr(Link, "read_identification", brief)
+
+
+@pytest.mark.usefixtures("brief_identity")
 async def test_rtu_over_tcp_through_a_serial_gateway(server_program: Path, tmp_path: Path) -> None:
     """libmodbus as RTU unit 17 on a serial line, and a gateway that carries its bytes over TCP.
 
@@ -204,7 +225,7 @@ async def test_rtu_over_tcp_through_a_serial_gateway(server_program: Path, tmp_p
         async with process(str(server_program), "rtu", str(far)) as child:
             assert await line_of(child) == "ready"
             async with gateway(near) as port:
-                at = endpoint(port, protocol="modbus_rtu_over_tcp", timeout_s=0.5)
+                at = endpoint(port, protocol="modbus_rtu_over_tcp", timeout_s=5.0)
                 driver = Driver(at, POINTS, sink)
                 [result] = await driver.check()
                 async with running(driver):
@@ -242,12 +263,14 @@ async def gateway(device: Path) -> AsyncIterator[int]:
         os.close(line)
 
 
+@pytest.mark.usefixtures("brief_identity")
 async def test_a_serial_line(server_program: Path, tmp_path: Path) -> None:
     sink = Recording()
     async with serial_line(tmp_path) as (near, far):
         async with process(str(server_program), "rtu", str(far)) as child:
             assert await line_of(child) == "ready"
-            at = endpoint(0, protocol="modbus_rtu", endpoint=f"serial://{near}", baudrate=19200, parity="N")
+            at = endpoint(0, protocol="modbus_rtu", endpoint=f"serial://{near}", baudrate=19200, parity="N",
+                          timeout_s=5.0)
             driver = Driver(at, POINTS, sink)
             [result] = await driver.check()
             async with running(driver):
@@ -279,7 +302,7 @@ async def test_a_dead_unit_on_a_serial_line_leaves_the_others(tmp_path: Path, mo
         await server.serve_forever(background=True)
         try:
             at = endpoint(0, protocol="modbus_rtu", endpoint=f"serial://{near}", baudrate=19200, parity="N",
-                          poll_s=0.05, timeout_s=0.1)
+                          poll_s=0.05, timeout_s=0.1, units=(UnitSettings(ids=(1, 3), timeout_s=20.0),))
             driver = Driver(at, points, sink)
             assert [(r.ok, r.code) for r in await driver.check()] == [
                 (True, "modbus.check_ok"), (False, "modbus.timeout"), (True, "modbus.check_ok")]

@@ -47,6 +47,7 @@ class Hostile:
 
     def __init__(self, seed: int, *, is_rtu: bool, timeout_s: float = 0.06, good_weight: int = 60) -> None:
         self.rng = random.Random(seed)
+        self.details = random.Random(f"{seed} details")  # so that which tricks come does not depend on what is asked
         self.is_rtu = is_rtu
         self.timeout_s = timeout_s
         tricks = {"good": good_weight} | (RTU_TRICKS if is_rtu else TCP_TRICKS)
@@ -110,15 +111,15 @@ class Hostile:
             task.add_done_callback(self.late.discard)
             return
         elif trick == "cut":
-            good = good[:self.rng.randrange(1, len(good))]
+            good = good[:self.details.randrange(1, len(good))]
         elif trick == "cut_then_whole":
-            good = good[:self.rng.randrange(1, len(good))] + good
+            good = good[:self.details.randrange(1, len(good))] + good
         elif trick == "twice":
             good += good
         elif trick == "wrong_unit":
             good = self.frame(transaction, other, self.reply_pdu(other, address, count, self.number))
         elif trick == "wrong_transaction":
-            good = self.frame(transaction ^ self.rng.randrange(1, 0x10000), unit, pdu)
+            good = self.frame(transaction ^ self.details.randrange(1, 0x10000), unit, pdu)
         elif trick == "old_transaction":
             good = self.frame(self.last_transaction or transaction + 1, unit, pdu)
         elif trick == "zero_transaction":
@@ -126,19 +127,19 @@ class Hostile:
         elif trick == "wrong_function":
             good = self.frame(transaction, unit, b"\x04" + pdu[1:])
         elif trick == "wrong_byte_count":
-            other_count = count + self.rng.choice((-1, 1))
+            other_count = count + self.details.choice((-1, 1))
             good = self.frame(transaction, unit, self.reply_pdu(unit, address, other_count, self.number))
         elif trick == "longer":
             good = self.frame(transaction, unit, pdu + b"\0\0")
         elif trick == "wrong_protocol":
             good = good[:2] + b"\0\1" + good[4:]
         elif trick == "wrong_checksum":
-            at = self.rng.randrange(3, len(good))  # one bit of the values or of the checksum, as noise on a line does
-            good = good[:at] + bytes([good[at] ^ 1 << self.rng.randrange(8)]) + good[at + 1:]
+            at = self.details.randrange(3, len(good))  # one bit of the values or of the checksum, as noise does
+            good = good[:at] + bytes([good[at] ^ 1 << self.details.randrange(8)]) + good[at + 1:]
         elif trick == "garbage":
-            good = self.rng.randbytes(self.rng.randrange(1, 300))
+            good = self.details.randbytes(self.details.randrange(1, 300))
         elif trick == "flood":
-            good = self.rng.randbytes(100_000)
+            good = self.details.randbytes(100_000)
         elif trick == "other_block":
             good = self.frame(transaction + 1, unit, self.reply_pdu(unit, BLOCKS[0], count, self.number)) + good
         if trick == "close":
@@ -153,7 +154,7 @@ class Hostile:
         writer.write(good)
         await writer.drain()
         if trick in ("twice_later", "unasked"):
-            await asyncio.sleep(self.rng.uniform(0, 0.01))
+            await asyncio.sleep(self.details.uniform(0, 0.01))
             writer.write(good if trick == "twice_later" else b"\x07\x03")
             await writer.drain()
             await asyncio.sleep(0.002)  # so that it is seen alone, not in front of the next answer
@@ -170,7 +171,7 @@ class Hostile:
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
-            await asyncio.wait_for(asyncio.gather(*self.late, *self.serving_now), 10)
+            await asyncio.wait_for(asyncio.gather(*self.late, *self.serving_now), 60)
 
 
 @dataclass(frozen=True)

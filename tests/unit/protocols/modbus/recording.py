@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.modbus.driver import Driver
-from protocols.modbus.target import ModbusEndpoint, ModbusPoint, parse_address
+from protocols.modbus.target import ModbusEndpoint, ModbusPoint, UnitSettings, parse_address
 from protocols.samples import PollBatch, SampleBatch
+
+TURN_S = 0.004
+"""What `steady` lets pass at once at the most."""
 
 
 class Recording:
@@ -66,25 +71,55 @@ def point(index: int, text: str, type_: str = "", device: int = 0, **more: objec
 
 
 def endpoint(port: int, **more: object) -> ModbusEndpoint:
-    """Return an endpoint on loopback with short times."""
+    """Return an endpoint on loopback that is polled often.
+
+    Its timeout is for a machine that may stand still for seconds. Who wants one to run out gives a short one to the
+    unit that is silent (`silent`): connecting, and the other units, keep theirs.
+    """
     settings: dict[str, object] = {"name": "line", "protocol": "modbus_tcp", "endpoint": f"tcp://127.0.0.1:{port}",
-                                   "poll_s": 0.02, "timeout_s": 1.0}
+                                   "poll_s": 0.02, "timeout_s": 30.0}
     return ModbusEndpoint(**(settings | more))  # type: ignore[arg-type] # by name
+
+
+def silent(*units: int, timeout_s: float = 0.1) -> tuple[UnitSettings, ...]:
+    """Return `units` of an endpoint on which these never answer, and are not waited for long."""
+    return (UnitSettings(ids=units, timeout_s=timeout_s),)
+
+
+def steady() -> None:
+    """Let the clock of the running loop stand still with the machine: when this process gets no turn, no time passes.
+
+    For tests that are about times and rates, with both sides on this loop. Seconds without a turn are a moment for
+    both; so nothing is late that is not late by itself. Against any other clock it is slow at the most.
+    """
+    loop: Any = asyncio.get_running_loop()
+    machine_s, select = loop.time, loop._selector.select
+    seen_s = now_s = machine_s()
+
+    def time() -> float:
+        nonlocal seen_s, now_s
+        at_s = machine_s()
+        now_s += min(at_s - seen_s, TURN_S)
+        seen_s = at_s
+        return float(now_s)
+
+    loop.time = time
+    loop._selector.select = lambda wait_s=None: select(None if wait_s is None else min(wait_s, TURN_S / 2))
 
 
 @asynccontextmanager
 async def running(driver: Driver) -> AsyncIterator[asyncio.Task[None]]:
-    """Run a driver; at the end cancel it and require that it closes within 2 s."""
+    """Run a driver; at the end cancel it and require that it closes: a hang, not a slow machine, takes so long."""
     task = asyncio.create_task(driver.run())
     try:
         yield task
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, 2.0)
+            await asyncio.wait_for(task, 20.0)
 
 
-async def until(condition: Callable[[], object], deadline_s: float = 10.0, what: str = "condition") -> None:
+async def until(condition: Callable[[], object], deadline_s: float = 60.0, what: str = "condition") -> None:
     """Wait until a condition holds; fail after the deadline."""
     loop = asyncio.get_running_loop()
     end_s = loop.time() + deadline_s
@@ -93,10 +128,13 @@ async def until(condition: Callable[[], object], deadline_s: float = 10.0, what:
         await asyncio.sleep(0.005)
 
 
-async def closed_port() -> int:
-    """Return a port on loopback that nothing listens on."""
-    server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
-    port: int = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return port
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """Hold a port on loopback that nothing listens on: a connection is refused, and nobody else is given the port.
+
+    A server may be told to listen on it meanwhile.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]

@@ -20,7 +20,7 @@ import protocols.modbus.driver as driver_module
 from protocols.errors import DeviceError
 from protocols.modbus.cycle import TRANSACTION_MAX
 from protocols.modbus.driver import Link
-from tests.unit.protocols.modbus.recording import endpoint, until
+from tests.unit.protocols.modbus.recording import closed_port, endpoint, until
 
 READS = {"read_coils", "read_discrete_inputs", "read_holding_registers", "read_input_registers"}
 IDENTITY = {"read_device_information", "report_device_id"}
@@ -73,14 +73,14 @@ def test_the_driver_names_no_other_request_method_of_pymodbus() -> None:
     assert "execute" not in named, "no request may be built by hand"
 
 
-async def started(data: bytearray, answer: bytes = b"") -> asyncio.Server:
+async def started(data: bytearray, answer: bytes = b"", port: int = 0) -> asyncio.Server:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(1000):
             data.extend(chunk)
             if answer:
                 writer.write(answer)
         writer.close()
-    return await asyncio.start_server(serve, "127.0.0.1", 0)
+    return await asyncio.start_server(serve, "127.0.0.1", port)
 
 
 @pytest.mark.parametrize("protocol", ["modbus_tcp", "modbus_rtu_over_tcp"])
@@ -129,8 +129,8 @@ async def test_the_hook_keeps_all_bytes_from_pymodbus_parser(caplog: pytest.LogC
     on_wire = bytearray()
     server = await started(on_wire, answer=bytes.fromhex("0001 0000 0003 01 ff 00"))
     async with server:
-        client = AsyncModbusTcpClient("127.0.0.1", port=server.sockets[0].getsockname()[1], retries=0,
-                                      reconnect_delay=0, trace_packet=hook)
+        client = AsyncModbusTcpClient("127.0.0.1", port=server.sockets[0].getsockname()[1], timeout=30,
+                                      retries=0, reconnect_delay=0, trace_packet=hook)
         assert await client.connect()
         answered = await client.read_coils(5, count=9, device_id=3, no_response_expected=True)
         assert answered is None, "no_response_expected returns at once"
@@ -155,8 +155,8 @@ async def test_a_tap_on_the_transport_gets_every_byte_and_pymodbus_still_hears_o
 
     server = await started(on_wire, answer=b"answer")
     async with server:
-        client = AsyncModbusTcpClient("127.0.0.1", port=server.sockets[0].getsockname()[1], retries=0,
-                                      reconnect_delay=0, trace_connect=states.append)
+        client = AsyncModbusTcpClient("127.0.0.1", port=server.sockets[0].getsockname()[1], timeout=30,
+                                      retries=0, reconnect_delay=0, trace_connect=states.append)
         assert await client.connect()
         transport = client.ctx.transport
         assert isinstance(transport, asyncio.Transport)
@@ -176,17 +176,17 @@ async def test_a_tap_on_the_transport_gets_every_byte_and_pymodbus_still_hears_o
 
 async def test_pymodbus_neither_reconnects_nor_tells_but_through_the_hook() -> None:
     states: list[bool] = []
-    server = await started(bytearray())
-    port = server.sockets[0].getsockname()[1]
-    client = AsyncModbusTcpClient("127.0.0.1", port=port, retries=0, reconnect_delay=0, trace_connect=states.append)
-    async with server:
-        assert await client.connect()
-        assert client.connected
-        server.close_clients() if hasattr(server, "close_clients") else client.ctx.transport.abort()
-        await until(lambda: not client.connected)
-    assert states == [True, False]
-    assert client.ctx.reconnect_task is None
-    assert not await client.connect(), "a refused connect is False, not an exception"
+    with closed_port() as port:
+        client = AsyncModbusTcpClient("127.0.0.1", port=port, timeout=30, retries=0, reconnect_delay=0,
+                                      trace_connect=states.append)
+        async with await started(bytearray(), port=port) as server:
+            assert await client.connect()
+            assert client.connected
+            server.close_clients() if hasattr(server, "close_clients") else client.ctx.transport.abort()
+            await until(lambda: not client.connected)
+        assert states == [True, False]
+        assert client.ctx.reconnect_task is None
+        assert not await client.connect(), "a refused connect is False, not an exception"
 
 
 def test_pymodbus_logs_no_frames() -> None:

@@ -17,7 +17,7 @@ from protocols.modbus.driver import Driver, Link
 from protocols.modbus.frames import Reply
 from protocols.modbus.plan import make_requests
 from tests.unit.protocols.modbus.hostile import Hostile, attack
-from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
+from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, steady, until
 
 
 # One unit alone over RTU: there a late answer to an equal request can be told from nothing but its time.
@@ -29,6 +29,7 @@ async def test_no_value_is_ever_misattributed(
     protocol: str, seed: int, requests: int, units: tuple[int, ...], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`benchmarks/modbus_hostile.py` does the same 100 000 times."""
+    steady()
     if path == "single":
         monkeypatch.setattr(driver, "SWIFT", frozenset())
     for name, value in (("SILENT_FIRST_S", 0.005), ("SILENT_MAX_S", 0.01), ("RECONNECT_FIRST_S", 0.001),
@@ -73,7 +74,8 @@ async def test_bytes_nobody_asked_for_end_the_connection(protocol: str) -> None:
 
 async def test_a_late_answer_that_a_serial_gateway_hands_to_the_next_connection_is_not_taken() -> None:
     """RTU frames say nothing about which request they answer: the line is listened to until it is silent again."""
-    hostile, timeout_s, asked = Hostile(0, is_rtu=True), 0.5, []  # a loaded machine is late by a tenth
+    steady()
+    hostile, timeout_s, asked = Hostile(0, is_rtu=True), 0.2, list[float]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hostile.newest = writer
@@ -105,6 +107,7 @@ async def test_a_late_answer_that_a_serial_gateway_hands_to_the_next_connection_
 
 
 async def test_a_line_that_never_falls_silent_is_told() -> None:
+    steady()
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while not writer.is_closing():
@@ -128,6 +131,7 @@ async def test_a_line_that_never_falls_silent_is_told() -> None:
 
 async def test_a_peer_that_accepts_and_closes_is_not_hammered() -> None:
     """pymodbus#1794: no busy loop. Waits 0, then 0.4 to 0.5 s, then twice that."""
+    steady()
     accepted = [0]
 
     async def slam(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

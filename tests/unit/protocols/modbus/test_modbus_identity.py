@@ -10,7 +10,7 @@ from protocols.errors import DeviceError
 from protocols.modbus.driver import Driver
 from protocols.modbus.identity import title
 from protocols.terms.nameplate import contradictions
-from tests.unit.protocols.modbus.recording import Recording, closed_port, endpoint, point, running, until
+from tests.unit.protocols.modbus.recording import Recording, closed_port, endpoint, point, running, silent, until
 from tests.unit.protocols.modbus.test_modbus_driver import NUMBERS, device, nameplates, serving, silence
 
 PLATE = {"vendor_name": "Huichuan", "product_code": "MD500T37G", "model_name": "MD500", "object_128": "HC-00123"}
@@ -58,10 +58,11 @@ async def test_every_device_that_answers_is_named_while_it_is_polled() -> None:
     plates = {1: {0: b"Huichuan", 1: b"MD500"}, 2: {0: b"Inovance", 128: b"SN-7"}}
     async with serving(*(device(u, NUMBERS) for u in (1, 2, 3, 4)), trace_pdu=nameplates(plates),
                        trace_packet=silence(4)) as port:
-        driver = Driver(endpoint(port, timeout_s=0.2), points, sink)
+        driver = Driver(endpoint(port, units=silent(4)), points, sink)
         before = await driver.identities()
         async with running(driver):
-            await until(lambda: len(sink.values) >= 3)
+            # After each silence of unit 4 the line is down for a moment, in which nobody is asked.
+            await until(lambda: len(sink.values) >= 3 and driver._link.is_open)
             during = await driver.identities()
     for found in (before, during):
         assert sorted(found) == [1, 2, 3, 9]
@@ -71,9 +72,8 @@ async def test_every_device_that_answers_is_named_while_it_is_polled() -> None:
 
 
 async def test_no_identity_without_a_connection() -> None:
-    driver = Driver(endpoint(await closed_port()), [point(1, "1/holding/0", "uint16")], Recording())
-    with pytest.raises(DeviceError) as caught:
-        await driver.identities()
+    with closed_port() as port, pytest.raises(DeviceError) as caught:
+        await Driver(endpoint(port), [point(1, "1/holding/0", "uint16")], Recording()).identities()
     assert caught.value.problems[0].code == "modbus.refused"
 
 

@@ -12,7 +12,7 @@ from protocols.errors import DeviceError
 from protocols.modbus import schedule
 from protocols.modbus.driver import Driver, Link
 from protocols.samples import Reading
-from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
+from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, silent, steady, until
 from tests.unit.protocols.modbus.test_modbus_driver import NUMBERS, device, serving, silence, words
 
 POINTS = [point(0, "1/holding/0", "float32"), point(1, "1/holding/2", "int32"), point(2, "1/holding/10:4", "string"),
@@ -22,6 +22,7 @@ REGISTERS = [*NUMBERS, *words(struct.pack(">Q", 2**53 + 1)), 0xFFFF]
 
 
 async def test_every_kind_of_value_is_read_and_none_is_delivered() -> None:
+    steady()
     sink = Recording()
     async with serving(device(1, REGISTERS), device(2, REGISTERS)) as port:
         driver = Driver(endpoint(port, poll_s=0.5), POINTS, sink)
@@ -66,7 +67,7 @@ async def test_a_silent_unit_is_not_asked_so_that_it_costs_the_others_nothing(mo
     monkeypatch.setattr(schedule, "SILENT_FIRST_S", 30.0)
     sink = Recording()
     async with serving(device(1, NUMBERS), device(2, NUMBERS), trace_packet=silence(2)) as port:
-        driver = Driver(endpoint(port, timeout_s=0.2), [
+        driver = Driver(endpoint(port, units=silent(2)), [
             point(0, "1/holding/0", "float32"), point(1, "2/holding/0", "float32", device=1)], sink)
         async with running(driver):
             await until(lambda: "modbus.unit_silent" in sink.codes())

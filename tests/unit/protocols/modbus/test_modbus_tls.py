@@ -129,7 +129,7 @@ async def test_there_is_no_fallback_to_plain(ca: Authority, answers: bytes) -> N
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        at = secured(server.sockets[0].getsockname()[1], ca, ca.pair("gateway"), timeout_s=0.3)
+        at = secured(server.sockets[0].getsockname()[1], ca, ca.pair("gateway"))
         sink = Recording()
         driver = Driver(at, POINTS, sink)
         assert (await code_of(driver))[0] in ("modbus.tls_failed", "modbus.connect_timeout")
@@ -140,8 +140,9 @@ async def test_there_is_no_fallback_to_plain(ca: Authority, answers: bytes) -> N
 
 
 async def test_nothing_listens(ca: Authority) -> None:
-    driver = Driver(secured(await closed_port(), ca, ca.pair("gateway")), POINTS, Recording())
-    assert (await code_of(driver))[0] == "modbus.refused"
+    with closed_port() as port:
+        driver = Driver(secured(port, ca, ca.pair("gateway")), POINTS, Recording())
+        assert (await code_of(driver))[0] == "modbus.refused"
 
 
 @pytest.mark.parametrize("spoil", ["ca_file", "certificate_file", "key_file", "encrypted", "other key", "absent"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -17,7 +16,7 @@ from protocols.modbus.driver import Driver, Link
 from protocols.modbus.plan import Request, make_requests
 from protocols.modbus.schedule import Pace
 from protocols.modbus.target import UnitSettings
-from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, until
+from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, steady, until
 from tests.unit.protocols.modbus.test_modbus_driver import device, serving, silence
 
 
@@ -30,7 +29,7 @@ class Wire:
         self.replied: list[float] = []
 
     def packet(self, sending: bool, data: bytes) -> bytes:
-        now_s = time.monotonic()
+        now_s = asyncio.get_running_loop().time()
         if sending:
             self.replied.append(now_s)
         elif len(data) >= 12:
@@ -52,6 +51,7 @@ def test_pace() -> None:
 
 
 async def test_each_unit_is_read_within_its_own_limits() -> None:
+    steady()
     wire, sink = Wire(), Recording()
     points = [point(unit * 100 + a, f"{unit}/holding/{a}", "uint16", device=unit) for unit in (1, 2) for a in range(40)]
     at_two = UnitSettings(ids=(2,), max_registers=8, poll_s=0.1)
@@ -67,6 +67,7 @@ async def test_each_unit_is_read_within_its_own_limits() -> None:
 
 async def test_a_unit_that_wants_an_interval_keeps_nobody_waiting() -> None:
     """Unit 2 needs five reads of 60 ms apart; unit 1 goes on every 20 ms in between."""
+    steady()
     wire, sink = Wire(), Recording()
     points = [point(unit * 100 + a, f"{unit}/holding/{a}", "uint16", device=unit) for unit in (1, 2) for a in range(40)]
     at_two = UnitSettings(ids=(2,), max_registers=8, interval_ms=60)
@@ -85,6 +86,7 @@ async def test_a_unit_that_wants_an_interval_keeps_nobody_waiting() -> None:
 
 
 async def test_the_pause_of_one_unit_is_kept_by_all() -> None:
+    steady()
     wire, sink = Wire(), Recording()
     points = [point(unit, f"{unit}/holding/0", "uint16", device=unit) for unit in (1, 2)]
     async with serving(device(1, [7]), device(2, [9]), trace_packet=wire.packet) as port:
@@ -100,6 +102,7 @@ async def test_the_pause_of_one_unit_is_kept_by_all() -> None:
 
 
 async def test_a_unit_that_cannot_keep_its_rate_is_told_once() -> None:
+    steady()
     sink = Recording()
     points = [point(a, f"1/holding/{a}", "uint16") for a in range(40)]
     at = UnitSettings(ids=(1,), max_registers=8, interval_ms=40, timeout_s=0.1)
@@ -110,13 +113,15 @@ async def test_a_unit_that_cannot_keep_its_rate_is_told_once() -> None:
 
 
 async def test_the_timeout_of_a_unit_is_its_own() -> None:
+    steady()
+    now_s = asyncio.get_running_loop().time
     points = [point(1, "1/holding/0", "uint16"), point(2, "2/holding/0", "uint16", device=1)]
     async with serving(device(1, [7]), device(2, [9]), trace_packet=silence(1, 2)) as port:
         at = endpoint(port, timeout_s=0.05, units=(UnitSettings(ids=(2,), timeout_s=0.3),))
-        began_s = time.monotonic()
+        began_s = now_s()
         results = await Driver(at, points, Recording()).check()
     assert [dict(r.args)["timeout_s"] for r in results] == ["0.05", "0.3"]
-    assert time.monotonic() - began_s >= 0.35
+    assert now_s() - began_s >= 0.35
 
 
 async def test_one_dead_unit_of_thirty_leaves_the_others_nine_tenths_of_their_rate(
@@ -126,6 +131,7 @@ async def test_one_dead_unit_of_thirty_leaves_the_others_nine_tenths_of_their_ra
 
     A busy machine slows either run, so the best of three counts; test_modbus_schedule.py has it in virtual time.
     """
+    steady()
     monkeypatch.setattr(schedule, "SILENT_FIRST_S", schedule.SILENT_FIRST_S / 10)
     monkeypatch.setattr(schedule, "SILENT_MAX_S", schedule.SILENT_MAX_S / 10)
     shares = []
@@ -145,9 +151,9 @@ async def rates(dead: tuple[int, ...]) -> dict[int, float]:
     async with serving(*(device(u, [0x41AC, 0]) for u in units), trace_packet=silence(*dead)) as port:
         async with running(Driver(endpoint(port, poll_s=0.1, timeout_s=0.1), points, sink)):
             await until(lambda: len(sink.replies) >= 30 - len(dead))
-            before, began_s = dict(sink.replies), time.monotonic()
+            before, began_s = dict(sink.replies), asyncio.get_running_loop().time()
             await asyncio.sleep(3.0)
-            took_s = time.monotonic() - began_s
+            took_s = asyncio.get_running_loop().time() - began_s
     return {u: (sink.replies.get(u, 0) - before.get(u, 0)) / took_s for u in units}
 
 
@@ -190,6 +196,7 @@ async def test_an_address_that_makes_a_device_mute_costs_only_its_point(
     monkeypatch: pytest.MonkeyPatch, manner: str, largest: int
 ) -> None:
     """Many devices do not answer exception 2. The points behind such an address must not starve."""
+    steady()
     monkeypatch.setattr(schedule, "SILENT_FIRST_S", 0.02)
     monkeypatch.setattr(schedule, "SILENT_MAX_S", 0.05)
     monkeypatch.setattr(schedule, "RECONNECT_FIRST_S", 0.01)
@@ -199,7 +206,7 @@ async def test_an_address_that_makes_a_device_mute_costs_only_its_point(
     points = [point(a, f"1/holding/{a}", "uint16") for a in range(32)]
     async with serving(device(1, list(range(32))), trace_packet=packet, found=servers) as port:
         async with running(Driver(endpoint(port, timeout_s=0.05, max_registers=largest), points, sink)):
-            await until(lambda: "modbus.points_mute" in sink.codes(), 30)
+            await until(lambda: "modbus.points_mute" in sink.codes())
             had = {slot: len(values) for slot, values in sink.values.items()}
             await until(lambda: all(len(sink.values.get(a, [])) > had.get(a, 0) + 2 for a in range(32) if a != 13))
     assert 13 not in sink.values
@@ -213,6 +220,7 @@ async def test_an_address_that_makes_a_device_mute_costs_only_its_point(
 @pytest.mark.parametrize("largest", [8, 125], ids=["several reads", "one read"])
 @pytest.mark.parametrize("forbidden", [0, 13, 31])
 async def test_check_names_the_address_that_makes_a_device_mute(manner: str, largest: int, forbidden: int) -> None:
+    steady()
     servers: list[ModbusTcpServer] = []
     packet = mute_at(forbidden, servers, hangs_up=manner == "hangs up")
     points = [point(a, f"1/holding/{a}", "uint16") for a in range(32)]
@@ -227,6 +235,7 @@ async def test_check_names_the_address_that_makes_a_device_mute(manner: str, lar
 
 async def test_a_line_that_loses_frames_demotes_nobody() -> None:
     """One frame of ten: every unit goes on, every point is read, and a lost frame costs one timeout only."""
+    steady()
     rng, sink = random.Random(7), Recording()
     points = [point(unit * 100 + a, f"{unit}/holding/{a}", "uint16", device=unit)
               for unit in (1, 2, 3) for a in range(24)]
@@ -236,13 +245,15 @@ async def test_a_line_that_loses_frames_demotes_nobody() -> None:
 
     async with serving(*(device(u, list(range(24))) for u in (1, 2, 3)), trace_packet=packet) as port:
         async with running(Driver(endpoint(port, timeout_s=0.05, max_registers=8), points, sink)):
-            await until(lambda: len(sink.values) == 72 and min(map(len, sink.values.values())) >= 8, 30)
+            await until(lambda: len(sink.values) == 72 and min(map(len, sink.values.values())) >= 8)
     assert sink.codes().count("modbus.unit_silent") <= 2, "three in a row: once in a thousand"
     assert "modbus.points_mute" not in sink.codes()
 
 
 async def test_whoever_gives_up_his_turn_leaves_the_line_free() -> None:
     """Cancelled while he waits for a unit, for the line, for a pause, or while he speaks."""
+    steady()
+    now_s = asyncio.get_running_loop().time
     link = Link(endpoint(1, pause_ms=200, units=(UnitSettings(ids=(2,), interval_ms=60_000),)), lambda: 0)
 
     async def ask(unit: int) -> None:
@@ -269,10 +280,10 @@ async def test_whoever_gives_up_his_turn_leaves_the_line_free() -> None:
     speaking.cancel()
     await asyncio.gather(speaking, return_exceptions=True)
     assert not link.lock.locked()
-    began_s = time.monotonic()
+    began_s = now_s()
     async with link.turn(1):
         pass
-    assert time.monotonic() - began_s < 1.0, "unit 1 has no interval, only the pause is kept"
+    assert now_s() - began_s < 1.0, "unit 1 has no interval, only the pause is kept"
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
