@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import socket
 import socketserver
@@ -25,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from protocols.evidence import keys, note, tiles
+from tests.support.endings import at_the_end
 from tests.support.platform_process import END_S, START_S, tallystick
-from tests.support.warm import warm
+from tests.support.warm import BEAT, BEAT_S, warm
 
 USCC = "91320594MAEXAMPLEB"
 POLL_S = 0.05
@@ -35,10 +37,23 @@ DEVICE_COLUMNS = ("id", "name", "maker", "model", "serial", "asset", "class", "i
 POINT_COLUMNS = ("device", "id", "address", "type", "role", "order", "scale", "offset")
 
 
+_STILL: list[tuple[float, float]] = []
+"""When a gateway that ran here was held up as a whole: from, until."""
+
+
 def free_port() -> int:
-    """Return a port of loopback that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """Return a port of loopback that is nobody else's while the tests of this process run: see `keep_port`."""
+    return keep_port(0)
+
+
+def keep_port(port: int) -> int:
+    """Have a port, 0 for any, kept by a socket that does not listen: who connects is refused, and no other program is
+    given it. Whoever binds it by its number with SO_REUSEADDR, as servers do, may listen there."""
+    kept = socket.socket()
+    at_the_end(kept.close)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", port))
+    return int(kept.getsockname()[1])
 
 
 def until(condition: Callable[[], object], what: str, *, deadline_s: float = START_S) -> None:
@@ -114,8 +129,8 @@ def write_gateway(folder: Path, *, devices: Sequence[Mapping[str, str]], points:
     return GatewayFiles(config)
 
 
-def modbus_connection(name: str, port: int, *, poll_s: float = 0.2, timeout_s: float = 0.5) -> str:
-    """Return a [[connections]] table."""
+def modbus_connection(name: str, port: int, *, poll_s: float = 0.2, timeout_s: float = 10.0) -> str:
+    """Return a [[connections]] table. A device here answers at once, or as soon as its machine lets it."""
     return (f'[[connections]]\nname = "{name}"\nprotocol = "modbus_tcp"\nendpoint = "tcp://127.0.0.1:{port}"\n'
             f"poll_s = {poll_s}\ntimeout_s = {timeout_s}\n")
 
@@ -126,8 +141,10 @@ class GatewayProcess:
     def __init__(self, files: GatewayFiles) -> None:
         self.files = files
         self._from = files.log.stat().st_size if files.log.exists() else 0
-        with files.log.open("ab") as errors:
-            self.process = warm().start(["run", files.config], out=None, err=errors.fileno())
+        beats, writing = os.pipe()
+        self._beats = os.fdopen(beats, "rb")
+        with files.log.open("ab") as errors, os.fdopen(writing, "wb"):
+            self.process = warm().start(["run", files.config], out=None, err=errors.fileno(), beats=writing)
 
     def said(self) -> str:
         """Return what this process wrote to standard error."""
@@ -162,6 +179,10 @@ class GatewayProcess:
         """End it as a power cut would."""
         self.process.kill()
         self.process.wait(END_S)
+        if not self._beats.closed:
+            with self._beats:
+                at = [second for second, in BEAT.iter_unpack(self._beats.read())]
+            _STILL.extend((a, b) for a, b in pairwise(at) if b - a > 3 * BEAT_S)
 
     def end(self) -> int:
         """Ask it to end; return its exit status."""
@@ -217,24 +238,48 @@ def verdict(bundle: Path, policy: Path) -> dict[str, Any]:
 
 
 def covered_once(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Check that windows and outages follow each other without gap or overlap; return the outages."""
+    """Check that windows and outages follow each other without gap or overlap; return the outages.
+
+    Left out are those of a machine with much else to do: a gateway that began, and whose first window was over before
+    it could look at it; and one that was held up as a whole. One that waits for somebody else is not held up so.
+    """
     spans = [(e["start_s"], e["end_s"] if e["type"] == "outage" else e["start_s"] + e["len_s"])
              for e in entries if e["type"] in ("window", "outage")]
     for (_, end), (start, _) in pairwise(spans):
         assert start == end, f"{end} is followed by {start}"
     starts = [e["start_s"] for e in entries if e["type"] == "window"]
     assert len(starts) == len(set(starts)), "a window is there twice"
-    return [dict(e) for e in entries if e["type"] == "outage"]
+    outages: list[dict[str, Any]] = []
+    begins = False  # since the last window
+    for at, e in enumerate(entries):
+        begins = e["type"] == "start" or (begins and e["type"] != "window")
+        if e["type"] != "outage":
+            continue
+        idle = e["reason"] == "off" and e["missing"]["samples"] == 0
+        follows = begins and any(before["type"] == "outage" for before in entries[_start_before(entries, at):at])
+        if not (idle and (follows if begins else stood_still(e["start_s"], e["end_s"]))):
+            outages.append(dict(e))
+    return outages
+
+
+def _start_before(entries: Sequence[Mapping[str, Any]], at: int) -> int:
+    return next(number for number in range(at, -1, -1) if entries[number]["type"] == "start")
+
+
+def stood_still(start_s: float, end_s: float) -> bool:
+    """Return whether a gateway that ran here got nowhere for most of that time, with any of its threads."""
+    return sum(max(0.0, min(b, end_s) - max(a, start_s)) for a, b in _STILL) > (end_s - start_s) / 2
 
 
 class ModbusDevice:
     """A Modbus TCP device in a thread: every register is a number that rises with every request, for any unit.
 
-    silent_units: units behind it that never answer.
+    silent_units: units behind it that never answer. asked_s: the seconds in which it was asked for something.
     """
 
     def __init__(self) -> None:
         self.requests = 0
+        self.asked_s: set[int] = set()
         self.connections = 0
         self.silent_units: set[int] = set()
         device = self
@@ -244,6 +289,7 @@ class ModbusDevice:
                 device.connections += 1
                 while (head := _exactly(self.request, 7)) and (pdu := _exactly(self.request, head[5] - 1)):
                     device.requests += 1
+                    device.asked_s.add(int(time.time()))
                     if head[6] in device.silent_units:
                         continue
                     if pdu[0] <= 4:

@@ -21,10 +21,12 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -42,6 +44,10 @@ MODULES = ("config.programme", "gateway.agent", "gateway.commands", "protocols.m
 
 REQUEST_BYTES_MAX = 150_000
 COMMAND_S = 110.0
+BEAT = struct.Struct("<d")
+BEAT_S = 0.1
+"""A pipe holds the beats of 13 minutes: nobody has to read them while the command runs."""
+
 CLIENT = """#!{python} -SEs
 import json, os, socket, sys
 line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -54,9 +60,13 @@ os._exit(int(line.recv(20) or b"70"))
 
 
 class Process:
-    """A command that was started: what tests use of subprocess.Popen. Standard input is empty."""
+    """A command that was started: what tests use of subprocess.Popen. Standard input is empty.
 
-    def __init__(self, path: Path, arguments: Sequence[str], out: int | None, err: int) -> None:
+    beats: a pipe into which it writes the time (BEAT), whatever else it does, as long as it is not held up itself.
+    """
+
+    def __init__(self, path: Path, arguments: Sequence[str], out: int | None, err: int,
+                 beats: int | None = None) -> None:
         self.arguments = arguments
         self.returncode: int | None = None
         self._lock = threading.Lock()  # a test may kill in one thread while it waits in another
@@ -65,9 +75,10 @@ class Process:
         request = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
         with Path(os.devnull).open("r+b") as nothing:
             files = [nothing.fileno(), nothing.fileno() if out is None else out, err]
+            files += [] if beats is None else [beats]
             socket.send_fds(self._line, [json.dumps(request).encode()], files)
-        self.pid = int(self._line.recv(20))
-        self._process = os.pidfd_open(self.pid)
+        said, (self._process,), _, _ = socket.recv_fds(self._line, 20, 1)
+        self.pid = int(said)
 
     def poll(self) -> int | None:
         """Return its exit status if it ended."""
@@ -127,9 +138,9 @@ class Warm:
         self._server.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def start(self, arguments: Sequence[str | Path], *, out: int | None, err: int) -> Process:
-        """Start a command that writes to these files; out: None throws it away."""
-        return Process(self._path, [str(word) for word in arguments], out, err)
+    def start(self, arguments: Sequence[str | Path], *, out: int | None, err: int, beats: int | None = None) -> Process:
+        """Start a command that writes to these files; out: None throws it away. beats: see Process."""
+        return Process(self._path, [str(word) for word in arguments], out, err, beats)
 
     def run(self, arguments: Sequence[str | Path], *, timeout_s: float = COMMAND_S
             ) -> subprocess.CompletedProcess[str]:
@@ -187,8 +198,8 @@ def main() -> None:
 
 def _take(line: socket.socket, listener: socket.socket) -> None:
     """Fork a command for a caller."""
-    line.settimeout(10)
-    data, files, _, _ = socket.recv_fds(line, REQUEST_BYTES_MAX, 3)
+    line.settimeout(COMMAND_S)
+    data, files, _, _ = socket.recv_fds(line, REQUEST_BYTES_MAX, 4)
     if os.fork():
         for file in files:
             os.close(file)
@@ -197,12 +208,17 @@ def _take(line: socket.socket, listener: socket.socket) -> None:
     try:
         listener.close()
         line.settimeout(None)
-        line.send(str(os.getpid()).encode())
+        # A handle that is made here: by the time its caller could make one, this process may be over, and its id given.
+        handle = os.pidfd_open(os.getpid())
+        socket.send_fds(line, [str(os.getpid()).encode()], [handle])
+        os.close(handle)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for number, file in enumerate(files):
+        for number, file in enumerate(files[:3]):
             os.dup2(file, number)
             os.close(file)
         _standard_streams()
+        if files[3:]:
+            threading.Thread(target=_beat, args=(files[3],), daemon=True).start()
         request = json.loads(data)
         os.environ.clear()
         os.environ.update(request["environment"])
@@ -211,6 +227,15 @@ def _take(line: socket.socket, listener: socket.socket) -> None:
         line.send(str(status).encode())
     finally:
         os._exit(status)
+
+
+def _beat(pipe: int) -> None:
+    """Show that this process gets to run, whatever its other threads wait for. A full pipe or none ends it."""
+    os.set_blocking(pipe, False)
+    with suppress(OSError):
+        while True:
+            os.write(pipe, BEAT.pack(time.time()))
+            time.sleep(BEAT_S)
 
 
 def _standard_streams() -> None:
