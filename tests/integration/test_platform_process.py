@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,10 @@ from tests.support.platform_process import (
     tallystick,
     token,
 )
+from tests.support.processes import keep_port
 from tests.support.scripted_gateway import USCC, ScriptedGateway, bits, device_row, key_of, point_row
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def call(url: str, method: str, path: str, body: Any = None, *, context: ssl.SSLContext | None = None
@@ -234,9 +235,9 @@ def test_hostile_body_is_refused(place: tuple[Path, Running], body: bytes, expec
 
 
 def raw(url: str, data: bytes, *, then_close: bool = False) -> bytes:
-    """Send bytes as they are and return what comes back until the end or silence."""
+    """Send bytes as they are and return what comes back, until there is a head, the end, or silence."""
     parts = urlsplit(url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=2) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=DEADLINE_S) as connection:
         connection.sendall(data)
         if then_close:
             return b""
@@ -329,10 +330,8 @@ def test_nothing_acknowledged_is_lost_by_a_power_cut(tmp_path: Path) -> None:
                     for _ in range(rng.randrange(1, 60)):
                         gateway.window(producing=bits(0, 1))
                     submit(platform.url, gateway)
-            except OSError:
-                pass  # the cut
-            except Exception as error:
-                assert "HTTP" in type(error).__name__ or "Remote" in type(error).__name__ or "Bad" in repr(error), error
+            except (OSError, HTTPException):
+                pass  # the cut, at any byte of an answer
             killer.join()
             platform.kill()
             acknowledged = gateway.sent
@@ -358,9 +357,9 @@ def test_a_dead_witness_does_not_stop_intake_and_is_asked_again(tmp_path: Path) 
     try:
         gateway = enrol(platform.url, tmp_path)
         witnesses[0].kill()
+        port = keep_port(int(witnesses[0].url.rpartition(":")[2]))  # nobody else may be given it meanwhile
         gateway.window()
         assert submit(platform.url, gateway)["size"] == 4
-        port = urlsplit(witnesses[0].url).port
         file = tmp_path / "w0.example" / "witness.toml"
         file.write_text(file.read_text().replace("port = 0", f"port = {port}"))
         witnesses.append(Running(tmp_path / "again.log", "witness", file))
@@ -429,7 +428,7 @@ def test_a_slow_client_is_let_go_and_a_greedy_one_slowed(tmp_path: Path) -> None
     set_up(tmp_path, witnesses=0)
     file = platform_file(tmp_path)
     file.write_text(file.read_text().replace("body_timeout_s = 120.0", "body_timeout_s = 1.0")
-                    .replace("requests_per_s = 10000.0", "requests_per_s = 1.0")
+                    .replace("requests_per_s = 10000.0", "requests_per_s = 0.1")
                     .replace("requests_burst = 100000", "requests_burst = 30"))
     with running(tmp_path / "p.log", "platform", file) as platform:
         slow = raw(platform.url, b"POST /v1/enrol HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
