@@ -281,11 +281,16 @@ async def test_the_channel_is_renewed_before_it_ends(
     real = GuardedClient.open_secure_channel
 
     async def watched(self: GuardedClient, renew: bool = False) -> None:
+        """The server grants a minute, and the driver is told of less: a token that is over is not taken any more."""
+        if renew:
+            self.secure_channel_timeout = 60_000
         renewed.append(renew)
         await real(self, renew)
+        assert self.secure_channel_timeout == 60_000
+        self.secure_channel_timeout = 800
 
     monkeypatch.setattr(GuardedClient, "open_secure_channel", watched)
-    monkeypatch.setattr("protocols.opcua.guarded.driver.CHANNEL_LIFETIME_S", 0.8)
+    monkeypatch.setattr("protocols.opcua.guarded.driver.CHANNEL_LIFETIME_S", 60.0)
     sink = Recorder()
     # Idle reads between two renewals: asyncua's server takes the new token into use with the first request that has it.
     settings = endpoint(plant.port, tmp_path, idle_read_s=0.1, **SECURED)

@@ -65,7 +65,7 @@ async def killed(uri: str, names: list[str], *, port: int, folder: Path, values:
     assert process.stdout is not None
     told: list[float] = []
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             assert await process.stdout.readline() == b"collects\n"
             while len(told) < values:
                 told.append(float(await process.stdout.readline()))
