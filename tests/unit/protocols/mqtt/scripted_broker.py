@@ -87,8 +87,9 @@ class Peer:
         self._more = b"\0" if body[6] == 5 else b""
         self.send(packet(2, 0, bytes([0, connack]) + self._more))
 
-    def grant(self, refused: tuple[str, ...] = ()) -> list[str]:
-        """Take SUBSCRIBE and answer it; return its topics."""
+    def grant(self, refused: tuple[str, ...] = (), *, before: bytes = b"") -> list[str]:
+        """Take SUBSCRIBE and answer it; return its topics. before: messages that come before the answer, as they may:
+        who waits for the answer has them then (MQTT 3.1.1, 3.8.4)."""
         kind, body = self.read()
         while kind != SUBSCRIBE:
             kind, body = self.read()
@@ -97,7 +98,8 @@ class Peer:
             size = struct.unpack(">H", rest[:2])[0]
             topics.append(rest[2:2 + size].decode())
             rest = rest[3 + size:]
-        self.send(packet(9, 0, body[:2] + self._more + bytes(0x80 if name in refused else 1 for name in topics)))
+        granted = bytes(0x80 if name in refused else 1 for name in topics)
+        self.send(before + packet(9, 0, body[:2] + self._more + granted))
         return topics
 
     def stay(self) -> None:
@@ -155,7 +157,7 @@ class ScriptedBroker:
         for connection in self._open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=60)
         assert not self._thread.is_alive()
         assert not self.failures, self.failures
 

@@ -14,6 +14,7 @@ from protocols.mqtt import driver as mqtt
 from protocols.mqtt.driver import Driver
 from protocols.mqtt.link.driver import Link
 from protocols.mqtt.target import MqttEndpoint, MqttPoint, parse_json_address
+from tests.support.processes import free_port
 from tests.unit.protocols.mqtt.mqtt_recording import Recording, eventually, running
 
 OPEN = Path("/proc/self/fd")
@@ -38,6 +39,7 @@ async def test_attempts_leave_nothing_open(broker: str, monkeypatch: pytest.Monk
     if broker == "absent":
         server.close()
         await server.wait_closed()
+        port = free_port()
     made = Link
 
     def counted(*args: object, **more: object) -> object:
