@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protocols.mqtt import driver as driver_module
+from protocols.mqtt.check import Observer
 from protocols.mqtt.driver import Driver
+from protocols.mqtt.link import driver as link_module
 from protocols.mqtt.target import Point
 from protocols.samples import GOOD, NOT_LIVE
+from tests.support.processes import free_port
 from tests.support.programs import need
 from tests.support.tls import signed, written
 from tests.unit.protocols.mqtt.mqtt_recording import (
+    END_S,
+    WAIT_S,
     Recording,
     document,
     eventually,
@@ -42,9 +47,7 @@ class Mosquitto:
     """One broker on a fixed loopback port, so that it can be killed and come back."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.folder = folder
         self._process: asyncio.subprocess.Process | None = None
 
@@ -55,7 +58,7 @@ class Mosquitto:
             ""]), encoding="utf-8")
         self._process = await asyncio.create_subprocess_exec(
             "mosquitto", "-c", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + WAIT_S
         while True:
             assert self._process.returncode is None, "mosquitto did not start"
             try:
@@ -130,7 +133,7 @@ async def test_a_killed_broker_comes_back(broker: Mosquitto) -> None:
         for life in (1, 2):
             await eventually(lambda life=life: documents.codes().count("mqtt.back") == life - 1)
             await eventually(lambda life=life: nodes.codes().count("mqtt.back") == life - 1)
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + WAIT_S
             while documents.values(0)[-1:] != [float(life)] or nodes.calls[-1:] != [("online", (1,))]:
                 assert time.monotonic() < deadline  # subscriptions may follow the connection by a moment
                 await broker.publish("hall/a", document(x=life))
@@ -184,19 +187,30 @@ async def test_a_broker_that_refuses_the_subscription(broker: Mosquitto) -> None
     assert [r.code for r in results] == ["mqtt.check_no_message", "mqtt.subscription_refused"]
 
 
-async def test_a_broker_that_keeps_topics_silently(broker: Mosquitto, tmp_path: Path) -> None:
+async def test_a_broker_that_keeps_topics_silently(
+        broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mosquitto's ACL file grants every subscription and then forwards nothing: only silence tells."""
     (tmp_path / "acl").write_text("topic read hall/a\ntopic write hall/#\n", encoding="utf-8")
     await broker.start("allow_anonymous true", f"acl_file {tmp_path / 'acl'}")
-    check = asyncio.create_task(Driver(json_endpoint(broker.port, check_s=1.5), JSON, Recording()).check())
-    while not check.done():
-        await broker.publish("hall/a", document(x=1))
-        await broker.publish("hall/b", document(x=1))
-        await asyncio.sleep(0.05)
-    assert [r.code for r in check.result()] == ["mqtt.check_ok", "mqtt.check_no_message"]
+    observers: list[Observer] = []
+
+    class Watched(Observer):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            observers.append(self)
+
+    monkeypatch.setattr(driver_module, "Observer", Watched)
+    check = asyncio.create_task(Driver(json_endpoint(broker.port, check_s=60), JSON, Recording()).check())
+    await eventually(lambda: observers and observers[0].subscribed.is_set())
+    await broker.publish("hall/b", document(x=1))
+    await broker.publish("hall/a", document(x=1))
+    await eventually(lambda: observers[0]._passes(0))
+    observers[0].complete.set()  # what came before it would have been heard: no need to wait until `check_s` is over
+    assert [r.code for r in await check] == ["mqtt.check_ok", "mqtt.check_no_message"]
 
 
-async def test_everything_published_is_what_plan_says(broker: Mosquitto) -> None:
+async def test_everything_published_is_what_plan_says(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "CLOSE_S", END_S)  # its goodbye is heard before the end, however busy the machine
     await broker.start()
     listener = await broker.listen()
     endpoint = sparkplug_endpoint(broker.port, primary_host_id="scada")
@@ -212,7 +226,8 @@ async def test_everything_published_is_what_plan_says(broker: Mosquitto) -> None
         assert listener.stdout is not None
         heard: list[tuple[str, bytes]] = []
         while not heard or heard[-1][0] != "the/end":
-            topic, _, body = (await asyncio.wait_for(listener.stdout.readline(), 10)).decode().strip().partition(" ")
+            topic, _, body = (await asyncio.wait_for(
+                listener.stdout.readline(), WAIT_S)).decode().strip().partition(" ")
             heard.append((topic, bytes.fromhex(body)))
     finally:
         listener.kill()
@@ -248,7 +263,7 @@ async def test_the_will_speaks_for_a_gateway_that_fell_silent(broker: Mosquitto)
 async def state(listener: asyncio.subprocess.Process) -> bytes:
     assert listener.stdout is not None
     while True:
-        topic, _, body = (await asyncio.wait_for(listener.stdout.readline(), 15)).decode().strip().partition(" ")
+        topic, _, body = (await asyncio.wait_for(listener.stdout.readline(), WAIT_S)).decode().strip().partition(" ")
         if topic == "spBv1.0/STATE/scada":
             return bytes.fromhex(body)
 
@@ -260,7 +275,7 @@ async def test_an_encrypted_broker_and_one_that_is_somebody_else(broker: Mosquit
     secure = f"mqtts://127.0.0.1:{broker.port}"
     sink = Recording()
     async with running(Driver(json_endpoint(endpoint=secure, ca_file=own), JSON, sink)):
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + WAIT_S
         while not sink.values(0):
             assert time.monotonic() < deadline
             await broker.publish("hall/a", document(x=1), "--cafile", str(own))
@@ -288,7 +303,7 @@ async def test_a_broker_that_asks_who_we_are(broker: Mosquitto, tmp_path: Path, 
     sink = Recording()
     tls = ("--cafile", str(ca), "--cert", str(own["certificate_file"]), "--key", str(own["key_file"]))
     async with running(Driver(json_endpoint(**secure, **own, qos=2), JSON, sink)):
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + WAIT_S
         while not sink.values(0):
             assert time.monotonic() < deadline
             await broker.publish("hall/a", document(x=1), "-q", "2", *tls)
@@ -319,10 +334,12 @@ async def test_what_the_broker_kept_while_we_were_away_is_not_live(broker: Mosqu
     await broker.start()
     endpoint = json_endpoint(broker.port, mqtt_version="5", client_id="gateway-7", session_expiry_s=600)
     async with running(Driver(endpoint, JSON, sink := Recording())):
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + WAIT_S
         while not sink.values(0):
             assert time.monotonic() < deadline
             await broker.publish("hall/a", document(x=0), "-q", "1")
+        await broker.publish("hall/a", document(x=-1), "-q", "1")
+        await eventually(lambda: sink.values(0)[-1:] == [-1.0])  # nothing is under way that would be kept for us
     results = await Driver(json_endpoint(broker.port, mqtt_version="5", client_id="gateway-7", session_expiry_s=600,
                                          check_s=0.2), JSON, Recording()).check()
     assert {r.code for r in results} == {"mqtt.check_no_message"}, "a check takes no session away"
@@ -330,7 +347,7 @@ async def test_what_the_broker_kept_while_we_were_away_is_not_live(broker: Mosqu
         await broker.publish("hall/a", document(x=number), "-q", "1")
     async with running(Driver(endpoint, JSON, sink := Recording())):
         await eventually(lambda: len(sink.values(0)) == 5)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + WAIT_S
         while not sink.values(1):
             assert time.monotonic() < deadline
             await broker.publish("hall/b", document(x=7), "-q", "1")
@@ -343,7 +360,7 @@ async def test_one_subscription_for_a_template(broker: Mosquitto) -> None:
     points: list[Point] = [json_point(n, f"plant/l{n % 2}/m{n}/state#/x") for n in range(50)]
     sink = Recording()
     async with running(Driver(json_endpoint(broker.port, topics=("plant/{line}/{device}/+",)), points, sink)):
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + WAIT_S
         while len(set(sink.answers)) < 2 or "mqtt.stranger" not in sink.codes():
             assert time.monotonic() < deadline
             for topic in ("plant/l0/m4/state", "plant/l1/m49/state", "plant/l1/newcomer/state"):
