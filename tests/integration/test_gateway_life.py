@@ -13,17 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from protocols.evidence import note, proof, register
-from tests.integration.test_gateway_faults import counts, fetch, is_sent, small_gateway
-from tests.support.platform_process import Running, platform_file, set_up, start_platform, tallystick, token
+from tests.integration.test_gateway_faults import counts, fetch, held_by, is_sent, small_gateway
+from tests.support.platform_process import (
+    END_S,
+    START_S,
+    Running,
+    platform_file,
+    set_up,
+    start_platform,
+    tallystick,
+    token,
+)
 from tests.support.processes import (
     USCC,
     GatewayFiles,
-    GatewayProcess,
     ModbusDevice,
     entries_of,
     export,
     modbus_device,
     running_gateway,
+    until,
     verdict,
 )
 
@@ -56,10 +65,22 @@ class Site:
     def size(self, files: GatewayFiles) -> int:
         return int(fetch(self.platform.url, f"/v1/gateways/{files.id}/size")["size"])
 
+    def holds_only(self, files: GatewayFiles) -> None:
+        """Check that what the platform has of a gateway is the beginning of the log that stands in these files.
+
+        Its last submission may be taken in after the gateway has ended: the size says less.
+        """
+        theirs = held_by(self.platform.url, files.id)
+        assert theirs and theirs == entries_of(export(files, self.folder / "own.tally"))[: len(theirs)]
+
     def said(self, files: GatewayFiles) -> list[dict[str, Any]]:
         """Return the entries of the register that the platform shows about the enterprise."""
         answer = fetch(self.platform.url, f"/v1/gateways/{files.id}/register")
         return [register.decode(proof.parse(text.encode(), where="t").extra, where="t") for text in answer["proofs"]]
+
+    def cosigned(self, files: GatewayFiles) -> int:
+        """Return the size of the newest head that is co-signed."""
+        return int(max(value["size"] for value in self.said(files) if value["type"] == "head"))
 
 
 @contextmanager
@@ -89,10 +110,6 @@ def copy_of(files: GatewayFiles, folder: Path) -> GatewayFiles:
     return GatewayFiles(folder / "gateway.toml")
 
 
-def sealed(files: GatewayFiles) -> int:
-    return int(json.loads((files.state / "status.json").read_text())["log"]["size"])
-
-
 def run_until_proven(files: GatewayFiles) -> None:
     """Let a gateway run until windows of this run are co-signed, then stop it."""
     (files.state / "status.json").unlink(missing_ok=True)
@@ -115,14 +132,14 @@ def test_key_rotated_then_stolen_then_revoked_which_statements_stand(tmp_path: P
         old_key = fetch(place.platform.url, f"/v1/gateways/{mine.id}/size")["checkpoint"]
         rotated = tallystick("rotate", mine.config).stdout.strip()
         run_until_proven(mine)
-        held = place.size(mine)
         with running_gateway(early) as thief:
             thief.until(lambda status: "sealing.unsigned_head" in {e["code"] for e in status["events"]},
                         "a history that its key did not sign is told")
             thief.windows(2)
             assert (thief.status() or {})["log"]["submitted"] is None
             thief.kill()
-        assert place.size(mine) == held and fetch(place.platform.url, f"/v1/gateways/{mine.id}/size") != old_key
+        place.holds_only(mine)
+        assert fetch(place.platform.url, f"/v1/gateways/{mine.id}/size")["checkpoint"] != old_key
 
         # A copy of the key in force is worth as much as the key, until it is revoked.
         late = copy_of(mine, tmp_path / "late")
@@ -137,7 +154,7 @@ def test_key_rotated_then_stolen_then_revoked_which_statements_stand(tmp_path: P
             thief.windows(2)
             assert place.size(mine) == taken, "nothing beyond the revocation is taken in"
             thief.kill()
-        assert [value["type"] for value in place.said(mine)][:2] == ["enrol", "revoke"]
+        until(lambda: [value["type"] for value in place.said(mine)][:2] == ["enrol", "revoke"], "it is co-signed")
         policy = place.policy
         told = verdict(export(late, tmp_path / "late.tally"), policy)
         entries = entries_of(tmp_path / "late.tally")
@@ -208,6 +225,7 @@ def test_a_demand_and_an_announced_draw_reach_the_gateway_and_every_bundle(tmp_p
 
 def test_two_of_three_witnesses_are_enough_and_seen_is_of_an_independent_one(tmp_path: Path) -> None:
     """w0 is down, w1 is the applicant's own, w2 is independent: the quorum is 2, `seen` comes from w2 alone."""
+    began_s = int(time.time())
     with site(tmp_path, witnesses=3, edit={'quorum = "all"': 'quorum = "2"'}) as place:
         file = platform_file(tmp_path)
         head, first, second, third = file.read_text().split("[[witnesses]]\n" + "vkey")
@@ -223,8 +241,7 @@ def test_two_of_three_witnesses_are_enough_and_seen_is_of_an_independent_one(tmp
             "valid", "independent", "anchored")
         seen = [e["seen"] for e in entries_of(bundle) if e["type"] == "window"]
         assert {s["witness"] for s in seen if s is not None} == {"w2.example"}
-        now_s = time.time()
-        assert all(now_s - 120 < s["time_s"] <= now_s for s in seen if s is not None)
+        assert all(began_s <= s["time_s"] <= time.time() for s in seen if s is not None)
         assert cosigners(bundle) == {"w1.example", "w2.example"}
 
         # Two down of three: intake goes on, nothing is co-signed, and the gateway's windows stay unproven.
@@ -232,10 +249,11 @@ def test_two_of_three_witnesses_are_enough_and_seen_is_of_an_independent_one(tmp
         (files.state / "status.json").unlink()
         with running_gateway(files) as gateway:
             counts(gateway, 2)
-            proven = (gateway.status() or {})["log"]["proven"]
+            gateway.until(lambda status: status["log"]["proven"] == place.cosigned(files)
+                          < (status["log"]["submitted"] or 0), "it knows what was co-signed, and has sent more")
+            cosigned = place.cosigned(files)
             gateway.windows(3)
-            status = gateway.status() or {}
-            assert status["log"]["proven"] == proven < status["log"]["submitted"]
+            assert (gateway.status() or {})["log"]["proven"] == cosigned == place.cosigned(files)
             assert gateway.end() == 0
 
 
@@ -257,18 +275,18 @@ def test_two_histories_under_one_key_enter_the_register_and_the_first_stands(tmp
         run_until_proven(mine)
         clone = copy_of(mine, tmp_path / "clone")
         run_until_proven(mine)
-        held = place.size(mine)
         clone.edit(f'[platform]\nurl = "{place.platform.url}"\nregister_poll_s = 1.0\n', "")
         with running_gateway(clone) as gateway:
-            gateway.until(lambda status: status["log"]["size"] > held + 1, "the copy is longer")
+            longer = len(entries_of(export(mine, tmp_path / "own.tally"))) + 2
+            gateway.until(lambda status: status["log"]["size"] >= longer, "the copy is longer")
             assert gateway.end() == 0
         clone.edit("[window]", f'[platform]\nurl = "{place.platform.url}"\n[window]')
-        again = GatewayProcess(clone)
-        assert again.process.wait(30) == 1
+        with running_gateway(clone) as again:
+            assert again.process.wait(END_S) == 1
         assert "Traceback" not in again.said() and "history" in again.said(), again.said()
         fork = wait_for_fork(place, mine)
         assert len(set(fork["checkpoints"])) == 2
-        assert place.size(mine) == held
+        place.holds_only(mine)
         run_until_proven(mine)
         told = verdict(export(mine, tmp_path / "mine.tally"), place.policy)
         assert told["verdict"] == "valid" and "register.fork" in {f["code"] for f in told["findings"]}
@@ -287,7 +305,7 @@ def test_two_histories_under_one_key_enter_the_register_and_the_first_stands(tmp
 
 def wait_for_fork(place: Site, files: GatewayFiles) -> dict[str, Any]:
     """Wait until a fork is co-signed and shown; return the entry."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + START_S
     while not (found := [value for value in place.said(files) if value["type"] == "fork"]):
         assert time.monotonic() < deadline, "no fork entered the register"
         time.sleep(0.1)
