@@ -27,6 +27,12 @@ from verifier.platform.roster import Roster, apply_rows
 from verifier.platform.store import SCHEMA_VERSION, root_of
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page shows that gave up waiting has a test of its own; in the others a slow machine is no reason to."""
+    monkeypatch.setattr(shown, "WAIT_S", 60.0)
+
+
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     made = World(tmp_path)

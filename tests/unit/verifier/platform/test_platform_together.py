@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.unit.verifier.platform.test_platform_service import NOW_S, World
 from verifier.platform import store, together
 from verifier.platform.refusal import ConflictError, RefusalError
 
+PATIENCE_S = 30
 TABLES = ("gateways", "tail", "checkpoints", "rosters", "keys")
 
 
@@ -39,6 +41,31 @@ async def begun(world: World, count: int) -> list[ScriptedGateway]:
     for gateway in gateways:
         await world.submit(gateway)
     return gateways
+
+
+@asynccontextmanager
+async def held_back(world: World, count: int) -> AsyncIterator[None]:
+    """Keep the writer busy until `count` batches wait for it: then it takes all of them together."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        begun.set()
+        assert goes_on.wait(PATIENCE_S)
+
+    async def release() -> None:
+        while len(world.service.store._waiting) < count:
+            await asyncio.sleep(0)
+        goes_on.set()
+    holding = asyncio.create_task(world.service.store.write(hold))
+    try:
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
+            releasing = asyncio.create_task(release())
+            yield
+            await releasing
+    finally:
+        goes_on.set()
+        await holding
 
 
 async def submitted(world: World, gateways: list[ScriptedGateway]) -> list[Any]:
@@ -67,13 +94,14 @@ async def test_the_same_rows_as_one_by_one(world: World, tmp_path: Path, monkeyp
             batches = {gateway.id: gateway.batch() for gateway in gateways}
             for each, way in ((single, lambda *_: False), (world, watched)):
                 monkeypatch.setattr(store, "write_together", way)
-                answers = await asyncio.gather(*(each.service.submit(*batch) for batch in batches.items()))
+                async with held_back(each, len(gateways)):
+                    answers = await asyncio.gather(*(each.service.submit(*batch) for batch in batches.items()))
             for gateway, answer in zip(gateways, answers, strict=True):
                 gateway.sent = answer["size"]
         assert rows_of(world) == rows_of(single)
     finally:
         single.service.close()
-    assert max(joined) == 11 and 0 not in joined
+    assert joined[-4:] == [11] * 4 and 0 not in joined
 
 
 async def test_one_that_was_revoked_does_not_hold_up_the_others(
