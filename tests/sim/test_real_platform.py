@@ -29,7 +29,7 @@ from tests.support.platform_process import platform_file, set_up, start_platform
 from verifier.proof.verify import verify
 
 KEY = private_key(1)
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 def enrol(url: str, one_time: str) -> dict[str, Any]:
@@ -55,8 +55,8 @@ class Site:
         def before(sealer: Sealer) -> int | None:
             sealer.enrol(self.answer["certificate"])
             self.submitter = Submitter(
-                Address(url=url, answer_s=10), sealer, self.answer, lambda code, where, **a: self.events.append(code),
-                monotonic_ns=lambda: self.time.monotonic_ns)
+                Address(url=url, answer_s=DEADLINE_S), sealer, self.answer,
+                lambda code, where, **a: self.events.append(code), monotonic_ns=lambda: self.time.monotonic_ns)
             return asyncio.run(self._compare())
         self.gateway = await asyncio.to_thread(
             Gateway, RealDisk(self.folder), KEY, self.time, registry(3, 2), self.rng, before_begin=before)

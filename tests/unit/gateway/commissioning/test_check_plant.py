@@ -7,7 +7,7 @@ import contextlib
 import json
 import shutil
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,15 @@ async def simulated(tmp_path: Path) -> AsyncIterator[Path]:
     try:
         folder = tmp_path / "plant"
         connections = (folder / "connections.toml").read_text(encoding="utf-8")
-        connections = connections.replace('protocol = "mqtt"', 'protocol = "mqtt"\ncheck_s = 4.0')
-        connections = connections.replace('protocol = "sparkplug_b"', 'protocol = "sparkplug_b"\ncheck_s = 4.0')
-        # Who answers shares this process: on a loaded machine half a second passes between a request and its turn.
-        assert "timeout_s = 0.5" in connections
-        connections = connections.replace("timeout_s = 0.5", "timeout_s = 1.5")
+        connections = connections.replace('protocol = "mqtt"', 'protocol = "mqtt"\ncheck_s = 40.0\ntimeout_s = 30.0')
+        connections = connections.replace('protocol = "sparkplug_b"',
+                                          'protocol = "sparkplug_b"\ncheck_s = 40.0\ntimeout_s = 30.0')
+        # Who answers shares this process: on a loaded machine seconds pass between a request and its turn. Of the unit
+        # that never answers none are waited for.
+        assert "timeout_s = 0.5" in connections and "timeout_s = 4.0" in connections
+        connections = connections.replace("timeout_s = 4.0", "timeout_s = 30.0")
+        silent_units = f"[[connections.units]]\nids = {sorted(dead_units(folder))}\ntimeout_s = 0.5\n"
+        connections = connections.replace("timeout_s = 0.5\n", f"timeout_s = 30.0\n{silent_units}")
         (folder / "gateway.toml").write_text(
             f'[gateway]\nsite = "S"\nuscc = "{USCC}"\nledger_date = 2026-11-01\n\n{connections}', encoding="utf-8")
         yield folder / "gateway.toml"
@@ -56,6 +60,12 @@ def silent(connection: str, passed: int, devices: int) -> None:
 def dead_of(folder: Path) -> set[str]:
     truth = json.loads((folder / "plant.json").read_text(encoding="utf-8"))
     return {d["id"] for d in truth["each"] if d["expected"] == "no_valid_data"}
+
+
+def dead_units(folder: Path) -> set[int]:
+    """Return the units of dead devices behind Modbus gateways."""
+    rows = (row.split(",") for row in (folder / "points.csv").read_text(encoding="utf-8").splitlines()[1:])
+    return {int(row[2].split("/")[0]) for row in rows if row[0] in dead_of(folder)}
 
 
 async def test_every_device_but_the_dead_one_passes_once_the_certificate_is_trusted(simulated: Path) -> None:
@@ -167,7 +177,7 @@ async def check_of(folder: Path, connection: str, row: str) -> DeviceCheck:
 
 def modbus(port: int) -> str:
     return f'[[connections]]\nname = "line"\nprotocol = "modbus_tcp"\nendpoint = "tcp://127.0.0.1:{port}"\n' \
-           "timeout_s = 0.3\n"
+           "timeout_s = 30.0\n"
 
 
 async def modbus_gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -224,7 +234,7 @@ async def test_a_broker_without_permission(tmp_path: Path, broker: Handler, code
     server, port = await served(broker)
     (tmp_path / "password").write_text("wrong\n")
     connection = (f'[[connections]]\nname = "line"\nprotocol = "mqtt"\nendpoint = "mqtt://127.0.0.1:{port}"\n'
-                  'username = "u"\npassword_file = "password"\ncheck_s = 1.0\ntimeout_s = 2.0\n')
+                  'username = "u"\npassword_file = "password"\ncheck_s = 30.0\ntimeout_s = 15.0\n')
     async with server:
         found = await check_of(tmp_path, connection, "a,p,plant/a#/x,float64,parameter,,,")
     assert (found.ok, found.code) == (False, code)
@@ -233,11 +243,11 @@ async def test_a_broker_without_permission(tmp_path: Path, broker: Handler, code
 
 @pytest.mark.parametrize(("connection", "row"), [
     (modbus(1), "a,p,1/holding/0,uint16,parameter,,,"),
-    ('[[connections]]\nname = "line"\nprotocol = "opc_ua"\nendpoint = "opc.tcp://127.0.0.1:1"\ntimeout_s = 1.0\n',
+    ('[[connections]]\nname = "line"\nprotocol = "opc_ua"\nendpoint = "opc.tcp://127.0.0.1:1"\ntimeout_s = 30.0\n',
      "a,p,nsu=urn:x;s=a,,parameter,,,"),
-    ('[[connections]]\nname = "line"\nprotocol = "mqtt"\nendpoint = "mqtt://127.0.0.1:1"\ncheck_s = 0.5\n',
+    ('[[connections]]\nname = "line"\nprotocol = "mqtt"\nendpoint = "mqtt://127.0.0.1:1"\ncheck_s = 30.0\n',
      "a,p,plant/a#/x,float64,parameter,,,"),
-    ('[[connections]]\nname = "line"\nprotocol = "sparkplug_b"\nendpoint = "mqtt://127.0.0.1:1"\ncheck_s = 0.5\n',
+    ('[[connections]]\nname = "line"\nprotocol = "sparkplug_b"\nendpoint = "mqtt://127.0.0.1:1"\ncheck_s = 30.0\n',
      "a,p,g/n/d#m,,parameter,,,"),
 ], ids=["modbus", "opc_ua", "mqtt", "sparkplug_b"])
 async def test_an_unreachable_endpoint(tmp_path: Path, connection: str, row: str) -> None:
@@ -264,15 +274,18 @@ async def test_a_library_that_fails_stops_no_other_connection(tmp_path: Path, mo
     assert checks[1].code == "commissioning.no_points"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port that nobody listens on, and that nobody else is given."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
-def test_the_command_prints_a_table_causes_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_causes_and_json(tmp_path: Path, dead_port: int,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, [device("press-1", uscc=""), device("b")],
-                 [point("press-1", 0), point("b", 1)], tail=modbus(free_port()))
+                 [point("press-1", 0), point("b", 1)], tail=modbus(dead_port))
     assert main(["check", str(file)]) == 1
     shown = capsys.readouterr()
     assert "press-1" in shown.out and "FAIL" in shown.out and "0/2 devices pass" in shown.out

@@ -32,6 +32,7 @@ from tests.support.platform_process import platform_file, set_up, start_platform
 from tests.unit.gateway.commissioning.plants import LINE, USCC, device, plant, point, write
 
 TOKEN = "a-token-of-the-operator"
+WAIT_S = 30.0
 Answer = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
@@ -79,7 +80,7 @@ async def serving(platform: Platform, tls: ssl.SSLContext | None = None) -> Asyn
 
 
 def configured(folder: Path, url: str, **more: str) -> tuple[GatewayConfig, State]:
-    head = f'[platform]\nurl = "{url}"\ntimeout_s = 1.0\n' + "".join(f'{k} = "{v}"\n' for k, v in more.items())
+    head = f'[platform]\nurl = "{url}"\ntimeout_s = {WAIT_S}\n' + "".join(f'{k} = "{v}"\n' for k, v in more.items())
     config = plant(folder, [device("a")], head=head)
     state = State(config.state_dir)
     if not state.has_keys():
@@ -104,8 +105,12 @@ async def test_an_answer_is_checked_and_kept(tmp_path: Path) -> None:
     assert enrol.existing(config, state, None) == answer
 
 
-async def slowly(seconds: float) -> web.StreamResponse:
-    await asyncio.sleep(seconds)
+async def hangs(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    """Never answer. The time that the other side waits has passed at once, and the next attempt has all of it anew."""
+    loop = asyncio.get_running_loop()
+    real = loop.time
+    loop.time = lambda: real() + WAIT_S  # type: ignore[method-assign]  # the loop of this test alone
+    await loop.create_future()
     return web.Response()
 
 
@@ -124,7 +129,7 @@ PASSING: dict[str, Answer] = {
     "503 with words": lambda request, body: asyncio.sleep(0, web.json_response(
         {"code": "platform.busy", "args": [], "where": "x", "message": "busy"}, status=503)),
     "broken off": broken_off,
-    "hanging": lambda request, body: slowly(5),
+    "hanging": hangs,
 }
 
 

@@ -151,11 +151,12 @@ def test_every_sample_is_written_or_counted_as_dropped() -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        exporter = InfluxExporter(settings(server.server_address[1], batch_samples=10), "t", lambda: SERIES)
+        at = settings(server.server_address[1], batch_samples=10, timeout_s=60)  # none is asked for twice
+        exporter = InfluxExporter(at, "t", lambda: SERIES)
         exporter.start()
         for _ in range(10):
             exporter.put(batch([1.0] * 10))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while exporter.written + exporter.dropped < 100 and time.monotonic() < deadline:
             time.sleep(0.01)
         exporter.close()
@@ -180,11 +181,12 @@ def test_an_error_without_a_word_ends_no_export() -> None:
 
 
 def test_what_finds_no_room_is_told(hanging_port: int, caplog: pytest.LogCaptureFixture) -> None:
-    exporter = InfluxExporter(settings(hanging_port, queue_samples=1000), "", lambda: SERIES)
+    # What is under way when it is closed is dropped as soon as the server's time is up: not while the test looks.
+    exporter = InfluxExporter(settings(hanging_port, queue_samples=1000, timeout_s=60), "", lambda: SERIES)
     for _ in range(501):
         exporter.put(batch([1.0, 2.0]))
     exporter.start()
-    end_s = time.monotonic() + 20
+    end_s = time.monotonic() + 60
     while not any("2 samples not written" in line for line in caplog.messages):
         assert time.monotonic() < end_s, caplog.messages
         time.sleep(0.01)

@@ -48,7 +48,7 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 
 @asynccontextmanager
-async def platform(answer: Answer, *, answer_s: float = 5.0, tls: ssl.SSLContext | None = None,
+async def platform(answer: Answer, *, answer_s: float = 60.0, tls: ssl.SSLContext | None = None,
                    ca_file: Path | None = None) -> AsyncIterator[HttpLink]:
     """A server that reads one request and then does what `answer` says."""
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -78,10 +78,10 @@ def fixed(status: str, body: bytes, *, length: int | None = None, extra: str = "
     return answer
 
 
-async def code_of(answer: Answer, *, answer_s: float = 5.0) -> str:
+async def code_of(answer: Answer, *, answer_s: float = 60.0) -> str:
     async with platform(answer, answer_s=answer_s) as link:
         with pytest.raises(DeviceError) as caught:
-            await asyncio.wait_for(link.size(GATEWAY), 10)
+            await asyncio.wait_for(link.size(GATEWAY), 50)
     return caught.value.problems[0].code
 
 

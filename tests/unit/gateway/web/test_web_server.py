@@ -7,6 +7,7 @@ import contextlib
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -49,7 +50,10 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebPlant]:
 
 @pytest.fixture
 async def client(plant: WebPlant) -> Client:
-    plant.heard("press-1", "press-2")  # for each test anew: after a minute they would be silent
+    # For each test anew: after a minute they would be silent, and after some more the gateway would not be ready.
+    plant.heard("press-1", "press-2")
+    assert plant.agent.status is not None
+    plant.agent.status["written_s"] = int(time.time())
     client: Client = TestClient(TestServer(plant.application()))
     await client.start_server()
     return client
@@ -193,8 +197,8 @@ async def test_a_mistake_of_ours_is_no_traceback(client: Client, monkeypatch: py
 async def test_a_port_that_is_taken_stops_nothing(plant: WebPlant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "RETRY_S", 0.01)
     plant.told.clear()
-    port = free_port()
-    with socket.create_server(("127.0.0.1", port)):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
         task = asyncio.create_task(plant.page(replace(plant.where, port=port)).run())
         async with asyncio.timeout(20):
             while not plant.told:
