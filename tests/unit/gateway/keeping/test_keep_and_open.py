@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from config.gateway import load_gateway
+from gateway import agent as agent_module
 from gateway.agent import Agent
 from protocols.evidence import jcs, merkle, opening
 from tallystick.__main__ import main
 from tallystick.words.lookup import Words
 from tests.support.platform_process import tallystick
 from tests.support.processes import GatewayFiles, device, modbus_connection, point, write_gateway
+from tests.unit.gateway.patient import be_patient
 from tests.unit.gateway.test_agent import Script, Scripted, log_of, run_until, scripted, sealed, status_of, steady
 from verifier.conformance.world import device_row
 
@@ -40,7 +42,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> GatewayFiles:
 
 
 @pytest.fixture
-def files(made: GatewayFiles, tmp_path: Path) -> GatewayFiles:
+def files(made: GatewayFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GatewayFiles:
+    be_patient(monkeypatch)
+    monkeypatch.setattr(agent_module, "STOP_S", 60)  # what a stop has no time to finish, the next start does
     shutil.copytree(made.config.parent, tmp_path / "gateway")
     (tmp_path / "policy.json").write_bytes(jcs.encode({"gateways": [made.vkey]}))
     return GatewayFiles(tmp_path / "gateway" / "gateway.toml")
