@@ -28,9 +28,9 @@ def test_openssl_verifies_the_signature_of_a_server(policy_uri: str, tmp_path: P
                        ("message", raw["client_certificate"] + c), ("other", raw["client_certificate"] + c[::-1])):
         (tmp_path / name).write_bytes(data)
     subprocess.run(["openssl", "pkey", "-pubin", "-inform", "DER", "-in", "key.der", "-out", "key.pem"], cwd=tmp_path,
-                   check=True, capture_output=True, timeout=30)
+                   check=True, capture_output=True, timeout=60)
     scheme = PSS if policy_uri == servers.AES256 else ()
     for message, status in (("message", 0), ("other", 1)):
         done = subprocess.run(["openssl", "dgst", "-sha256", *scheme, "-verify", "key.pem", "-signature", "signature",
-                               message], cwd=tmp_path, check=False, capture_output=True, timeout=30)
+                               message], cwd=tmp_path, check=False, capture_output=True, timeout=60)
         assert done.returncode == status, done.stderr

@@ -276,6 +276,6 @@ def test_a_browser_runs_the_one_script_that_is_allowed(result: dict[str, Any], t
     page.write_text(render(result, Words("zh")).replace("</body>", probe + "</body>"), encoding="utf-8")
     done = subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-         "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+         "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=110, check=True)
     assert '<div id="search" style="display: block;">' in done.stdout
     assert "<title>other scripts" not in done.stdout
