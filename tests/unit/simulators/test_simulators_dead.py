@@ -29,7 +29,7 @@ async def test_variables_of_a_dead_machine_have_a_bad_status_and_no_value(tmp_pa
     plant, dead = plant_with_dead("opc_ua", tmp_path)
     endpoints = await plant.start()
     try:
-        async with Client(endpoints.opc_ua, timeout=10) as client:
+        async with Client(endpoints.opc_ua, timeout=60) as client:
             index = await client.get_namespace_index(plant.layout.namespace_uri)
             for device in plant.layout.of("machines"):
                 for point in device.points:

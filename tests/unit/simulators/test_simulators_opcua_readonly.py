@@ -25,7 +25,7 @@ async def test_what_would_change_it_is_refused_and_counted() -> None:
     index = await server.register_namespace("urn:a")
     node = await server.nodes.objects.add_variable(ua.NodeId("v", index), "v", 1.5)
     await node.set_writable()
-    async with server, Client(url) as client:
+    async with server, Client(url, timeout=60) as client:
         seen = client.get_node(node.nodeid)
         assert await seen.read_value() == 1.5
         assert guarded.refused == 0
@@ -38,7 +38,7 @@ async def test_what_would_change_it_is_refused_and_counted() -> None:
             await client.nodes.objects.add_folder(index, "mine")
         assert await seen.read_value() == 1.5
         await server.write_attribute_value(node.nodeid, ua.DataValue(ua.Variant(3.5)))
-        await asyncio.wait_for(_reads(seen, 3.5), 5)
+        await asyncio.wait_for(_reads(seen, 3.5), 60)
     assert guarded.refused == 2, "what the plant itself writes is none"
     assert {"write", "call"} <= set(CHANGING)
     ReadOnlyServer.refused_of_process -= 2  # these were meant; no other test may ask for any

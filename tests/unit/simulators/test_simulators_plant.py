@@ -22,14 +22,13 @@ import pytest
 from asyncua import Client, ua
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from pymodbus.client import AsyncModbusTcpClient
-from pymodbus.exceptions import ModbusIOException
 
 from simulators.certificates import make_server_files
 from simulators.sparkplug_pb2 import Payload
 
 PROJECT = Path(__file__).parents[3]
-READY_S = 30
-WAIT_S = 15
+READY_S = 90
+WAIT_S = 60
 
 
 SMALL = ("[devices]\nopc_ua = 0\nmodbus_tcp = 4\nsparkplug_b = 0\nmqtt = 0\ndead = 0\nheartbeat_only = 0\n"
@@ -91,7 +90,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlant]:
 
 
 def test_the_plant_is_ready_soon_and_has_written_everything(plant: RunningPlant) -> None:
-    assert plant.ready_after_s < 15  # 8 s is the aim on a free machine; this one may be shared
+    assert plant.ready_after_s < 40  # 8 s is the aim on a free machine; this one may be shared
     assert plant.ready["devices"] == 40
     assert plant.truth["devices"]["counted"] == 37
     written = json.loads((plant.out / "endpoints.json").read_text(encoding="utf-8"))
@@ -109,7 +108,7 @@ def opcua_nodes(plant: RunningPlant, index: int) -> dict[tuple[str, str], ua.Nod
 
 async def test_opc_ua_encrypted_with_nameplates_and_moving_values(plant: RunningPlant, tmp_path: Path) -> None:
     own = make_server_files(tmp_path, name="a client", application_uri="urn:test:client")
-    client = Client(plant.endpoints["opc_ua"], timeout=10)
+    client = Client(plant.endpoints["opc_ua"], timeout=WAIT_S)
     client.application_uri = "urn:test:client"
     await client.set_security(SecurityPolicyBasic256Sha256, str(own.certificate), str(own.key),
                               server_certificate=plant.endpoints["opc_ua_certificate"],
@@ -142,7 +141,7 @@ async def test_opc_ua_encrypted_with_nameplates_and_moving_values(plant: Running
 
 
 async def test_opc_ua_without_security(plant: RunningPlant) -> None:
-    async with Client(plant.endpoints["opc_ua"], timeout=10) as client:
+    async with Client(plant.endpoints["opc_ua"], timeout=WAIT_S) as client:
         modes = {(e.SecurityPolicyUri.rpartition("#")[2], e.SecurityMode.name) for e in await client.get_endpoints()}
         assert modes == {("Basic256Sha256", "SignAndEncrypt"), ("None", "None_")}
         nodes = opcua_nodes(plant, await client.get_namespace_index(
@@ -155,7 +154,7 @@ async def test_opc_ua_without_security(plant: RunningPlant) -> None:
 
 def modbus_client(plant: RunningPlant, connection: str) -> AsyncModbusTcpClient:
     host, port = plant.endpoints["modbus"][connection].removeprefix("tcp://").split(":")
-    return AsyncModbusTcpClient(host, port=int(port), timeout=1, retries=0, reconnect_delay=0)
+    return AsyncModbusTcpClient(host, port=int(port), timeout=WAIT_S, retries=0, reconnect_delay=0)
 
 
 def decoded(words: list[int], kind: str, order: str) -> float:
@@ -192,8 +191,9 @@ async def test_every_modbus_point_reads_and_every_unit_has_its_own_identity(plan
             own = [p for p in points if p["device"] == device["id"]]
             unit = int(own[0]["address"].split("/")[0])
             if plant.expected[device["id"]] == "no_valid_data":
-                with pytest.raises(ModbusIOException):
-                    await client.read_device_information(device_id=unit)
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await client.read_device_information(device_id=unit)
                 client.close()  # the library answers a late reply to the wrong request otherwise
                 assert await client.connect()
                 continue
@@ -236,14 +236,13 @@ async def test_the_machine_that_is_reached_twice_shows_the_same_counter_on_both_
     twin = next(p for p in plant.points if p["device"] == first["id"] and p["id"] == shared["id"])
     modbus = modbus_client(plant, second["connection"])
     assert await modbus.connect()
-    async with Client(plant.endpoints["opc_ua"], timeout=10) as client:
+    async with Client(plant.endpoints["opc_ua"], timeout=WAIT_S) as client:
         uri, _, text = twin["address"].removeprefix("nsu=").partition(";s=")
         node = client.get_node(ua.NodeId(text, await client.get_namespace_index(uri)))
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
-            before = await node.read_value()
-            value = await read_point(modbus, shared)
-            if before == await node.read_value():  # no tick in between
+            before, value = await node.read_value(), await read_point(modbus, shared)
+            if (before, value) == (await node.read_value(), await read_point(modbus, shared)):  # no tick in between
                 break
         assert value == pytest.approx(before)
     modbus.close()
@@ -406,14 +405,13 @@ def test_a_port_that_is_taken_is_told_without_a_traceback(tmp_path: Path) -> Non
 def test_a_broker_that_is_not_there_is_told_without_a_traceback(tmp_path: Path) -> None:
     import socket
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     (tmp_path / "plant.toml").write_text("", encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "tallystick", "simulate", str(tmp_path / "plant.toml"), "--out", str(tmp_path),
-         "--broker", f"mqtt://127.0.0.1:{port}"], cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=READY_S, env={**os.environ, "LANG": "C"}, check=False)
+    with socket.socket() as held:  # it does not listen, and nobody else is given its port
+        held.bind(("127.0.0.1", 0))
+        done = subprocess.run(
+            [sys.executable, "-m", "tallystick", "simulate", str(tmp_path / "plant.toml"), "--out", str(tmp_path),
+             "--broker", f"mqtt://127.0.0.1:{held.getsockname()[1]}"], cwd=PROJECT, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=READY_S, env={**os.environ, "LANG": "C"}, check=False)
     assert done.returncode == 1
     assert "cannot publish" in done.stderr
     assert "Traceback" not in done.stderr
