@@ -86,7 +86,7 @@ async def publishing(port: int) -> AsyncIterator[None]:
     finally:
         feeding.cancel()
         pipe.close()
-        await asyncio.wait_for(child.wait(), 10)
+        await asyncio.wait_for(child.wait(), 60)
 
 
 @asynccontextmanager
@@ -99,7 +99,7 @@ async def edge_node(folder: Path, port: int) -> AsyncIterator[asyncio.subprocess
 
 def connections(opcua: int, modbus: int, mqtt: int, closed: int) -> str:
     return (f'[[connections]]\nname = "ua"\nprotocol = "opc_ua"\nendpoint = "opc.tcp://127.0.0.1:{opcua}/live"\n'
-            f"publishing_interval_ms = 250\n{modbus_connection('mb', modbus, timeout_s=3.0)}"
+            f"publishing_interval_ms = 250\ntimeout_s = 20.0\n{modbus_connection('mb', modbus, timeout_s=20.0)}"
             + "".join(f'[[connections]]\nname = "{name}"\nprotocol = "{protocol}"\n'
                       f'endpoint = "mqtt://127.0.0.1:{port}"\n' for name, protocol, port in
                       (("js", "mqtt", mqtt), ("sp", "sparkplug_b", mqtt), ("closed", "mqtt", closed))))

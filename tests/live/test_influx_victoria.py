@@ -22,11 +22,6 @@ pytestmark = pytest.mark.live
 POINTS, ROUNDS = 50, 40
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def export(port: int) -> list[dict[str, object]]:
     """Return every series the server holds, with all its values."""
     url = f"http://127.0.0.1:{port}/api/v1/export?match[]=%7B__name__=~%22tallystick.*%22%7D"
@@ -36,12 +31,15 @@ def export(port: int) -> list[dict[str, object]]:
 
 def test_every_row_written_is_there_when_read_back(tmp_path: Path) -> None:
     need("victoria-metrics")
-    port = free_port()
+    held = socket.socket()  # bound, but it does not listen: nobody else is given this port, and the server may take it
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port = held.getsockname()[1]
     server = subprocess.Popen(
         ["victoria-metrics", f"-storageDataPath={tmp_path}", f"-httpListenAddr=127.0.0.1:{port}",
          "-retentionPeriod=100y"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
@@ -51,7 +49,8 @@ def test_every_row_written_is_there_when_read_back(tmp_path: Path) -> None:
                 time.sleep(0.05)
         series = [(f"dev-{i // 10}", f"p{i}") for i in range(POINTS)]
         exporter = InfluxExporter(
-            InfluxTable(url=f"http://127.0.0.1:{port}", bucket="b", batch_samples=300), "", lambda: series)
+            InfluxTable(url=f"http://127.0.0.1:{port}", bucket="b", batch_samples=300, timeout_s=60), "",
+            lambda: series)
         exporter.start()
         now_ns = time.time_ns() - 60 * 10**9
         for index in range(ROUNDS):
@@ -60,15 +59,17 @@ def test_every_row_written_is_there_when_read_back(tmp_path: Path) -> None:
                 received_ns=np.full(POINTS, now_ns + index * 10**9, dtype=np.int64),
                 source_ns=np.zeros(POINTS, dtype=np.int64), value=np.arange(POINTS) + float(index),
                 quality=np.zeros(POINTS, dtype=np.uint8)))
-        exporter.close(timeout_s=20)
+        exporter.close(timeout_s=60)
         assert (exporter.written, exporter.dropped) == (POINTS * ROUNDS, 0)
+        deadline = time.monotonic() + 60
         while True:  # written rows become readable a moment later
             values = [row for row in export(port) if row["metric"]["__name__"] == "tallystick_value"]  # type: ignore[index]
             if sum(len(row["values"]) for row in values) == POINTS * ROUNDS:  # type: ignore[arg-type]
                 break
-            assert time.monotonic() < deadline + 20, "rows that were answered with success are not there"
+            assert time.monotonic() < deadline, "rows that were answered with success are not there"
             time.sleep(0.2)
         assert len(values) == POINTS
     finally:
+        held.close()
         server.terminate()
-        server.wait(timeout=10)
+        server.wait(timeout=60)
