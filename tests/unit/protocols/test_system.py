@@ -49,7 +49,7 @@ def test_signals_that_rain_on_a_process_end_it_once_and_quietly(script: str) -> 
         hammer = threading.Thread(target=rain)
         hammer.start()
         try:
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=90)
         finally:
             over.set()
             hammer.join()

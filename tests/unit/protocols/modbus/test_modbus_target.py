@@ -161,5 +161,5 @@ def test_addresses_need_neither_numpy_nor_a_device_library() -> None:
               "for name in ('numpy', 'pymodbus'): sys.modules[name] = None\n"
               "from protocols.modbus.target import parse_address\n"
               "print(parse_address('1/coil/2').canonical)")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.strip() == "1/coil/2/bool"
