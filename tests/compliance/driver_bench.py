@@ -162,8 +162,8 @@ class Bench:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Bench]:
         """Run the plant, and the serial line where there is one."""
-        if self.is_modbus:  # driver, wire and plant are all here: a machine that stands still makes none of them late
-            steady()
+        if self.is_modbus or self.connection == "machines":
+            steady()  # driver, wire and plant are all here: a machine that stands still makes none of them late
         await self.plant.start()
         try:
             if self.case == "modbus_rtu":
@@ -182,7 +182,7 @@ class Bench:
             url = f"opc.tcp://{host}:{self.wire.port}/machines"
             return OpcUaDriver(OpcUaEndpoint(
                 name="bench", url=url, security_policy="None", security_mode="None", allow_insecure=True,
-                pki_dir=self.folder / "pki", trust_dir=self.folder / "trust", publishing_interval_ms=50, timeout_s=3.0,
+                pki_dir=self.folder / "pki", trust_dir=self.folder / "trust", publishing_interval_ms=50, timeout_s=20.0,
                 poll_s=0.05, idle_read_s=30.0, reads=self.case.removeprefix("opc_ua_")),
                 [OpcUaPoint(point_index=slot, device_index=self.devices.index(device),
                             address=parse_opcua(point.address)) for slot, device, point in self.points],
@@ -198,7 +198,7 @@ class Bench:
                              address=parse_modbus(point.address, point.type), scale=point.scale)
                  for slot, device, point in self.points], self.tally, self.clock_ns)
         endpoint = MqttEndpoint(name="bench", protocol=self.case, endpoint=f"mqtt://{host}:{self.wire.port}",
-                                timeout_s=5.0, reorder_s=0.1)
+                                timeout_s=30.0, reorder_s=0.1)
         if self.case == "mqtt":
             return MqttDriver(endpoint, [
                 MqttPoint(point_index=slot, device_index=self.devices.index(device), type=point.type,
