@@ -8,7 +8,6 @@ anything is sealed.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +18,7 @@ from cryptography import x509
 from gateway.probing.certificate import ProbeCertificate, spki_of
 from protocols.errors import DeviceError, Problem, VerificationError
 from protocols.evidence import probe
-from protocols.opcua.guarded.driver import DISTRUST, POLICY_CLASSES, GuardedClient
+from protocols.opcua.guarded.driver import DISTRUST, POLICY_CLASSES, GuardedClient, within
 from protocols.opcua.pki import leaf_of
 from protocols.opcua.target import SECURITY_POLICIES, OpcUaEndpoint
 
@@ -54,7 +53,7 @@ async def ask(endpoint: OpcUaEndpoint, *, server_certificate: bytes, own: ProbeC
     client.secure_channel_timeout = CHANNEL_MS
     try:
         try:
-            async with asyncio.timeout(deadline_s):
+            async with within(deadline_s):
                 result = await _create_session(client, endpoint, server_certificate, own, c)
         finally:
             await _close(client)
@@ -131,7 +130,7 @@ async def _close(client: GuardedClient) -> None:
     if client.uaclient.state is UaClientState.DISCONNECTED:
         return
     with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_S):
+        async with within(CLOSE_S):
             if client.our_session.has_session:
                 with suppress(Exception):
                     await client.our_session.close_session(True)

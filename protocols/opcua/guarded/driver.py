@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from asyncua import ua as _ua
@@ -52,6 +53,20 @@ DISTRUST = frozenset((ua.StatusCodes.BadCertificateUntrusted, ua.StatusCodes.Bad
                        ua.StatusCodes.BadCertificateInvalid, ua.StatusCodes.BadCertificateUseNotAllowed,
                        ua.StatusCodes.BadCertificateUriInvalid, ua.StatusCodes.BadCertificateTimeInvalid))
 """How a server says that it does not take our certificate."""
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """Raise TimeoutError after that time, as asyncio.timeout does, around what asyncua waits for.
+
+    If an answer comes as the time runs out, asyncua raises a CancelledError of a kind of its own. asyncio.timeout takes
+    that for somebody else's: a task was then cancelled that nobody had cancelled, and whoever watched it ended.
+    """
+    async with asyncio.timeout(seconds):
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            raise asyncio.CancelledError from error
 
 
 class GuardedSession(UaSession):

@@ -20,7 +20,7 @@ from protocols.opcua import bulk, codec, profiles, session
 from protocols.opcua.collector import Collector, Prepared, Subscription
 from protocols.opcua.columns import Columns
 from protocols.opcua.discovery import PAGES_MAX, Reference
-from protocols.opcua.guarded.driver import GuardedClient
+from protocols.opcua.guarded.driver import GuardedClient, within
 from protocols.opcua.takeover import Left
 from protocols.opcua.target import OpcUaAddress, OpcUaEndpoint
 
@@ -394,7 +394,7 @@ class Link:
         if client.uaclient.state is UaClientState.DISCONNECTED:
             return
         with suppress(TimeoutError):  # the session ends by its own time-out if not by us
-            async with asyncio.timeout(CLOSE_S):
+            async with within(CLOSE_S):
                 if self.created is not None:
                     with suppress(Exception):
                         await client.our_session.delete_subscriptions([self.created.id])

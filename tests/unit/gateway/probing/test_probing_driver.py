@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.client.ua_client import UaClient
 from asyncua.client.ua_session import UaSession
-from asyncua.common.utils import ServiceError
+from asyncua.common.utils import ServiceError, wait_for
 from asyncua.crypto.validator import CertificateValidator, CertificateValidatorOptions
 from asyncua.server.internal_session import InternalSession
 from asyncua.server.uaprocessor import UaProcessor
@@ -37,7 +38,7 @@ from gateway.probing.certificate import (
 from gateway.probing.driver import CLOSE_S, PROBE_REQUESTS, ask
 from protocols.errors import ConfigError, DeviceError, VerificationError
 from protocols.evidence import probe
-from protocols.opcua.guarded.driver import POLICY_CLASSES
+from protocols.opcua.guarded.driver import POLICY_CLASSES, within
 from protocols.opcua.pki import own_certificate
 from protocols.opcua.target import SECURITY_POLICIES
 from tests.unit.protocols.opcua.bench import Proxy, endpoint, free_port, serving, until
@@ -275,6 +276,27 @@ async def test_a_cancelled_probe_leaves_no_connection(
         work.cancel()
         done, _ = await asyncio.wait([work], timeout=CLOSE_S + 9)
         assert done and work.cancelled()
+
+
+async def test_an_answer_that_comes_as_the_time_runs_out_is_too_late_and_cancels_nobody() -> None:
+    """On a machine that stood still both are there at once, and asyncua tells so by a CancelledError of its own."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[bytes] = loop.create_future()
+    with pytest.raises(TimeoutError):
+        async with within(0.02):
+            loop.call_later(0.01, answer.set_result, b"")
+            loop.call_soon(time.sleep, 0.1)
+            await wait_for(answer, 60)
+    task = asyncio.create_task(_waits())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def _waits() -> None:
+    async with within(60):
+        await asyncio.get_running_loop().create_future()
 
 
 # The certificate.
