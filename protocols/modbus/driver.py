@@ -255,9 +255,14 @@ class Link:
         self._is_owed = True
         timeout_s = self._limits[unit].timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                await send
-                found = await waiting
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await send
+                    found = await waiting
+            except TimeoutError:
+                if not waiting.done() or waiting.cancelled():
+                    raise
+                found = waiting.result()  # it had come while this process stood still
             self._is_owed, self._has_answered = False, True
             return found
         except TimeoutError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import time
 from contextlib import suppress
 
 import pytest
@@ -17,7 +18,7 @@ from protocols.modbus.driver import Driver, Link
 from protocols.modbus.frames import Reply
 from protocols.modbus.plan import make_requests
 from tests.unit.protocols.modbus.hostile import Hostile, attack
-from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, steady, until
+from tests.unit.protocols.modbus.recording import Recording, endpoint, point, running, silent, steady, until
 
 
 # One unit alone over RTU: there a late answer to an equal request can be told from nothing but its time.
@@ -165,6 +166,31 @@ async def test_a_connection_that_is_closed_while_it_is_made_is_lost_at_once(monk
             await link.open()
     assert caught.value.problems[0].code == "modbus.closed"
     assert not link.is_open
+
+
+@pytest.mark.parametrize("protocol", ["modbus_tcp", "modbus_rtu_over_tcp"])
+async def test_an_answer_that_came_while_the_process_stood_still_is_taken(protocol: str) -> None:
+    """When it wakes up, the answer is there and the timeout is over: the answer was thrown away, and the connection."""
+    hostile = Hostile(0, is_rtu=protocol != "modbus_tcp")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        at = endpoint(server.getsockname()[1], protocol=protocol, units=silent(1, timeout_s=0.05))
+        link = Link(at, lambda: 7)
+        [request] = make_requests([point(0, "1/coil/0")], at)
+        await link.open()
+        peer, _ = server.accept()
+        peer.settimeout(20)
+
+        def stand_still() -> None:
+            raw = peer.recv(8 if hostile.is_rtu else 12, socket.MSG_WAITALL)
+            peer.sendall(hostile.frame(int.from_bytes(raw[:2], "big"), 1, b"\x01\x01\x01"))
+            time.sleep(0.1)
+
+        reading = asyncio.create_task(link.read(request))
+        asyncio.get_running_loop().call_soon(stand_still)
+        assert await reading == (Reply(b"\x01"), 7)
+        assert link.is_open
+        link.close()
+        peer.close()
 
 
 async def test_identification_that_runs_in_circles_ends() -> None:
