@@ -142,13 +142,14 @@ class GatewayProcess:
         self.files = files
         self._from = files.log.stat().st_size if files.log.exists() else 0
         beats, writing = os.pipe()
-        self._beats = os.fdopen(beats, "rb")
+        os.set_blocking(beats, False)  # whoever else may hold its other end: all is there that is read
+        self._beats = os.fdopen(beats, "rb", buffering=0)
         with files.log.open("ab") as errors, os.fdopen(writing, "wb"):
             self.process = warm().start(["run", files.config], out=None, err=errors.fileno(), beats=writing)
 
     def said(self) -> str:
         """Return what this process wrote to standard error."""
-        return self.files.log.read_bytes()[self._from:].decode()
+        return self.files.log.read_bytes()[self._from:].decode(errors="replace")  # it may be in the middle of a letter
 
     def status(self) -> dict[str, Any] | None:
         """Return status.json if this process wrote one already."""
@@ -181,7 +182,7 @@ class GatewayProcess:
         self.process.wait(END_S)
         if not self._beats.closed:
             with self._beats:
-                at = [second for second, in BEAT.iter_unpack(self._beats.read())]
+                at = [second for second, in BEAT.iter_unpack(self._beats.read() or b"")]
             _STILL.extend((a, b) for a, b in pairwise(at) if b - a > 3 * BEAT_S)
 
     def end(self) -> int:
