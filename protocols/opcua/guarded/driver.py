@@ -157,10 +157,15 @@ class GuardedClient(Client):
         self.secure_channel_timeout = int(CHANNEL_LIFETIME_S * 1000)
 
     async def connect_socket(self) -> None:
-        """Connect, and look at every byte from then on."""
+        """Connect, and look at every byte from then on. Raises OSError.
+
+        Who has hung up by now is gone: asyncua would say its hello to nobody and wait out the time for the answer.
+        """
         await super().connect_socket()
-        if self.uaclient.protocol is not None:
-            guard(self.uaclient.protocol)
+        protocol = self.uaclient.protocol
+        if protocol is None or protocol.is_closed:
+            raise ConnectionError("it hung up")
+        guard(protocol)
 
 
 def guard(protocol: UASocketProtocol) -> None:

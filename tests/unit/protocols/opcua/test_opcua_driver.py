@@ -381,6 +381,23 @@ async def test_check_of_an_unreachable_and_of_a_mute_server(tmp_path: Path) -> N
         assert (result.ok, result.code) == (False, "opcua.timeout")
 
 
+async def test_a_server_that_hangs_up_at_once_is_not_waited_for(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What asyncua says to a connection that is gone by then is never answered."""
+    connect = Client.connect_socket
+
+    async def too_late(self: Client) -> None:
+        await connect(self)
+        await until(lambda: self.uaclient.protocol is None or self.uaclient.protocol.is_closed)
+
+    monkeypatch.setattr(Client, "connect_socket", too_late)
+    hasty = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0)
+    async with hasty:
+        port = hasty.sockets[0].getsockname()[1]
+        result, = await OpcUaDriver(endpoint(port, tmp_path), anywhere(["a"]), Recorder()).check()
+    assert (result.ok, result.code) == (False, "opcua.unreachable")
+
+
 async def test_a_server_that_announces_gigabytes_is_hung_up_on(tmp_path: Path) -> None:
     fed = 0
 
