@@ -65,7 +65,7 @@ async def test_node_opcua_reads_what_the_machines_show(
     assert told["good"] and told["stamped"]
     for (device, point), value, shown in zip(chosen, told["values"], seen, strict=True):
         assert value in shown, (device.id, point.id)
-    assert len(told["changes"]) == 3 and set(told["changes"]) <= set(seen[0])
+    assert len(told["changes"]) >= 3 and set(told["changes"]) <= set(seen[0])
     async with asyncio.timeout(60):
         while plant.opc_ua.sessions:
             await asyncio.sleep(0.02)
