@@ -338,7 +338,7 @@ def a_slot_that_jumps_sealed_by_the_owner(rng: random.Random) -> Instance:
 
 kind(8, "json.", "base64.malformed", "hex.malformed", "shape.", "entry.altered", "checkpoint.malformed",
      "merkle.inclusion", "proof.malformed", "note.malformed", "note.bad_signature", "opening.", "tile.entries",
-     "roster.lines", "roster.root")
+     "roster.lines", "roster.root", "note.unsigned")
 
 
 def _spelled(rng: random.Random, data: bytes) -> bytes:

@@ -24,6 +24,14 @@ def test_class_is_detected(number: int) -> None:
     assert shots[0].digest != shots[1].digest
 
 
+@pytest.mark.parametrize(("number", "seed", "place", "code"), [
+    (8, 2211, 25, "note.unsigned"),  # the entry of a key, which nobody can read any more
+    (28, 2211, 76, "time.unanchored"),  # a quorum that holds without the independent witness
+])
+def test_rare_instances_are_told_too(number: int, seed: int, place: int, code: str) -> None:
+    assert [shot.causes for shot in tamper.shoot(number, seed, place, 1)] == [(code,)]
+
+
 @pytest.mark.parametrize("first", [0, 25])
 def test_honest_bundles_are_not_refused(first: int) -> None:
     alarms = tamper.be_honest(SEED, first, 25)
