@@ -388,7 +388,7 @@ async def test_a_hanging_telemetry_server_and_bad_neighbours_cost_the_others_not
                     point("c", "x", "nsu=urn:x;s=x"), point("d", "x", "hall/d#/x", "float64"),
                     point("e", "x", "g/n/e#x"), point("f", "x", "1/holding/0", "uint16"),
                     point("g", "x", "1/holding/0", "uint16")],
-            connections=modbus_connection("line", modbus.port, timeout_s=0.5)
+            connections=modbus_connection("line", modbus.port) + "[[connections.units]]\nids = [99]\ntimeout_s = 0.5\n"
             + unreachable([free_port() for _ in range(3)], deaf) +
             f'[[connections]]\nname = "ua"\nprotocol = "opc_ua"\nendpoint = "opc.tcp://127.0.0.1:{opcua}/test"\n',
             more=f'[influx]\nurl = "http://127.0.0.1:{deaf}"\nbucket = "b"\nqueue_samples = 1000\ntimeout_s = 60\n')
