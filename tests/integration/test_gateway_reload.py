@@ -27,8 +27,6 @@ from tests.support.processes import (
     write_gateway,
 )
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def add(files: GatewayFiles, table: str, row: dict[str, str]) -> None:
     with (files.config.parent / f"{table}.csv").open("a", encoding="utf-8", newline="") as file:

@@ -26,7 +26,7 @@ from tests.unit.gateway.commissioning.plants import LINE, device, point
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.live
 
 HOSTILE = "<script>document.title='caught'</script>"
 LONG = "很长的设备名称" * 12
