@@ -19,7 +19,7 @@ from gateway.agent import Agent
 from protocols.samples import SampleBatch
 from tallystick.words.lookup import Words
 from tests.support.platform_process import tallystick
-from tests.support.processes import device, modbus_connection, point, write_gateway
+from tests.support.processes import device, entries_of, modbus_connection, point, write_gateway
 
 VALUES = (31415.926535, -273.15, 0.57721566, 8_675_309.0, 40_321.0)
 TEXTS = ("Rezept 4711 Stahl", "批次-20241121-机密")
@@ -57,6 +57,11 @@ class Source:
             await asyncio.sleep(0.05)
 
 
+def filled(entry: dict[str, Any]) -> bool:
+    """Return whether an entry is a window in which samples came."""
+    return entry["type"] == "window" and entry["samples"]["received"] > 0
+
+
 async def test_no_value_is_in_what_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [point("mill", f"p{i}", f"1/holding/{i}", "uint16") for i in range(len(VALUES) + len(TEXTS))]
     maker, model, serial, name, host = PRIVATE
@@ -69,8 +74,9 @@ async def test_no_value_is_in_what_leaves(tmp_path: Path, monkeypatch: pytest.Mo
     config = load_gateway(files.config)
     agent = Agent(config, Words("en"))
     task = asyncio.create_task(agent.run())
-    async with asyncio.timeout(30):
-        while agent.sealer.journal.size < 6:  # enrolment, start, roster and three windows
+    journal = agent.sealer.journal
+    async with asyncio.timeout(120):
+        while sum(filled(journal.entry(seq)) for seq in range(journal.size)) < 3:
             assert not task.done(), task
             await asyncio.sleep(0.05)
     task.cancel()
@@ -81,7 +87,7 @@ async def test_no_value_is_in_what_leaves(tmp_path: Path, monkeypatch: pytest.Mo
     tallystick("bundle", files.config, "-o", bundle)
     with zipfile.ZipFile(bundle) as archive:
         sent = b"".join(archive.read(member) for member in archive.namelist())
-    assert b'"received":0' not in sent and sent.count(b'"type":"window"') >= 3, "nothing was collected"
+    assert sum(map(filled, entries_of(bundle))) >= 3, "nothing was collected"
     assert [spelling for spelling in spellings() if spelling in sent] == []
     for private in PRIVATE[:-1]:  # the test looks at the right place: the factory itself does hold them
         assert private.encode() in (tmp_path / "devices.csv").read_bytes()
