@@ -61,9 +61,9 @@ class OpcUaPlant:
         return len(self._server.iserver._external_sessions)
 
     @property
-    def subscriptions(self) -> int:
-        """Subscriptions that the server has now."""
-        return len(self._server.iserver.subscription_service.subscriptions)
+    def subscriptions(self) -> frozenset[int]:
+        """Subscriptions that the server has now, by id."""
+        return frozenset(self._server.iserver.subscription_service.subscriptions)
 
     def _left(self, peer: Any, size: int, nodes: Iterable[ua.NodeId], kind: str) -> None:
         """Have a response counted once its bytes have passed the wire."""

@@ -187,7 +187,7 @@ class Plant:
                         "mqtt": self._delivered.writes if self._delivered else 0},
             {**{f"{name} connections": len(wire.passages) for name, wire in self.wires.items()},
              "opc_ua sessions": self.opc_ua.sessions if self.opc_ua else 0,
-             "opc_ua subscriptions": self.opc_ua.subscriptions if self.opc_ua else 0},
+             "opc_ua subscriptions": len(self.opc_ua.subscriptions) if self.opc_ua else 0},
             at_s=asyncio.get_running_loop().time() - self.ready_s))
 
     async def _run(self) -> None:

@@ -250,9 +250,14 @@ class Bench:
                 f"({dict(self.sent.messages)}), arrived {self.tally.received.total()} + {dict(self.tally.discards)}; "
                 f"doubtful {self.sent.doubtful}; {self.tally.codes[-8:]}")
 
-    async def until(self, condition: Callable[[], object], what: str | Callable[[], str]) -> None:
+    def subscriptions(self) -> frozenset[int]:
+        """Return the subscriptions that the plant's OPC UA server has now."""
+        return self.plant.opc_ua.subscriptions if self.plant.opc_ua is not None else frozenset()
+
+    async def until(self, condition: Callable[[], object], what: str | Callable[[], str], *, wait_s: float = WAIT_S
+                    ) -> None:
         """Wait until a condition holds; fail after the deadline."""
-        end_s = time.monotonic() + WAIT_S
+        end_s = time.monotonic() + wait_s
         while not condition():
             assert time.monotonic() < end_s, what if isinstance(what, str) else what()
             await asyncio.sleep(0.01)
