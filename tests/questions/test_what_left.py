@@ -21,7 +21,9 @@ from tallystick.words.lookup import Words
 from tests.support.platform_process import tallystick
 from tests.support.processes import device, entries_of, modbus_connection, point, write_gateway
 
-VALUES = (31415.926535, -273.15, 0.57721566, 8_675_309.0, 40_321.0)
+VALUES = (31415.926535, -273.15, 0.57721566, 8_675_309.0, 40_321_987.0)
+"""Every spelling has a point or seven digits: fewer stand in some digest or time by chance."""
+
 TEXTS = ("Rezept 4711 Stahl", "批次-20241121-机密")
 PRIVATE = ("Geheimfabrik GmbH", "Modell Sieben", "SN-HEIMLICH-0815", "5-Achs-Fräse Halle 3", "10.20.30.40")
 
@@ -33,7 +35,7 @@ def spellings() -> Iterator[bytes]:
         for order in "<>":
             yield from (struct.pack(f"{order}d", value), struct.pack(f"{order}f", value))
             if value == int(value) and abs(value) < 2**31:
-                yield struct.pack(f"{order}i", int(value))
+                yield from (struct.pack(f"{order}i", int(value)), str(int(value)).encode())
     for text in (*TEXTS, *PRIVATE):
         yield from (text.encode(), text.encode("utf-16-le"), text.encode().hex().encode())
 
